@@ -1,0 +1,242 @@
+//! The process pool beside bare loops that spawn the same program: both outputs captured, standard
+//! input from `/dev/null`, a process group of its own.
+
+use std::{
+    io::Read,
+    num::NonZeroUsize,
+    os::unix::process::CommandExt,
+    process::{self, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+};
+
+use anyhow::{Context, ensure};
+use drakkar_core::Task;
+use drakkar_executor::{ExecutorConfig, Job, Pool, Rank, Run};
+use tokio::{runtime::Runtime, time::Instant};
+
+use crate::report::{Figure, Goal, Round};
+
+const SLOTS: [usize; 3] = [2, 4, 16];
+const TASKS: usize = 2_000;
+const PROGRAM: &str = "/bin/true";
+const GIB: usize = 1 << 30;
+const MIB: f64 = 1_048_576.0;
+const CAPTURE: usize = 64 * 1024;
+
+/// Runs the suite.
+pub(crate) fn measure(rounds: NonZeroUsize) -> anyhow::Result<Vec<Figure>> {
+    let runtime = Runtime::new().context("cannot start a runtime")?;
+    let mut figures = Vec::new();
+    for slots in SLOTS {
+        figures.extend(pool_alone(&runtime, slots, rounds)?);
+    }
+    figures.push(beside_ballast(&runtime, rounds)?);
+    figures.extend(large_output(&runtime, rounds)?);
+    Ok(figures)
+}
+
+/// Short programs, as many as go.
+fn pool_alone(
+    runtime: &Runtime,
+    slots: usize,
+    rounds: NonZeroUsize,
+) -> anyhow::Result<[Figure; 2]> {
+    let name = |reference| format!("{PROGRAM}, {slots} slots, beside {reference}");
+    let mut beside_tokio = Figure::new(name("tokio::process"), "tasks/s", Goal::AtLeast(0.95));
+    let mut beside_threads = Figure::new(name("threads"), "tasks/s", Goal::AtLeast(0.9));
+    for round in 0..rounds.get() {
+        let (mut ours, mut tokio, mut threads) = (0.0, 0.0, 0.0);
+        // Whoever goes first meets a machine that has just rested: everybody does in turn.
+        for step in 0..3 {
+            match (round + step) % 3 {
+                0 => tokio = tokio_loop(runtime, slots)?,
+                1 => ours = in_pool(runtime, slots)?,
+                _ => threads = thread_loop(slots)?,
+            }
+        }
+        beside_tokio.add(Round { ours, reference: tokio });
+        beside_threads.add(Round { ours, reference: threads });
+    }
+    Ok([beside_tokio, beside_threads])
+}
+
+/// Whether the memory that a worker holds makes starting a process dearer.
+fn beside_ballast(runtime: &Runtime, rounds: NonZeroUsize) -> anyhow::Result<Figure> {
+    let name = format!("{PROGRAM}, 4 slots, 1 GiB resident, beside an empty worker");
+    let mut figure = Figure::new(name, "tasks/s", Goal::AtLeast(0.9));
+    for _ in 0..rounds.get() {
+        let reference = in_pool(runtime, 4)?;
+        let ballast = vec![1_u8; GIB];
+        let ours = in_pool(runtime, 4)?;
+        drop(std::hint::black_box(ballast));
+        figure.add(Round { ours, reference });
+    }
+    Ok(figure)
+}
+
+/// A program that prints much more than is kept.
+fn large_output(runtime: &Runtime, rounds: NonZeroUsize) -> anyhow::Result<[Figure; 2]> {
+    let name = "1 GiB of output, 64 KiB kept, beside a bare reader".to_owned();
+    let mut speed = Figure::new(name, "MiB/s", Goal::AtLeast(0.7));
+    let name = "resident memory after it, beside before".to_owned();
+    let mut memory = Figure::new(name, "MiB", Goal::AtMost(1.1));
+    for round in 0..rounds.get() {
+        let ours_first = round % 2 == 0;
+        let mut reference = if ours_first { 0.0 } else { bare_reader()? };
+        let before = resident()?;
+        let ours = captured(runtime)?;
+        memory.add(Round { ours: resident()?, reference: before });
+        if ours_first {
+            reference = bare_reader()?;
+        }
+        speed.add(Round { ours, reference });
+    }
+    Ok([speed, memory])
+}
+
+/// `count` per second since `started`.
+fn rate(count: f64, started: Instant) -> f64 {
+    count / started.elapsed().as_secs_f64()
+}
+
+fn tasks_per_second(started: Instant) -> f64 {
+    rate(f64::from(u32::try_from(TASKS).unwrap_or(u32::MAX)), started)
+}
+
+fn in_pool(runtime: &Runtime, slots: usize) -> anyhow::Result<f64> {
+    let _entered = runtime.enter();
+    let config =
+        ExecutorConfig { max_executors: NonZeroUsize::new(slots), ..ExecutorConfig::default() };
+    let pool = Pool::start(&config)?;
+    let (report, ends) = mpsc::channel();
+    let started = Instant::now();
+    for _ in 0..TASKS {
+        let report = report.clone();
+        drop(pool.submit(Job {
+            task: Arc::new(Task::new().program(PROGRAM)),
+            rank: Rank::default(),
+            // The receiver is there until all have reported.
+            done: Box::new(move |run| drop(report.send(run))),
+        }));
+    }
+    for _ in 0..TASKS {
+        let run = ends.recv()?;
+        ensure!(matches!(run, Run::Finished(_)), "{run:?}");
+    }
+    let speed = tasks_per_second(started);
+    runtime.block_on(pool.close());
+    Ok(speed)
+}
+
+fn tokio_loop(runtime: &Runtime, slots: usize) -> anyhow::Result<f64> {
+    let started = Instant::now();
+    let left = Arc::new(AtomicUsize::new(TASKS));
+    let loops: Vec<_> = (0..slots)
+        .map(|_| {
+            let left = Arc::clone(&left);
+            runtime.spawn(async move {
+                while takes_one(&left) {
+                    let output = tokio::process::Command::new(PROGRAM)
+                        .stdin(Stdio::null())
+                        .process_group(0)
+                        .output()
+                        .await?;
+                    ensure!(output.status.success());
+                }
+                Ok(())
+            })
+        })
+        .collect();
+    runtime.block_on(async {
+        for one in loops {
+            one.await??;
+        }
+        anyhow::Ok(())
+    })?;
+    Ok(tasks_per_second(started))
+}
+
+fn thread_loop(slots: usize) -> anyhow::Result<f64> {
+    let started = Instant::now();
+    let left = AtomicUsize::new(TASKS);
+    let run = || {
+        while takes_one(&left) {
+            let output =
+                process::Command::new(PROGRAM).stdin(Stdio::null()).process_group(0).output()?;
+            ensure!(output.status.success());
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..slots).map(|_| scope.spawn(run)).collect();
+        for thread in threads {
+            thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
+        }
+        anyhow::Ok(())
+    })?;
+    Ok(tasks_per_second(started))
+}
+
+fn takes_one(left: &AtomicUsize) -> bool {
+    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+}
+
+fn captured(runtime: &Runtime) -> anyhow::Result<f64> {
+    let _entered = runtime.enter();
+    let config = ExecutorConfig {
+        max_executors: Some(NonZeroUsize::MIN),
+        max_stdout_bytes: CAPTURE,
+        ..ExecutorConfig::default()
+    };
+    let pool = Pool::start(&config)?;
+    let (report, end) = mpsc::channel();
+    let started = Instant::now();
+    drop(pool.submit(Job {
+        task: Arc::new(Task::new().program("head").with_args(large_arguments())),
+        rank: Rank::default(),
+        done: Box::new(move |run| drop(report.send(run))),
+    }));
+    let run = end.recv()?;
+    let speed = rate(1024.0, started);
+    let Run::Finished(output) = run else { anyhow::bail!("{run:?}") };
+    ensure!(output.stdout_dropped + CAPTURE as u64 == GIB as u64, "bytes are missing");
+    runtime.block_on(pool.close());
+    Ok(speed)
+}
+
+fn bare_reader() -> anyhow::Result<f64> {
+    let started = Instant::now();
+    let mut child = process::Command::new("head")
+        .args(large_arguments())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .spawn()?;
+    let mut pipe = child.stdout.take().context("no pipe")?;
+    let (mut chunk, mut total) = (vec![0; CAPTURE], 0);
+    loop {
+        match pipe.read(&mut chunk)? {
+            0 => break,
+            read => total += read,
+        }
+    }
+    ensure!(child.wait()?.success() && total == GIB, "bytes are missing");
+    Ok(rate(1024.0, started))
+}
+
+fn large_arguments() -> [String; 3] {
+    ["-c".to_owned(), GIB.to_string(), "/dev/zero".to_owned()]
+}
+
+/// What this process holds, in MiB.
+fn resident() -> anyhow::Result<f64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kib: f64 = line.split_whitespace().next().context("no number")?.parse()?;
+    Ok(kib * 1024.0 / MIB)
+}

@@ -1,0 +1,236 @@
+//! Which message waits for what.
+//!
+//! A message is *open* from its delivery to us until everything it waits for has ended: the answer of
+//! `arrange`, then each task that stands for it. A task *ends* when all it led to is confirmed by a
+//! sink or by the dead-letter topic, or was skipped by a hook. When nothing is left to wait for, the
+//! message settles and the [`Watermark`] may move.
+//!
+//! The ledger is pure: it starts nothing and knows no time. It belongs to one assignment of one
+//! partition and is dropped with it, so that nothing can settle after the fence.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::{Offset, watermark::Watermark};
+
+/// Names a task within one ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskKey(pub u64);
+
+#[derive(Debug)]
+struct Open<M> {
+    message: M,
+    /// What it waits for: its arrangement and its tasks.
+    waits: usize,
+    /// Whether its arrangement has ended; a second report must not count for a task.
+    arranged: bool,
+    /// Whether one of its tasks has started, so that dropping it would repeat work.
+    started: bool,
+}
+
+/// What is open in one assignment of one partition; `M` is what the owner keeps per message.
+#[derive(Debug)]
+pub struct Ledger<M> {
+    watermark: Watermark,
+    open: HashMap<Offset, Open<M>>,
+    tasks: HashMap<TaskKey, Vec<Offset>>,
+    next_key: u64,
+}
+
+impl<M> Default for Ledger<M> {
+    fn default() -> Self {
+        Self {
+            watermark: Watermark::default(),
+            open: HashMap::new(),
+            tasks: HashMap::new(),
+            next_key: 0,
+        }
+    }
+}
+
+/// A task names a message that is not open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("offset {0} is not open in this partition")]
+pub struct NotOpen(pub Offset);
+
+/// What [`Ledger::drop_unstarted`] dropped.
+#[derive(Debug)]
+pub struct Dropped<M> {
+    /// Messages that will be read again by the next owner.
+    pub messages: Vec<M>,
+    /// Tasks that must not start any more.
+    pub tasks: Vec<TaskKey>,
+}
+
+impl<M> Ledger<M> {
+    /// A message was delivered to us; it waits for its arrangement. A message that was delivered
+    /// before is handed back.
+    ///
+    /// # Errors
+    ///
+    /// `message`, if it or a later one was admitted before.
+    pub fn admit(&mut self, offset: Offset, message: M) -> Result<(), M> {
+        if !self.watermark.begin(offset) {
+            return Err(message);
+        }
+        self.open.insert(offset, Open { message, waits: 1, arranged: false, started: false });
+        Ok(())
+    }
+
+    /// A message was delivered that an earlier owner settled: it settles without running.
+    pub fn admit_settled(&mut self, offset: Offset) {
+        if self.watermark.begin(offset) {
+            self.watermark.settle(offset);
+        }
+    }
+
+    /// A task stands for the messages at `links`: they wait for it.
+    ///
+    /// # Errors
+    ///
+    /// When one of them is not open; nothing has changed then.
+    pub fn add_task(&mut self, mut links: Vec<Offset>) -> Result<TaskKey, NotOpen> {
+        links.sort_unstable();
+        links.dedup();
+        if let Some(missing) = links.iter().find(|offset| !self.open.contains_key(offset)) {
+            return Err(NotOpen(*missing));
+        }
+        for offset in &links {
+            if let Some(open) = self.open.get_mut(offset) {
+                open.waits += 1;
+            }
+        }
+        let key = TaskKey(self.next_key);
+        self.next_key += 1;
+        self.tasks.insert(key, links);
+        Ok(key)
+    }
+
+    /// `arrange` has answered for these messages and their tasks were added, or they were
+    /// dead-lettered. Returns the messages that settled: those no task stands for. Unknown and
+    /// repeated offsets change nothing.
+    pub fn arranged(&mut self, window: impl IntoIterator<Item = Offset>) -> Vec<M> {
+        let mut settled = Vec::new();
+        for offset in window {
+            let Some(open) = self.open.get_mut(&offset) else {
+                continue;
+            };
+            if !std::mem::replace(&mut open.arranged, true) {
+                self.release(offset, &mut settled);
+            }
+        }
+        settled
+    }
+
+    /// A task gives way to `count` others that stand for the same messages. Nothing settles unless
+    /// `count` is 0. `None` if the task is unknown.
+    pub fn replace(&mut self, task: TaskKey, count: usize) -> Option<(Vec<TaskKey>, Vec<M>)> {
+        let links = self.tasks.get(&task)?.clone();
+        // First the new ones, then the old one: a message never looks finished in between.
+        let keys = (0..count).filter_map(|_| self.add_task(links.clone()).ok()).collect();
+        self.mark_started(task);
+        Some((keys, self.finish(task)))
+    }
+
+    /// A task has started: from now on a hand-over finishes its messages instead of dropping them.
+    pub fn mark_started(&mut self, task: TaskKey) {
+        for offset in self.tasks.get(&task).into_iter().flatten() {
+            if let Some(open) = self.open.get_mut(offset) {
+                open.started = true;
+            }
+        }
+    }
+
+    /// Something derived from this message is on its way although no task stands for it (a dead
+    /// letter): a hand-over finishes it instead of dropping it.
+    pub fn mark_message_started(&mut self, offset: Offset) {
+        if let Some(open) = self.open.get_mut(&offset) {
+            open.started = true;
+        }
+    }
+
+    /// A task has ended, and all it led to is confirmed, dead-lettered or skipped. Returns the
+    /// messages that settled by it. Unknown tasks change nothing.
+    pub fn finish(&mut self, task: TaskKey) -> Vec<M> {
+        self.mark_started(task);
+        let mut settled = Vec::new();
+        for offset in self.tasks.remove(&task).unwrap_or_default() {
+            self.release(offset, &mut settled);
+        }
+        settled
+    }
+
+    /// Drops every message none of whose tasks has started, and the tasks that stand only for such.
+    ///
+    /// A task that is not started but stands for a message that is kept will run, so every message it
+    /// stands for is kept as well, and so on along shared messages. What is dropped never settles: the
+    /// watermark stays below it. Costs one pass over all links.
+    pub fn drop_unstarted(&mut self) -> Dropped<M> {
+        let mut tasks_of: HashMap<Offset, Vec<TaskKey>> = HashMap::new();
+        for (&key, links) in &self.tasks {
+            for &offset in links {
+                tasks_of.entry(offset).or_default().push(key);
+            }
+        }
+        let mut reached: Vec<Offset> =
+            self.open.iter().filter(|(_, open)| open.started).map(|(&offset, _)| offset).collect();
+        let mut kept: HashSet<Offset> = reached.iter().copied().collect();
+        let mut seen: HashSet<TaskKey> = HashSet::new();
+        while let Some(offset) = reached.pop() {
+            for key in tasks_of.remove(&offset).unwrap_or_default() {
+                if seen.insert(key) {
+                    let links = self.tasks.get(&key).into_iter().flatten();
+                    reached.extend(links.copied().filter(|&link| kept.insert(link)));
+                }
+            }
+        }
+        let tasks =
+            self.tasks.extract_if(|key, _| !seen.contains(key)).map(|(key, _)| key).collect();
+        let messages = self
+            .open
+            .extract_if(|offset, _| !kept.contains(offset))
+            .map(|(_, open)| open.message)
+            .collect();
+        Dropped { messages, tasks }
+    }
+
+    /// The message at `offset`, while it is open.
+    #[must_use]
+    pub fn message(&self, offset: Offset) -> Option<&M> {
+        self.open.get(&offset).map(|open| &open.message)
+    }
+
+    /// The messages a task stands for.
+    pub fn messages_of(&self, task: TaskKey) -> impl Iterator<Item = &M> {
+        let links = self.tasks.get(&task).into_iter().flatten();
+        links.filter_map(|&offset| self.message(offset))
+    }
+
+    /// What may be committed, and which later offsets are settled.
+    #[must_use]
+    pub fn watermark(&self) -> &Watermark {
+        &self.watermark
+    }
+
+    /// How many messages are open.
+    #[must_use]
+    pub fn open_messages(&self) -> usize {
+        self.open.len()
+    }
+
+    /// How many tasks have not ended.
+    #[must_use]
+    pub fn open_tasks(&self) -> usize {
+        self.tasks.len()
+    }
+
+    fn release(&mut self, offset: Offset, settled: &mut Vec<M>) {
+        let Some(open) = self.open.get_mut(&offset) else {
+            return;
+        };
+        open.waits -= 1;
+        if open.waits == 0 {
+            self.watermark.settle(offset);
+            settled.extend(self.open.remove(&offset).map(|open| open.message));
+        }
+    }
+}

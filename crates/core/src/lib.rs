@@ -1,0 +1,40 @@
+//! The words and the decisions of Drakkar.
+//!
+//! Everything that decides is data or a pure function of its arguments: no I/O, no clock, no task is
+//! spawned; time and randomness come in as arguments. Beside that there are the words two threads
+//! share ([`backpressure::Load`], [`hold`], [`source`]). One exception decides nothing:
+//! [`TaskId::generate`] reads the clock, because the id it makes must sort by time.
+//!
+//! Read [`handler`] first: it is what users write. [`ledger`] and [`watermark`] are why a commit
+//! is safe.
+
+pub mod message; // what Kafka delivered
+pub mod input; // its value, decoded
+pub mod handler; // what users write
+pub mod task; // what they ask for
+pub mod result; // how it ended
+pub mod payload; // what they want delivered
+pub mod sink; // where it goes
+pub mod hold; // which deliveries wait for a sink that is down
+pub mod dead_letter; // where it goes otherwise
+pub mod source; // the channel between the poll thread and the pipeline
+pub mod backpressure; // when a partition pauses
+pub mod ledger; // which message waits for what
+pub mod watermark; // what may be committed
+pub mod done_map; // which later offsets are settled, as text in a commit
+pub mod retry; // how long to wait before the next attempt
+pub mod kafka_client; // how to reach and authenticate to a cluster
+pub mod secret; // values that are never printed
+pub mod lenient; // numbers where configuration expects text
+pub mod observe; // what the outer crates report while they work
+
+pub use dead_letter::{Cause, DeadLetter, Stage};
+pub use done_map::DoneMap;
+pub use handler::{Handler, HookError, HookResult, OnError, Pending};
+pub use input::{Input, Json, OnInvalid};
+pub use message::{Header, Message, Offset, SourceMessage, Timestamp, TopicPartition};
+pub use payload::{Collect, FilePayload, KafkaPayload, Payload, PayloadError};
+pub use result::{Failure, Output, TaskFailure, TaskResult};
+pub use secret::Secret;
+pub use sink::{Delivery, Sink, SinkError, SinkKind, SinkName};
+pub use task::{Precomputed, Task, TaskId};

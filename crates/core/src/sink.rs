@@ -1,0 +1,96 @@
+//! What a sink is: something that takes a batch and answers for each payload of it.
+
+use std::{fmt, future::Future, sync::Arc, time::Duration};
+
+/// The kinds of sink, by the name their section has in the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum SinkKind {
+    /// `sinks.kafka`
+    Kafka,
+    /// `sinks.filesystem`
+    Filesystem,
+    /// The dead-letter topic.
+    DeadLetter,
+}
+
+impl SinkKind {
+    /// The kind as metrics and configuration name it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kafka => "kafka",
+            Self::Filesystem => "filesystem",
+            Self::DeadLetter => "dlq",
+        }
+    }
+}
+
+/// One configured sink.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SinkName {
+    /// What kind it is.
+    pub kind: SinkKind,
+    /// Its name in the configuration.
+    pub instance: Arc<str>,
+}
+
+impl SinkName {
+    /// Names the sink `instance` of `kind`.
+    pub fn new(kind: SinkKind, instance: impl Into<Arc<str>>) -> Self {
+        Self { kind, instance: instance.into() }
+    }
+}
+
+impl fmt::Display for SinkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind.as_str(), self.instance)
+    }
+}
+
+/// What the far side said about one payload.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{class}: {message}")]
+pub struct SinkError {
+    /// Short, stable name of the error, for metrics and filters (`MessageSizeTooLarge`).
+    pub class: String,
+    /// The far side's words, without secrets.
+    pub message: String,
+    /// How long the far side asked us to wait.
+    pub retry_after: Option<Duration>,
+}
+
+impl SinkError {
+    /// An error of class `class`.
+    pub fn new(class: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { class: class.into(), message: message.into(), retry_after: None }
+    }
+}
+
+/// What became of one payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Delivery {
+    /// The far side has it.
+    Confirmed,
+    /// The far side may accept the same payload later; it is held and tried again.
+    Transient(SinkError),
+    /// The far side will never accept this payload.
+    Permanent(SinkError),
+}
+
+/// A destination that accepts batches of one kind of payload.
+///
+/// Batching, retries and backoff are not the sink's business: it tries once and reports.
+pub trait Sink: Send + Sync + 'static {
+    /// The record this sink knows how to write.
+    type Payload: Send + Sync + 'static;
+
+    /// Writes `batch` and answers with exactly one [`Delivery`] per payload, in order.
+    fn deliver(&self, batch: &[Self::Payload]) -> impl Future<Output = Vec<Delivery>> + Send;
+
+    /// Flushes what `deliver` accepted and releases the connection.
+    fn close(&self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+}

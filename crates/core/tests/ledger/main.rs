@@ -1,0 +1,85 @@
+//! The ledger beside a naive model that searches everything after every step.
+
+mod model;
+
+use drakkar_core::{
+    Offset,
+    ledger::{Ledger, TaskKey},
+};
+use proptest::prelude::*;
+
+use model::{Op, World, op};
+
+fn ops(most: usize) -> impl Strategy<Value = Vec<Op>> {
+    prop::collection::vec(op(), 0..most)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_settles_early_and_everything_settles_once(ops in ops(120)) {
+        let mut world = World::default();
+        for op in &ops {
+            world.run(op)?;
+        }
+        world.end_everything()?;
+    }
+
+    #[test]
+    fn a_hand_over_keeps_what_started_and_never_passes_what_it_dropped(
+        before in ops(80),
+        after in ops(60),
+        late in ops(30),
+    ) {
+        let mut world = World::default();
+        for op in &before {
+            world.run(op)?;
+        }
+        world.hand_over()?;
+        for op in &after {
+            world.run(op)?;
+        }
+        world.hand_over()?;
+        for op in &late {
+            world.run(op)?;
+        }
+        world.end_everything()?;
+    }
+}
+
+fn ledger(offsets: std::ops::Range<i64>) -> Ledger<i64> {
+    let mut ledger = Ledger::default();
+    offsets.for_each(|offset| assert_eq!(ledger.admit(Offset(offset), offset), Ok(())));
+    ledger
+}
+
+#[test]
+fn a_window_that_is_reported_as_arranged_twice_does_not_settle_before_its_tasks() {
+    let mut ledger = ledger(0..1);
+    let task = ledger.add_task(vec![Offset(0)]).unwrap();
+    assert!(ledger.arranged([Offset(0), Offset(0)]).is_empty());
+    assert!(ledger.arranged([Offset(0)]).is_empty());
+    assert_eq!(ledger.finish(task), [0]);
+}
+
+#[test]
+fn what_arranged_after_its_hand_over_finds_nothing_to_do() {
+    let mut ledger = ledger(0..2);
+    assert_eq!(ledger.drop_unstarted().messages.len(), 2);
+    assert!(ledger.add_task(vec![Offset(0)]).is_err());
+    assert!(ledger.arranged([Offset(0), Offset(1)]).is_empty());
+    assert_eq!(ledger.watermark().position(), None);
+}
+
+/// A chain: every task stands for two neighbours, so one started task keeps them all.
+#[test]
+fn a_hand_over_of_a_long_chain_of_tasks_keeps_all_of_it() {
+    const LENGTH: i64 = 20_000;
+    let mut ledger = ledger(0..LENGTH);
+    let pairs = (1..LENGTH).map(|offset| vec![Offset(offset - 1), Offset(offset)]);
+    let tasks: Vec<TaskKey> = pairs.map(|links| ledger.add_task(links).unwrap()).collect();
+    ledger.mark_started(tasks[0]);
+    let dropped = ledger.drop_unstarted();
+    assert!(dropped.messages.is_empty() && dropped.tasks.is_empty());
+}

@@ -1,0 +1,283 @@
+//! The naive model of the ledger and the steps that both take.
+//!
+//! A message of the model is settled when its window is arranged and no task that stands for it is
+//! left. A hand-over keeps what hangs together, by any chain of tasks, with a message that has started.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use drakkar_core::{
+    Offset,
+    ledger::{Ledger, TaskKey},
+};
+use proptest::{prelude::*, sample::Index};
+
+#[derive(Debug, Clone)]
+pub(crate) enum Op {
+    /// A message this far behind the last one.
+    Admit(i64),
+    /// A message that an earlier owner settled.
+    AdmitSettled(i64),
+    /// A message that was delivered before.
+    AdmitAgain(i64),
+    /// A task that stands for these of all messages ever admitted, settled and dropped ones included.
+    Task(Vec<Index>),
+    /// A task that stands for some of the messages that are open: fan-out and fan-in.
+    OpenTask(Vec<Index>),
+    /// These messages are arranged; some may be named twice, or were arranged before.
+    Arranged(Vec<Index>),
+    Start(Index),
+    Finish(Index),
+    /// A task that has ended, was dropped or never was.
+    FinishUnknown(u64),
+    Replace(Index, usize),
+}
+
+pub(crate) fn op() -> impl Strategy<Value = Op> {
+    let some = || prop::collection::vec(any::<Index>(), 1..4);
+    let gap = || prop_oneof![4 => Just(1_i64), 1 => 2..9_i64];
+    prop_oneof![
+        6 => gap().prop_map(Op::Admit),
+        1 => gap().prop_map(Op::AdmitSettled),
+        1 => (0..20_i64).prop_map(Op::AdmitAgain),
+        1 => some().prop_map(Op::Task),
+        8 => some().prop_map(Op::OpenTask),
+        4 => some().prop_map(Op::Arranged),
+        2 => any::<Index>().prop_map(Op::Start),
+        6 => any::<Index>().prop_map(Op::Finish),
+        1 => (0..60_u64).prop_map(Op::FinishUnknown),
+        2 => (any::<Index>(), 0..4_usize).prop_map(|(task, count)| Op::Replace(task, count)),
+    ]
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open { arranged: bool, started: bool },
+    Settled,
+    Dropped,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct World {
+    ledger: Ledger<i64>,
+    messages: BTreeMap<i64, State>,
+    tasks: BTreeMap<TaskKey, BTreeSet<i64>>,
+    before: Option<Offset>,
+}
+
+type Checked<T = ()> = Result<T, TestCaseError>;
+
+impl World {
+    pub(crate) fn run(&mut self, op: &Op) -> Checked {
+        match op {
+            Op::Admit(gap) => {
+                let offset = self.next(*gap);
+                prop_assert_eq!(self.ledger.admit(Offset(offset), offset), Ok(()));
+                self.messages.insert(offset, State::Open { arranged: false, started: false });
+            }
+            Op::AdmitSettled(gap) => {
+                let offset = self.next(*gap);
+                self.ledger.admit_settled(Offset(offset));
+                self.messages.insert(offset, State::Settled);
+            }
+            Op::AdmitAgain(back) => {
+                if let Some(&last) = self.messages.keys().next_back() {
+                    let again = last - back;
+                    prop_assert_eq!(self.ledger.admit(Offset(again), again), Err(again));
+                    self.ledger.admit_settled(Offset(again));
+                }
+            }
+            Op::Task(picks) => self.add_task(pick(&self.all(), picks))?,
+            Op::OpenTask(picks) => self.add_task(pick(&self.open(), picks))?,
+            Op::Arranged(picks) => self.arranged(&pick(&self.all(), picks))?,
+            Op::Start(task) => {
+                if let Some(key) = self.task(*task) {
+                    self.ledger.mark_started(key);
+                    self.start(key);
+                }
+            }
+            Op::Finish(task) => {
+                if let Some(key) = self.task(*task) {
+                    self.finish(key)?;
+                }
+            }
+            Op::FinishUnknown(key) => {
+                if !self.tasks.contains_key(&TaskKey(*key)) {
+                    prop_assert_eq!(self.ledger.finish(TaskKey(*key)), Vec::<i64>::new());
+                    prop_assert!(self.ledger.replace(TaskKey(*key), 2).is_none());
+                }
+            }
+            Op::Replace(task, count) => {
+                if let Some(key) = self.task(*task) {
+                    self.replace(key, *count)?;
+                }
+            }
+        }
+        self.check()
+    }
+
+    fn add_task(&mut self, links: Vec<i64>) -> Checked {
+        if links.is_empty() {
+            return Ok(());
+        }
+        let all_open = links.iter().all(|offset| self.is_open(*offset));
+        let answer = self.ledger.add_task(links.iter().copied().map(Offset).collect());
+        prop_assert_eq!(answer.is_ok(), all_open, "a task for {:?}", links);
+        if let Ok(key) = answer {
+            let known = self.tasks.insert(key, links.into_iter().collect());
+            prop_assert!(known.is_none(), "a key was given twice");
+        }
+        Ok(())
+    }
+
+    fn arranged(&mut self, window: &[i64]) -> Checked {
+        let settled = self.ledger.arranged(window.iter().copied().map(Offset));
+        for offset in window {
+            if let Some(State::Open { arranged, .. }) = self.messages.get_mut(offset) {
+                *arranged = true;
+            }
+        }
+        self.expect_settled(settled)
+    }
+
+    fn finish(&mut self, key: TaskKey) -> Checked {
+        let settled = self.ledger.finish(key);
+        self.start(key);
+        self.tasks.remove(&key);
+        self.expect_settled(settled)
+    }
+
+    fn replace(&mut self, key: TaskKey, count: usize) -> Checked {
+        let Some((keys, settled)) = self.ledger.replace(key, count) else {
+            return Err(TestCaseError::fail("a task that is open is not known"));
+        };
+        prop_assert_eq!(keys.len(), count);
+        prop_assert!(count == 0 || settled.is_empty(), "settled early: {:?}", settled);
+        self.start(key);
+        let links = self.tasks.remove(&key).unwrap_or_default();
+        for new in keys {
+            prop_assert!(self.tasks.insert(new, links.clone()).is_none());
+        }
+        self.expect_settled(settled)
+    }
+
+    /// What the model says has settled by the last step is what the ledger answered.
+    fn expect_settled(&mut self, mut answered: Vec<i64>) -> Checked {
+        let waits = |offset: &i64| self.tasks.values().any(|links| links.contains(offset));
+        let settled: Vec<i64> = self
+            .messages
+            .iter()
+            .filter(|(_, state)| matches!(state, State::Open { arranged: true, .. }))
+            .map(|(&offset, _)| offset)
+            .filter(|offset| !waits(offset))
+            .collect();
+        answered.sort_unstable();
+        prop_assert_eq!(&answered, &settled);
+        self.messages.extend(settled.into_iter().map(|offset| (offset, State::Settled)));
+        Ok(())
+    }
+
+    pub(crate) fn hand_over(&mut self) -> Checked {
+        let kept = self.hangs_together_with_what_started();
+        let dropped = self.ledger.drop_unstarted();
+        let messages: BTreeSet<i64> = dropped.messages.iter().copied().collect();
+        let tasks: BTreeSet<TaskKey> = dropped.tasks.iter().copied().collect();
+        prop_assert_eq!(messages.len(), dropped.messages.len(), "a message was dropped twice");
+        let expected: BTreeSet<i64> =
+            self.open().into_iter().filter(|offset| !kept.contains(offset)).collect();
+        prop_assert_eq!(&messages, &expected);
+        for (key, links) in &self.tasks {
+            let for_dropped = links.iter().filter(|link| messages.contains(link)).count();
+            let all_or_none = if tasks.contains(key) { links.len() } else { 0 };
+            prop_assert_eq!(for_dropped, all_or_none, "task {:?} stands for {:?}", key, links);
+        }
+        self.tasks.retain(|key, _| !tasks.contains(key));
+        self.messages.extend(messages.into_iter().map(|offset| (offset, State::Dropped)));
+        self.check()
+    }
+
+    fn hangs_together_with_what_started(&self) -> BTreeSet<i64> {
+        let started = |state: &State| matches!(state, State::Open { started: true, .. });
+        let mut kept: BTreeSet<i64> =
+            self.messages.iter().filter(|(_, state)| started(state)).map(|(&o, _)| o).collect();
+        for _ in 0..self.tasks.len() {
+            for links in self.tasks.values() {
+                if !links.is_disjoint(&kept) {
+                    kept.extend(links);
+                }
+            }
+        }
+        kept
+    }
+
+    /// Everything that is left ends; then nothing may be open, and only what was dropped may hold.
+    pub(crate) fn end_everything(&mut self) -> Checked {
+        for key in self.tasks.keys().copied().collect::<Vec<_>>() {
+            self.finish(key)?;
+            self.check()?;
+        }
+        self.arranged(&self.all())?;
+        self.check()?;
+        prop_assert_eq!((self.ledger.open_messages(), self.ledger.open_tasks()), (0, 0));
+        if !self.messages.values().any(|state| *state == State::Dropped) {
+            let end = self.messages.keys().next_back().map(|&last| Offset(last).next());
+            prop_assert_eq!(self.ledger.watermark().position(), end);
+        }
+        Ok(())
+    }
+
+    fn check(&mut self) -> Checked {
+        let held = |state: &State| *state != State::Settled;
+        let first =
+            self.messages.iter().find(|(_, state)| held(state)).map_or(i64::MAX, |(&o, _)| o);
+        let passed = self.messages.range(..first).next_back().map(|(&o, _)| Offset(o).next());
+        let position = self.ledger.watermark().position();
+        prop_assert!(self.before <= position, "went back from {:?} to {position:?}", self.before);
+        self.before = position;
+        prop_assert_eq!(position, passed, "the first that is not settled is {}", first);
+        let above =
+            self.messages.range(first.min(i64::MAX - 1)..).filter(|(_, state)| !held(state));
+        let above: Vec<Offset> = above.map(|(&offset, _)| Offset(offset)).collect();
+        prop_assert_eq!(self.ledger.watermark().settled_above().collect::<Vec<_>>(), above);
+        prop_assert_eq!(self.ledger.open_messages(), self.open().len());
+        prop_assert_eq!(self.ledger.open_tasks(), self.tasks.len());
+        for (&key, links) in &self.tasks {
+            let messages: BTreeSet<i64> = self.ledger.messages_of(key).copied().collect();
+            prop_assert_eq!(&messages, links, "a message settled or went before its task ended");
+            prop_assert_eq!(self.ledger.messages_of(key).count(), links.len(), "named twice");
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, key: TaskKey) {
+        for link in &self.tasks[&key] {
+            if let Some(State::Open { started, .. }) = self.messages.get_mut(link) {
+                *started = true;
+            }
+        }
+    }
+
+    fn next(&self, gap: i64) -> i64 {
+        self.messages.keys().next_back().map_or(7, |last| last + gap)
+    }
+
+    fn is_open(&self, offset: i64) -> bool {
+        matches!(self.messages.get(&offset), Some(State::Open { .. }))
+    }
+
+    fn all(&self) -> Vec<i64> {
+        self.messages.keys().copied().collect()
+    }
+
+    fn open(&self) -> Vec<i64> {
+        self.all().into_iter().filter(|offset| self.is_open(*offset)).collect()
+    }
+
+    fn task(&self, pick: Index) -> Option<TaskKey> {
+        let keys: Vec<TaskKey> = self.tasks.keys().copied().collect();
+        (!keys.is_empty()).then(|| *pick.get(&keys))
+    }
+}
+
+fn pick(from: &[i64], picks: &[Index]) -> Vec<i64> {
+    if from.is_empty() { Vec::new() } else { picks.iter().map(|pick| *pick.get(from)).collect() }
+}

@@ -1,0 +1,159 @@
+//! Listens and routes.
+//!
+//! Binding is a step of its own, so that a port in use stops the worker before it joins its group.
+
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use drakkar_telemetry::Metrics;
+use tokio::{net::TcpListener, sync::oneshot};
+use tracing::{info, warn};
+
+use crate::{Health, MetricsConfig, health};
+
+/// How long requests under way may take once the server is told to stop.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// What is served.
+#[derive(Clone)]
+pub struct Probes {
+    /// Answers `/healthz` and `/readyz`.
+    pub health: Arc<dyn Health>,
+    /// Answers `/metrics`; `None` where `metrics.enabled` is false.
+    pub metrics: Option<Arc<Metrics>>,
+}
+
+/// Why nothing is served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// Another process has the port.
+    #[error("metrics.port: port {port} of {host} is in use by another process; set another one")]
+    PortInUse {
+        /// `metrics.host`
+        host: String,
+        /// `metrics.port`
+        port: u16,
+    },
+    /// The address cannot be listened on.
+    #[error("metrics.host, metrics.port: cannot listen on {host}:{port}")]
+    Bind {
+        /// `metrics.host`
+        host: String,
+        /// `metrics.port`
+        port: u16,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The listening socket failed while in use.
+    #[error("the server of metrics and probes ended")]
+    Serve(#[source] io::Error),
+}
+
+/// A server that has its port and waits to be told what to serve.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Takes the port.
+    ///
+    /// # Errors
+    ///
+    /// When the port is in use or the address is not ours.
+    pub async fn bind(config: &MetricsConfig) -> Result<Self, ServeError> {
+        let MetricsConfig { host, port, .. } = config.clone();
+        let bound = TcpListener::bind((host.as_str(), port)).await;
+        let listening = bound.and_then(|listener| Ok((listener.local_addr()?, listener)));
+        match listening {
+            Ok((address, listener)) => Ok(Self { listener, address }),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                Err(ServeError::PortInUse { host, port })
+            }
+            Err(source) => Err(ServeError::Bind { host, port, source }),
+        }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves `probes` until `shutdown` resolves; requests under way get a second to end.
+    ///
+    /// # Errors
+    ///
+    /// When the listening socket fails.
+    pub async fn serve(
+        self,
+        probes: Probes,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), ServeError> {
+        info!(
+            category = "worker",
+            address = %self.address,
+            metrics = probes.metrics.is_some(),
+            "serving probes and metrics"
+        );
+        let (stopping, stopped) = oneshot::channel::<()>();
+        let graceful = async move {
+            shutdown.await;
+            drop(stopping);
+        };
+        let serving = axum::serve(self.listener, router(probes)).with_graceful_shutdown(graceful);
+        tokio::select! {
+            ended = serving => ended.map_err(ServeError::Serve),
+            () = overdue(stopped) => Ok(()),
+        }
+    }
+}
+
+/// Resolves a second after the sender of `stopped` is gone.
+async fn overdue(stopped: oneshot::Receiver<()>) {
+    // Nothing is ever sent: the error is the signal.
+    if stopped.await.is_err() {
+        tokio::time::sleep(GRACE).await;
+    }
+}
+
+fn router(probes: Probes) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .with_state(probes)
+}
+
+async fn healthz(State(probes): State<Probes>) -> Response {
+    let snapshot = probes.health.snapshot();
+    health::answer(snapshot.alive, &snapshot.details)
+}
+
+async fn readyz(State(probes): State<Probes>) -> Response {
+    let snapshot = probes.health.snapshot();
+    health::answer(snapshot.ready, &snapshot.details)
+}
+
+async fn metrics(State(probes): State<Probes>) -> Response {
+    let Some(metrics) = probes.metrics else {
+        return (StatusCode::NOT_FOUND, "metrics are off (metrics.enabled)\n").into_response();
+    };
+    match metrics.render() {
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+            .into_response(),
+        Err(error) => {
+            warn!(category = "worker", %error, "metrics cannot be rendered");
+            (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response()
+        }
+    }
+}

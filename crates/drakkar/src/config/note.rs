@@ -1,0 +1,47 @@
+//! What a user should know about a configuration that is not wrong.
+
+use std::fmt;
+
+use super::Origin;
+
+/// Something that is not an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Note {
+    /// A key of the Python original whose capability this build does not have.
+    Lacking {
+        /// The key or section.
+        key: String,
+        /// Where it was read.
+        from: Origin,
+        /// Whether it is a sink, without which a worker refuses to run.
+        is_sink: bool,
+    },
+    /// A variable that begins with `DRAKKAR_` and means nothing. Kubernetes injects some for a
+    /// Service of that name.
+    Stray {
+        /// The variable.
+        variable: String,
+        /// The one that was perhaps meant.
+        nearest: Option<String>,
+    },
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lacking { key, from, is_sink: true } => {
+                write!(f, "{from}: {key}: this build lacks this kind of sink and refuses to run")
+            }
+            Self::Lacking { key, from, is_sink: false } => {
+                write!(f, "{from}: {key}: this build lacks it; it is ignored")
+            }
+            Self::Stray { variable, nearest: None } => {
+                write!(f, "{variable}: names no key; it is ignored")
+            }
+            Self::Stray { variable, nearest: Some(nearest) } => {
+                write!(f, "{variable}: names no key; it is ignored; did you mean {nearest}?")
+            }
+        }
+    }
+}

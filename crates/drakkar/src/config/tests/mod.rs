@@ -1,0 +1,303 @@
+//! What users read when they get a key wrong, and what is accepted.
+
+mod reference;
+mod seed;
+
+use std::{io::Write, path::PathBuf};
+
+use tempfile::NamedTempFile;
+
+use super::*;
+
+/// A file that exists as long as this value.
+struct File(NamedTempFile);
+
+impl File {
+    fn new(text: &str) -> Self {
+        let mut file = NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        Self(file)
+    }
+
+    /// What `load` answers, with the path of the file written as `FILE`.
+    fn load(&self, env: &[(&str, &str)]) -> Result<Loaded, String> {
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        load(Some(self.0.path()), env).map_err(|error| self.named(&error))
+    }
+
+    fn named(&self, text: &impl ToString) -> String {
+        text.to_string().replace(&*self.0.path().to_string_lossy(), "FILE")
+    }
+}
+
+fn no_variables() -> impl Iterator<Item = (String, String)> {
+    std::iter::empty()
+}
+
+fn loaded(yaml: &str, env: &[(&str, &str)]) -> Loaded {
+    File::new(yaml).load(env).unwrap()
+}
+
+#[track_caller]
+fn refused(yaml: &str, env: &[(&str, &str)], expected: &[&str]) {
+    let error = File::new(yaml).load(env).unwrap_err();
+    assert_eq!(error.lines().collect::<Vec<_>>(), expected);
+}
+
+#[track_caller]
+fn noted(yaml: &str, env: &[(&str, &str)], expected: &[&str]) -> Loaded {
+    let file = File::new(yaml);
+    let loaded = file.load(env).unwrap();
+    let notes: Vec<String> = loaded.notes.iter().map(|note| file.named(note)).collect();
+    assert_eq!(notes, expected);
+    loaded
+}
+
+#[test]
+fn nothing_at_all_is_the_default() {
+    assert_eq!(load(None, no_variables()).unwrap().config, Config::default());
+    assert_eq!(loaded("", &[]).config, Config::default());
+    assert_eq!(loaded("# only a comment\n", &[]).config, Config::default());
+    assert_eq!(loaded("kafka:\nsinks:\n  kafka:\n", &[]).config, Config::default());
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let path = PathBuf::from("/nowhere/drakkar.yaml");
+    let error = load(Some(&path), no_variables()).unwrap_err();
+    assert_eq!(error.to_string(), "cannot read the configuration file /nowhere/drakkar.yaml");
+    assert!(std::error::Error::source(&error).unwrap().to_string().contains("No such file"));
+}
+
+#[test]
+fn what_is_not_yaml_is_named_with_line_and_column() {
+    refused(
+        "kafka:\n  brokers: a\n   source_topic: b\n",
+        &[],
+        &["FILE:3:16: not valid YAML: mapping values are not allowed in this context"],
+    );
+    refused(
+        "kafka:\n  brokers: a\n  brokers: b\n",
+        &[],
+        &["FILE:3:3: not valid YAML: duplicate mapping key: brokers, set DuplicateKeyPolicy in \
+           Options if acceptable"],
+    );
+    refused("- a\n", &[], &["FILE:1: must be a section with keys, not a list"]);
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line_and_the_one_that_was_meant() {
+    refused(
+        "kafka:\n  brokers: a\n  source_topik: b\n",
+        &[],
+        &["FILE:3: kafka.source_topik: unknown key; did you mean kafka.source_topic?"],
+    );
+    refused(
+        "executor:\n  consumer_group: g\n",
+        &[],
+        &["FILE:2: executor.consumer_group: unknown key; did you mean kafka.consumer_group?"],
+    );
+    refused(
+        "sinks:\n  kafka:\n    results:\n      topic: t\n      tpic: u\n",
+        &[],
+        &["FILE:5: sinks.kafka.results.tpic: unknown key; did you mean sinks.kafka.results.topic?"],
+    );
+    refused("zebra: 1\n", &[], &["FILE:1: zebra: unknown key"]);
+    refused(
+        "debug:\n  prot: 8080\n",
+        &[],
+        &["FILE:2: debug.prot: unknown key; did you mean debug.port?"],
+    );
+}
+
+#[test]
+fn a_wrong_type_is_named_with_its_place_and_what_was_expected() {
+    refused(
+        "kafka:\n  max_poll_records: many\n",
+        &[],
+        &["FILE:2: kafka.max_poll_records: expected a whole number of at least 1, found \"many\""],
+    );
+    refused(
+        "kafka: {}\n",
+        &[("DRAKKAR_METRICS__PORT", "70000")],
+        &["DRAKKAR_METRICS__PORT: metrics.port: expected a whole number from 0 to 65535, \
+           found 70000"],
+    );
+    refused(
+        "",
+        &[("DRAKKAR_METRICS__ENABLED", "perhaps")],
+        &["DRAKKAR_METRICS__ENABLED: metrics.enabled: expected true or false, found \"perhaps\""],
+    );
+    refused(
+        "kafka:\n  group_protocol: eager\n",
+        &[],
+        &["FILE:2: kafka.group_protocol: expected one of classic, consumer, found \"eager\""],
+    );
+    refused(
+        "kafka:\n  revoke_timeout: soon\n",
+        &[],
+        &[
+            "FILE:2: kafka.revoke_timeout: \"soon\" is not a duration (expected number at 0); write \
+           seconds or a unit: 5, 1.5, 500ms, 2m",
+        ],
+    );
+    refused("kafka: here\n", &[], &["FILE:1: kafka: must be a section with keys, not text"]);
+}
+
+#[test]
+fn everything_that_is_wrong_is_reported_at_once() {
+    refused(
+        "kafka:\n  brokerz: a\n  max_poll_records: many\n  brokers: ''\nexecutor:\n  window_size: x\n",
+        &[("DRAKKAR_METRICS__PORT", "x"), ("DRAKKAR_KAFKA__NOPE", "1")],
+        &[
+            "FILE:2: kafka.brokerz: unknown key; did you mean kafka.brokers?",
+            "DRAKKAR_KAFKA__NOPE: kafka.nope: unknown key",
+            "FILE:6: executor.window_size: expected a whole number of at least 1, found \"x\"",
+            "FILE:3: kafka.max_poll_records: expected a whole number of at least 1, found \"many\"",
+            "DRAKKAR_METRICS__PORT: metrics.port: expected a whole number from 0 to 65535, \
+             found \"x\"",
+            "FILE:4: kafka.brokers: must name at least one broker",
+        ],
+    );
+}
+
+#[test]
+fn relations_between_keys_are_checked_with_the_place_of_the_key() {
+    refused(
+        "kafka:\n  source_topic: a\n  source_topics: [b]\n",
+        &[("DRAKKAR_KAFKA__REVOKE_TIMEOUT", "301")],
+        &[
+            "FILE:3: kafka.source_topics: excludes kafka.source_topic; list every topic in one of \
+             them",
+            "DRAKKAR_KAFKA__REVOKE_TIMEOUT: kafka.revoke_timeout: must be shorter than \
+             kafka.max_poll_interval_ms",
+        ],
+    );
+}
+
+#[test]
+fn variables_win_over_the_file_and_case_does_not_matter() {
+    let config = loaded(
+        "kafka:\n  brokers: file:9092\n  consumer_group: file\n",
+        &[("DRAKKAR_KAFKA__BROKERS", "env:9092"), ("DRAKKAR_CLUSTER_NAME", "blue")],
+    )
+    .config;
+    assert_eq!(config.kafka.brokers, "env:9092");
+    assert_eq!(config.kafka.consumer_group, "file");
+    assert_eq!(config.cluster_name, "blue");
+}
+
+#[test]
+fn texts_are_taken_as_they_were_written() {
+    let yaml = "kafka:\n  consumer_group: 007\n  source_topic: on\n  group_instance_id: 01\n";
+    let config = loaded(yaml, &[("DRAKKAR_KAFKA__SECURITY__SASL_PASSWORD", "0123")]).config;
+    assert_eq!(config.kafka.consumer_group, "007");
+    assert_eq!(config.kafka.source_topic, "on");
+    assert_eq!(config.kafka.group_instance_id.as_deref(), Some("01"));
+    assert_eq!(config.kafka.security.sasl_password.expose(), "0123");
+    let config = loaded("", &[("DRAKKAR_KAFKA__CONSUMER_GROUP", "123")]).config;
+    assert_eq!(config.kafka.consumer_group, "123");
+}
+
+#[test]
+fn numbers_and_switches_may_be_quoted() {
+    let yaml = "metrics:\n  port: '9191'\n  enabled: 0\n";
+    let config = loaded(yaml, &[("DRAKKAR_KAFKA__STARTUP_ALIGN_ENABLED", "1")]).config;
+    assert_eq!(config.metrics.port, 9191);
+    assert!(!config.metrics.enabled);
+    assert!(config.kafka.startup_align_enabled);
+}
+
+#[test]
+fn lists_maps_and_named_sinks_can_be_set_by_variables() {
+    let config = loaded(
+        "sinks:\n  kafka:\n    Results:\n      topic: from-file\n",
+        &[
+            ("DRAKKAR_KAFKA__SOURCE_TOPICS", "a, b"),
+            ("DRAKKAR_KAFKA__CLIENT_CONFIG__LINGER_MS", "5"),
+            ("DRAKKAR_EXECUTOR__ENV__LC_ALL", "C"),
+            ("DRAKKAR_EXECUTOR__ENV__A__B", "true"),
+            ("DRAKKAR_EXECUTOR__ENV_INHERIT_DENY", "[\"A_*\", \"B\"]"),
+            ("DRAKKAR_SINKS__KAFKA__RESULTS__TOPIC", "from-env"),
+            ("DRAKKAR_SINKS__KAFKA__OTHER__TOPIC", "other"),
+        ],
+    )
+    .config;
+    assert_eq!(config.kafka.source_topics, ["a", "b"]);
+    assert_eq!(config.kafka.client_config["linger.ms"], "5");
+    assert_eq!(config.executor.env["LC_ALL"], "C");
+    assert_eq!(config.executor.env["A__B"], "true");
+    assert_eq!(config.executor.env_inherit_deny, ["A_*", "B"]);
+    assert_eq!(config.sinks.kafka["Results"].topic, "from-env");
+    assert_eq!(config.sinks.kafka["other"].topic, "other");
+    assert_eq!(config.sinks.kafka.len(), 2);
+}
+
+#[test]
+fn a_section_may_be_given_as_json() {
+    let config = loaded("", &[("DRAKKAR_SINKS__KAFKA", r#"{"results": {"topic": "t"}}"#)]).config;
+    assert_eq!(config.sinks.kafka["results"].topic, "t");
+    refused(
+        "",
+        &[("DRAKKAR_SINKS__KAFKA", "{\"results\":")],
+        &["DRAKKAR_SINKS__KAFKA: sinks.kafka: not valid JSON or YAML: unclosed bracket '{'"],
+    );
+}
+
+#[test]
+fn a_stray_variable_warns_and_one_with_two_underscores_is_an_error() {
+    noted(
+        "",
+        &[
+            ("DRAKKAR_PORT", "tcp://10.0.0.1:80"),
+            ("DRAKKAR_KAFKA_BROKERS", "b:9092"),
+            ("DRAKKAR_KAFKA", "x"),
+            ("DRAKKAR_CONFIG", "drakkar.yaml"),
+            ("PATH", "/bin"),
+        ],
+        &[
+            "DRAKKAR_KAFKA: names no key; it is ignored",
+            "DRAKKAR_KAFKA_BROKERS: names no key; it is ignored; did you mean \
+             DRAKKAR_KAFKA__BROKERS?",
+            "DRAKKAR_PORT: names no key; it is ignored",
+        ],
+    );
+    refused(
+        "",
+        &[("DRAKKAR_KAFKA__BROKER", "b:9092")],
+        &["DRAKKAR_KAFKA__BROKER: kafka.broker: unknown key; did you mean kafka.brokers?"],
+    );
+}
+
+#[test]
+fn secrets_are_masked_wherever_a_configuration_is_shown() {
+    let yaml = "kafka:\n  security:\n    sasl_password: hunter2\n  client_config:\n    \
+                sasl.password: hunter2\n    linger.ms: 5\nexecutor:\n  env:\n    API_KEY: hunter2\n    \
+                DB: postgres://me:hunter2@db/x\n";
+    let loaded = loaded(yaml, &[]);
+    let lines: Vec<String> = loaded.explain().iter().map(ToString::to_string).collect();
+    let shown = format!("{}\n{:?}\n{loaded:#?}", lines.join("\n"), loaded.config);
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert!(shown.contains("postgres://me:***@db/x"), "{shown}");
+    refused(
+        "kafka:\n  security:\n    sasl_password: [hunter2]\n",
+        &[],
+        &["FILE:3: kafka.security.sasl_password: expected text or a number, found a list"],
+    );
+}
+
+#[test]
+fn every_key_is_explained_with_where_it_came_from() {
+    let file = File::new("kafka:\n  brokers: b:9092\n");
+    let loaded = file.load(&[("DRAKKAR_METRICS__PORT", "9191")]).unwrap();
+    let lines: Vec<String> = loaded.explain().iter().map(|line| file.named(line)).collect();
+    for expected in [
+        "kafka.brokers = \"b:9092\"  (FILE:2)",
+        "metrics.port = 9191  (DRAKKAR_METRICS__PORT)",
+        "kafka.group_instance_id = unset  (default)",
+        "kafka.source_topics = []  (default)",
+        "logging.level = \"INFO\"  (default)",
+    ] {
+        assert!(lines.iter().any(|line| line == expected), "no {expected:?} in {lines:#?}");
+    }
+}

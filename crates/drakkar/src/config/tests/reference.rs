@@ -1,0 +1,69 @@
+//! `config/reference.yaml` is the defaults, every key of them.
+
+use super::*;
+
+const REFERENCE: &str = include_str!("../../../../../config/reference.yaml");
+
+#[test]
+fn the_reference_is_the_default_configuration() {
+    let loaded = loaded(REFERENCE, &[]);
+    assert_eq!(loaded.config, Config::default());
+    assert_eq!(loaded.notes, []);
+}
+
+#[test]
+fn the_reference_names_every_key() {
+    let loaded = loaded(REFERENCE, &[]);
+    let unnamed: Vec<String> = loaded
+        .explain()
+        .into_iter()
+        .map(|line| line.key)
+        .filter(|key| !loaded.provenance.contains_key(key))
+        .collect();
+    assert_eq!(unnamed, Vec::<String>::new(), "set these in config/reference.yaml");
+}
+
+#[test]
+fn the_configuration_of_the_example_worker_loads() {
+    let loaded = loaded(include_str!("../../../../../config/worker.yaml"), &[]);
+    assert_eq!(loaded.notes, []);
+}
+
+#[test]
+fn the_documentation_names_every_key() {
+    let documentation = include_str!("../../../../../docs/configuration.md");
+    let known = Schema::new();
+    let keys = known.keys().into_iter().filter(|key| is_value(&known, key));
+    let unnamed: Vec<String> =
+        keys.filter(|key| !documentation.contains(&format!("`{key}`"))).collect();
+    assert_eq!(unnamed, Vec::<String>::new(), "describe these in docs/configuration.md");
+}
+
+#[test]
+fn the_reference_shows_every_key_of_a_sink() {
+    let sinks = [
+        ("kafka", serde_json::to_value(drakkar_sinks::KafkaSinkConfig::default()).unwrap()),
+        ("filesystem", serde_json::to_value(drakkar_sinks::FileSinkConfig::default()).unwrap()),
+    ];
+    for (kind, keys) in sinks {
+        for key in keys.as_object().unwrap().keys() {
+            assert!(
+                REFERENCE
+                    .lines()
+                    .any(|line| line.trim_start().starts_with(&format!("#     {key}:"))),
+                "sinks.{kind}: {key} is not shown in config/reference.yaml"
+            );
+        }
+    }
+}
+
+/// Whether `key` is one value, of something this build has.
+fn is_value(schema: &Schema, key: &str) -> bool {
+    let Some((first, rest)) = key.split_once('.') else {
+        return matches!(schema.child(key), Some(Schema::Leaf(_) | Schema::Free));
+    };
+    match schema.child(first) {
+        Some(Schema::Lacking(..)) | None => false,
+        Some(below) => is_value(below, rest),
+    }
+}

@@ -1,0 +1,60 @@
+//! What the probes answer.
+//!
+//! `/healthz` fails only for what a restart cures: the poll thread or a partition task has died.
+//! `/readyz` says whether the worker is a member of its group (with partitions or waiting for some)
+//! and not on its way out. A sink that is down is waited for, not restarted for: it is shown in the
+//! details and makes the worker unready only.
+
+use std::{sync::Arc, time::Duration};
+
+use drakkar_debug::{Health, HealthSnapshot};
+use drakkar_pipeline::Status;
+use drakkar_sinks::Sinks;
+use serde_json::json;
+
+/// A sink that has accepted nothing for this long makes the worker unready.
+const SINK_WINDOW: Duration = Duration::from_secs(60);
+
+/// Reads the pipeline's numbers when a probe asks.
+pub(crate) struct WorkerHealth {
+    pub worker_id: String,
+    pub status: Arc<Status>,
+    pub sinks: Sinks,
+}
+
+impl Health for WorkerHealth {
+    fn snapshot(&self) -> HealthSnapshot {
+        let view = self.status.view();
+        let held = self.sinks.held();
+        let alive = if view.failed {
+            Err("the poll thread or a partition task has died".to_owned())
+        } else {
+            Ok(())
+        };
+        let ready = if view.draining {
+            Err("the worker is shutting down".to_owned())
+        } else if !view.subscribed {
+            Err("the worker has not joined its group yet".to_owned())
+        } else if let Some((sink, since)) = held.iter().find(|(_, since)| SINK_WINDOW <= *since) {
+            Err(format!("sink {sink} has accepted nothing for {} s", since.as_secs()))
+        } else {
+            Ok(())
+        };
+        let held: Vec<_> = held
+            .iter()
+            .map(|(sink, since)| json!({"sink": sink.to_string(), "seconds": since.as_secs()}))
+            .collect();
+        let details = json!({
+            "worker_id": self.worker_id,
+            "assigned_partitions": view.assigned,
+            "draining": view.draining,
+            "held_sinks": held,
+        });
+        HealthSnapshot { alive, ready: alive_and(ready, view.failed), details }
+    }
+}
+
+/// What is dead is not ready either.
+fn alive_and(ready: Result<(), String>, failed: bool) -> Result<(), String> {
+    if failed { Err("the worker has failed".to_owned()) } else { ready }
+}

@@ -1,0 +1,40 @@
+//! Drakkar runs programs on Kafka messages and loses none of them.
+//!
+//! A worker polls a topic, groups messages into windows per partition, asks your [`Handler`] for
+//! [`Task`]s, runs each as a subprocess in a bounded pool, hands you the output, delivers what you
+//! make of it to the sinks, dead-letters what cannot be processed, and commits an offset only when
+//! everything before it is settled. Scale by running replicas in one consumer group.
+//!
+//! ```no_run
+#![doc = include_str!("../examples/search.rs")]
+//! ```
+//!
+//! [`Handler`] says what each hook is for; [`Config`] lists every key of the configuration.
+
+mod config; // what is configured, and where each value came from
+mod error; // why a worker did not start or stopped, and its exit code
+mod health; // what the probes answer
+mod start; // connects everything, in the order of dependence
+mod worker; // the builder, the run, the shutdown
+
+pub use config::{Config, ConfigError, Line, Loaded, Note, Origin};
+pub use drakkar_core::{
+    Collect, FilePayload, Failure, Handler, Header, HookError, HookResult, Input, Json,
+    KafkaPayload, Message, Offset, OnError, Output, Payload, PayloadError, Pending, Precomputed,
+    Secret, SourceMessage, Task, TaskFailure, TaskId, TaskResult, Timestamp, TopicPartition,
+};
+pub use error::RunError;
+pub use worker::Worker;
+
+/// The configuration sections, as the crates that read them define them.
+pub mod sections {
+    pub use drakkar_core::{OnInvalid, kafka_client::Security};
+    pub use drakkar_debug::MetricsConfig;
+    pub use drakkar_executor::ExecutorConfig;
+    pub use drakkar_kafka::KafkaConfig;
+    pub use drakkar_sinks::{DlqConfig, FileSinkConfig, KafkaSinkConfig, SinksConfig};
+    pub use drakkar_telemetry::LoggingConfig;
+}
+
+/// Version of this crate.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,259 @@
+//! The `executor:` section: the pool's own settings and those the pipeline reads.
+//!
+//! Names are those of the Python original where it has the key. Durations are seconds as a number or
+//! text with a unit (`500ms`, `2m`); sizes are bytes.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    num::NonZeroUsize,
+    ops::{Deref, DerefMut},
+    path::PathBuf,
+    time::Duration,
+};
+
+use drakkar_core::lenient;
+use serde::{Deserialize, Serialize};
+
+use crate::{cpus, env};
+
+const fn non_zero(value: usize) -> NonZeroUsize {
+    match NonZeroUsize::new(value) {
+        Some(value) => value,
+        None => NonZeroUsize::MIN,
+    }
+}
+
+/// Environment variables. `Debug` shows their names only: values may be secrets.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Variables(
+    /// Name and value.
+    #[serde(deserialize_with = "lenient::map")]
+    pub BTreeMap<String, String>,
+);
+
+impl Deref for Variables {
+    type Target = BTreeMap<String, String>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for Variables {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
+
+impl fmt::Debug for Variables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// How tasks are run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExecutorConfig {
+    /// Program of the tasks that name none; a bare name is looked up in `PATH`, a relative path
+    /// starts at the worker's directory. Default: none.
+    pub binary_path: Option<PathBuf>,
+    /// Variables of every process, over what is inherited. Default: none.
+    pub env: Variables,
+    /// Whether processes inherit the worker's environment. Default: `true`.
+    pub env_inherit_parent: bool,
+    /// Names that are not inherited: patterns with `*`, `?` and `[…]`, upper and lower case are the
+    /// same. Default: `DK_*`, `DRAKKAR_*`, `*PASSWORD*`, `*PASSWD*`, `*SECRET*`, `*TOKEN*`, `*_KEY`,
+    /// `*_DSN`, `*CREDENTIAL*`.
+    #[serde(deserialize_with = "lenient::list")]
+    pub env_inherit_deny: Vec<String>,
+    /// Processes alive at once. Default: as many as [effective CPUs](crate::effective_cpus).
+    pub max_executors: Option<NonZeroUsize>,
+    /// Wall-clock limit of one run, where the task sets none. Default: 120 s.
+    #[serde(with = "lenient::duration")]
+    pub task_timeout_seconds: Duration,
+    /// Messages per window, at most. Default: 100.
+    pub window_size: NonZeroUsize,
+    /// Runs of a task after its first failed one. Default: 3.
+    pub max_retries: u32,
+    /// Upper bound of the wait before the first retry; doubled for every further one. Default: 200 ms.
+    #[serde(with = "lenient::duration")]
+    pub retry_backoff_initial: Duration,
+    /// Upper bound of every wait before a retry. Default: 30 s.
+    #[serde(with = "lenient::duration")]
+    pub retry_backoff_max: Duration,
+    /// How long a shutdown waits for what is running. Default: 30 s.
+    #[serde(with = "lenient::duration")]
+    pub drain_timeout_seconds: Duration,
+    /// Tasks that one partition may have in the pool, as a multiple of the slots. Default: 32.
+    pub backpressure_high_multiplier: NonZeroUsize,
+    /// Bytes of standard output kept per run; the rest is read, discarded and counted.
+    /// Default: 1 MiB.
+    pub max_stdout_bytes: usize,
+    /// Bytes of standard error kept per run. Default: 256 KiB.
+    pub max_stderr_bytes: usize,
+    /// Time between TERM and KILL. Default: 2 s.
+    #[serde(with = "lenient::duration")]
+    pub kill_grace: Duration,
+    /// How long output is still awaited when a program has ended and something it started holds the
+    /// pipes open. Default: 500 ms.
+    #[serde(with = "lenient::duration")]
+    pub pipe_grace: Duration,
+    /// How long one call of a hook may take. Default: 60 s.
+    #[serde(with = "lenient::duration")]
+    pub hook_timeout_seconds: Duration,
+    /// Hooks of one partition that run at once. Default: 256.
+    pub max_hooks: NonZeroUsize,
+    /// Windows of one partition in flight. Default: 4.
+    pub max_windows: NonZeroUsize,
+    /// Bytes of output that the hooks of one partition may hold at once. Default: 64 MiB.
+    pub max_result_bytes: usize,
+    /// Length of a chain of tasks of which each replaces the one before. Default: 10.
+    pub max_replacements: u32,
+}
+
+impl Default for ExecutorConfig {
+    fn default() -> Self {
+        Self {
+            binary_path: None,
+            env: Variables::default(),
+            env_inherit_parent: true,
+            env_inherit_deny: env::DENIED.iter().map(|&pattern| pattern.to_owned()).collect(),
+            max_executors: None,
+            task_timeout_seconds: Duration::from_mins(2),
+            window_size: non_zero(100),
+            max_retries: 3,
+            retry_backoff_initial: Duration::from_millis(200),
+            retry_backoff_max: Duration::from_secs(30),
+            drain_timeout_seconds: Duration::from_secs(30),
+            backpressure_high_multiplier: non_zero(32),
+            max_stdout_bytes: 1024 * 1024,
+            max_stderr_bytes: 256 * 1024,
+            kill_grace: Duration::from_secs(2),
+            pipe_grace: Duration::from_millis(500),
+            hook_timeout_seconds: Duration::from_mins(1),
+            max_hooks: non_zero(256),
+            max_windows: non_zero(4),
+            max_result_bytes: 64 * 1024 * 1024,
+            max_replacements: 10,
+        }
+    }
+}
+
+impl ExecutorConfig {
+    /// Processes alive at once.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.max_executors.unwrap_or_else(cpus::count).get()
+    }
+
+    /// What cannot be, each text with its full key; empty when all is well.
+    #[must_use]
+    pub fn validate(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let mut check = |right: bool, text: &str| {
+            if !right {
+                wrong.push(format!("executor.{text}"));
+            }
+        };
+        check(
+            self.binary_path.as_ref().is_none_or(|path| !path.as_os_str().is_empty()),
+            "binary_path: must not be empty; leave it out if every task names its program",
+        );
+        for (text, time) in [
+            ("task_timeout_seconds: must not be zero", self.task_timeout_seconds),
+            ("hook_timeout_seconds: must not be zero", self.hook_timeout_seconds),
+            ("retry_backoff_initial: must not be zero", self.retry_backoff_initial),
+        ] {
+            check(!time.is_zero(), text);
+        }
+        check(
+            self.retry_backoff_max >= self.retry_backoff_initial,
+            "retry_backoff_max: must not be shorter than executor.retry_backoff_initial",
+        );
+        // In the Python original 0 means "keep everything"; here everything is bounded.
+        check(
+            self.max_stdout_bytes > 0,
+            "max_stdout_bytes: must be at least 1; there is no unlimited",
+        );
+        check(
+            self.max_stderr_bytes > 0,
+            "max_stderr_bytes: must be at least 1; there is no unlimited",
+        );
+        check(self.max_result_bytes > 0, "max_result_bytes: must be at least 1");
+        for (name, value) in self.env.iter() {
+            check(
+                !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0'),
+                &format!(
+                    "env.{name}: names are not empty and hold no `=`, and nothing holds a NUL"
+                ),
+            );
+        }
+        for text in &self.env_inherit_deny {
+            if let Err(error) = env::pattern(text) {
+                check(false, &format!("env_inherit_deny: {text:?} is not a pattern: {error}"));
+            }
+        }
+        wrong
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_survive_a_round_trip() {
+        let config = ExecutorConfig::default();
+        assert_eq!(config.validate(), Vec::<String>::new());
+        let text = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<ExecutorConfig>(&text).unwrap(), config);
+    }
+
+    #[test]
+    fn numbers_are_taken_for_seconds_and_for_texts() {
+        let config: ExecutorConfig = serde_json::from_str(
+            r#"{"task_timeout_seconds": 1.5, "kill_grace": "300ms", "env": {"N": 4}}"#,
+        )
+        .unwrap();
+        assert_eq!(config.task_timeout_seconds, Duration::from_millis(1_500));
+        assert_eq!(config.kill_grace, Duration::from_millis(300));
+        assert_eq!(config.env["N"], "4");
+    }
+
+    #[test]
+    fn every_complaint_names_its_key() {
+        let mut config = ExecutorConfig {
+            binary_path: Some(PathBuf::new()),
+            task_timeout_seconds: Duration::ZERO,
+            retry_backoff_max: Duration::from_millis(1),
+            max_stdout_bytes: 0,
+            env_inherit_deny: vec!["[".to_owned()],
+            ..ExecutorConfig::default()
+        };
+        config.env.insert("A=B".to_owned(), "1".to_owned());
+        let wrong = config.validate();
+        for key in [
+            "binary_path",
+            "task_timeout_seconds",
+            "retry_backoff_max",
+            "max_stdout_bytes",
+            "env.A=B",
+            "env_inherit_deny",
+        ] {
+            let prefix = format!("executor.{key}: ");
+            assert!(wrong.iter().any(|text| text.starts_with(&prefix)), "{key} in {wrong:?}");
+        }
+        assert_eq!(wrong.len(), 6);
+    }
+
+    #[test]
+    fn debug_output_shows_no_value_of_a_variable() {
+        let mut config = ExecutorConfig::default();
+        config.env.insert("API".to_owned(), "hunter2".to_owned());
+        let shown = format!("{config:?}");
+        assert!(shown.contains("API") && !shown.contains("hunter2"), "{shown}");
+    }
+}

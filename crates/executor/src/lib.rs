@@ -1,0 +1,21 @@
+//! Runs tasks as subprocesses: a fixed number of slots, one process per task, and nothing of a
+//! process tree left when its task has ended.
+//!
+//! [`Pool`] owns the queue and the slots; a [`Job`] goes in, a [`Run`] comes out. The crate decides
+//! nothing about failures: it tells what happened, and whoever submitted the job decides about
+//! retries. Precomputed tasks need no process; they never come here.
+
+mod config; // the `executor:` section
+mod cpus; // how many slots where nobody says
+mod env; // what a child may inherit
+mod queue; // who is next
+mod spawn; // task → process, on threads of its own
+mod process; // process → how it ended
+mod capture; // what it printed
+mod runner; // one slot: a task from start to end
+mod pool; // all of the above, running
+
+pub use config::{ExecutorConfig, Variables};
+pub use cpus::effective_cpus;
+pub use pool::{Job, Pool, PoolStats, Run, StartError, Ticket};
+pub use queue::Rank;

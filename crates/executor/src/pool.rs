@@ -1,0 +1,301 @@
+//! The slots: one long-lived runner each, fed from one queue.
+//!
+//! A queued job is data, not a future; a hundred thousand of them cost what they hold. The queue is
+//! bounded by whoever submits. A runner takes the next job, has it started on a spawning thread,
+//! stays with the process until its group is gone, and only then reports and takes another.
+
+use std::{
+    collections::HashMap,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use drakkar_core::{Failure, Output, Task};
+use tokio::{
+    runtime::Handle,
+    sync::Notify,
+    time::{Instant, timeout},
+};
+use tokio_util::task::TaskTracker;
+use tracing::{error, warn};
+
+use crate::{
+    ExecutorConfig,
+    env::Environment,
+    queue::{Place, Queue, Rank},
+    runner::Runner,
+    spawn::{Common, Spawner},
+};
+
+/// How much longer than its graces the kernel may take to make a killed process disappear.
+const DISAPPEARING: Duration = Duration::from_secs(5);
+
+/// One run to be done.
+pub struct Job {
+    /// What to run. That it is not precomputed is the caller's affair: the pool always starts a
+    /// process.
+    pub task: Arc<Task>,
+    /// Its place in line.
+    pub rank: Rank,
+    /// Told how it ended, on a worker of the runtime: it must not block.
+    pub done: Box<dyn FnOnce(Run) + Send>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Run {
+    /// With exit code 0.
+    Finished(Output),
+    /// In any other way.
+    Failed {
+        /// Which.
+        failure: Failure,
+        /// What it printed until then.
+        output: Output,
+    },
+}
+
+/// How full a pool is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolStats {
+    /// Processes that may run at once.
+    pub slots: usize,
+    /// Slots taken.
+    pub active: usize,
+    /// Jobs that wait for one.
+    pub queued: usize,
+}
+
+/// Why a pool could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// There is no tokio runtime here.
+    #[error("the process pool needs a tokio runtime")]
+    NoRuntime(#[from] tokio::runtime::TryCurrentError),
+    /// A name pattern is not one.
+    #[error("executor.env_inherit_deny holds what is not a pattern")]
+    Pattern(#[from] glob::PatternError),
+    /// The system refuses a thread.
+    #[error("cannot start a spawning thread")]
+    Thread(#[source] io::Error),
+}
+
+/// A handle to the pool; cheap to clone. With the last one the pool ends: nothing more is started,
+/// what runs is terminated. [`Pool::close`] waits for that.
+#[derive(Clone)]
+pub struct Pool {
+    inner: Arc<Owner>,
+}
+
+struct Owner {
+    shared: Arc<Shared>,
+    runners: TaskTracker,
+    slots: usize,
+    patience: Duration,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.shared.shut();
+    }
+}
+
+impl Pool {
+    /// Starts the slots and the spawning threads on the current runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; the configuration is [not valid](ExecutorConfig::validate), or the system
+    /// refuses.
+    pub fn start(config: &ExecutorConfig) -> Result<Self, StartError> {
+        let runtime = Handle::try_current()?;
+        let common = Common {
+            binary_path: config.binary_path.clone(),
+            environment: Environment::new(config, std::env::vars_os())?,
+        };
+        let spawner = Spawner::start(config, common, &runtime).map_err(StartError::Thread)?;
+        let (shared, runners) = (Arc::new(Shared::default()), TaskTracker::new());
+        for _ in 0..config.slots() {
+            let runner = Runner::new(config, spawner.clone());
+            runners.spawn_on(serve(Arc::clone(&shared), runner), &runtime);
+        }
+        runners.close();
+        let patience = DISAPPEARING
+            .saturating_add(config.kill_grace)
+            .saturating_add(config.pipe_grace.saturating_mul(2));
+        Ok(Self { inner: Arc::new(Owner { shared, runners, slots: config.slots(), patience }) })
+    }
+
+    /// Puts a job in line. In a pool that is closed it is dropped, and `done` with it.
+    #[must_use = "only the ticket can take the job back"]
+    pub fn submit(&self, job: Job) -> Ticket {
+        let shared = Arc::clone(&self.inner.shared);
+        let control = Arc::new(Control::default());
+        let queued = Queued { job, since: Instant::now(), control: Arc::clone(&control) };
+        let place = shared.admit(queued);
+        shared.work.notify_one();
+        Ticket { place, control, shared }
+    }
+
+    /// How full the pool is now.
+    #[must_use]
+    pub fn stats(&self) -> PoolStats {
+        let state = self.inner.shared.lock();
+        PoolStats {
+            slots: self.inner.slots,
+            active: state.running.len(),
+            queued: state.queue.len(),
+        }
+    }
+
+    /// Drops what is queued, terminates what runs (TERM, grace, KILL) and waits until it is gone.
+    ///
+    /// A process that the kernel cannot end (stuck in a device) is waited for a few seconds longer
+    /// than the graces, and then left with a warning.
+    pub async fn close(&self) {
+        self.inner.shared.shut();
+        if timeout(self.inner.patience, self.inner.runners.wait()).await.is_err() {
+            let left = self.stats().active;
+            warn!(category = "executor", left, "killed processes do not disappear");
+        }
+    }
+}
+
+/// A claim on a submitted job. Dropping it changes nothing.
+pub struct Ticket {
+    place: Option<Place>,
+    control: Arc<Control>,
+    shared: Arc<Shared>,
+}
+
+impl Ticket {
+    /// Takes the job back. `true`: it had not started and never will, and `done` is dropped uncalled.
+    #[must_use]
+    pub fn cancel_queued(&self) -> bool {
+        self.place.and_then(|place| self.shared.withdraw(place)).is_some()
+    }
+
+    /// Whether a slot has taken the job, even if it has ended since.
+    #[must_use]
+    pub fn has_started(&self) -> bool {
+        self.control.started.load(Ordering::Acquire)
+    }
+
+    /// Takes the job back, or terminates its process group (TERM, grace, KILL) without waiting for
+    /// it. `done` is dropped uncalled, unless the program ended by itself first.
+    pub fn kill(&self) {
+        if !self.cancel_queued() {
+            self.control.kill.notify_one();
+        }
+    }
+}
+
+/// What a ticket and a runner share.
+#[derive(Default)]
+struct Control {
+    started: AtomicBool,
+    kill: Notify,
+}
+
+struct Queued {
+    job: Job,
+    since: Instant,
+    control: Arc<Control>,
+}
+
+#[derive(Default)]
+struct State {
+    queue: Queue<Queued>,
+    running: HashMap<Place, Arc<Control>>,
+    closed: bool,
+}
+
+/// What handles, tickets and runners share. Jobs are never dropped under the lock: `done` is foreign
+/// code.
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    work: Notify,
+}
+
+enum Next {
+    Job(Place, Queued),
+    Nothing,
+    Closed,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn admit(&self, queued: Queued) -> Option<Place> {
+        let mut state = self.lock();
+        if state.closed {
+            drop(state);
+            drop(queued);
+            return None;
+        }
+        Some(state.queue.push(queued.job.rank, queued))
+    }
+
+    fn withdraw(&self, place: Place) -> Option<Queued> {
+        self.lock().queue.withdraw(place)
+    }
+
+    fn try_next(&self) -> Next {
+        let mut state = self.lock();
+        if state.closed {
+            return Next::Closed;
+        }
+        let Some((place, queued)) = state.queue.pop() else { return Next::Nothing };
+        queued.control.started.store(true, Ordering::Release);
+        state.running.insert(place, Arc::clone(&queued.control));
+        Next::Job(place, queued)
+    }
+
+    /// The next job; `None` once the pool is closed.
+    async fn next(&self) -> Option<(Place, Queued)> {
+        loop {
+            let mut work = std::pin::pin!(self.work.notified());
+            // In line for a wake-up before looking: what is submitted in between is not missed.
+            work.as_mut().enable();
+            match self.try_next() {
+                Next::Job(place, queued) => return Some((place, queued)),
+                Next::Closed => return None,
+                Next::Nothing => work.await,
+            }
+        }
+    }
+
+    fn shut(&self) {
+        let dropped: Vec<Queued> = {
+            let mut state = self.lock();
+            state.closed = true;
+            for control in state.running.values() {
+                control.kill.notify_one();
+            }
+            state.queue.clear().collect()
+        };
+        drop(dropped);
+        self.work.notify_waiters();
+    }
+}
+
+/// One slot, for as long as the pool is open.
+async fn serve(shared: Arc<Shared>, mut runner: Runner) {
+    while let Some((place, Queued { job, since, control })) = shared.next().await {
+        let run = runner.run(&job.task, since.elapsed(), &control.kill).await;
+        shared.lock().running.remove(&place);
+        let Some(run) = run else { continue };
+        if catch_unwind(AssertUnwindSafe(|| (job.done)(run))).is_err() {
+            error!(category = "executor", task = %job.task.id(), "the receiver of a result panicked");
+        }
+    }
+}

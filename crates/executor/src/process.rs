@@ -1,0 +1,257 @@
+//! One process, from its start to the end of its whole group.
+//!
+//! A process leads its own group. Its exit is noticed through a descriptor of ours, which leaves it a
+//! zombie; the group is killed then, and only then is the leader reaped. While it is a zombie its id
+//! cannot be given to anybody else, so the signal cannot hit a stranger. (A kernel before 5.3 has no
+//! such descriptors: there the leader is reaped first and the group killed at once after it, which is
+//! wrong only if all process ids were used up in between.)
+//!
+//! Refuses: to wait for output that outlives the program by more than a grace, and to reach what left
+//! the group by `setsid`.
+
+use std::{io, os::fd::OwnedFd, pin::Pin, process::ExitStatus, time::Duration};
+
+use bytes::Bytes;
+use rustix::{
+    io::Errno,
+    process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open},
+};
+use tokio::{
+    io::{AsyncWriteExt, Interest, unix::AsyncFd},
+    process::{Child, ChildStderr, ChildStdin, ChildStdout},
+    time::{Instant, sleep, timeout},
+};
+use tracing::warn;
+
+use crate::capture::Capture;
+
+/// A running process and its group. Dropped before its end, the group is killed.
+pub(crate) struct Process {
+    child: Child,
+    leader: Pid,
+    exit: Option<AsyncFd<OwnedFd>>,
+    reaped: bool,
+    pub(crate) started: Instant,
+    pub(crate) spawned_in: Duration,
+}
+
+/// How long things may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    pub(crate) limit: Duration,
+    pub(crate) kill: Duration,
+    pub(crate) pipe: Duration,
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// By itself, or by a signal that is not ours.
+    Exited(ExitStatus),
+    /// By us, because its time was up.
+    TimedOut,
+    /// By us, because somebody asked.
+    Killed,
+    /// By itself or by us, and what became of it is not known.
+    Lost(io::Error),
+}
+
+impl Process {
+    /// Takes over a child that leads its own group; `started` is when it was asked for.
+    pub(crate) fn new(child: Child, started: Instant) -> io::Result<Self> {
+        let spawned_in = started.elapsed();
+        let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let leader = id.ok_or_else(|| io::Error::other("a process without an id"))?;
+        let mut process = Self { child, leader, exit: None, reaped: false, started, spawned_in };
+        process.exit = match pidfd_open(leader, PidfdFlags::NONBLOCK) {
+            Ok(descriptor) => Some(watch(descriptor)?),
+            Err(Errno::NOSYS) => None,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(process)
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.leader.as_raw_pid().unsigned_abs()
+    }
+
+    /// Runs to the end: of the program, of its output (within the grace), of its group.
+    pub(crate) async fn run(
+        &mut self,
+        stdin: Option<Bytes>,
+        (stdout, stderr): (&mut Capture, &mut Capture),
+        patience: Patience,
+        killed: impl Future<Output = ()>,
+    ) -> End {
+        let time_left = patience.limit.saturating_sub(self.started.elapsed());
+        let pipes = serve(
+            (self.child.stdin.take(), stdin),
+            (self.child.stdout.take(), stdout),
+            (self.child.stderr.take(), stderr),
+        );
+        let mut pipes = Pipes { serving: std::pin::pin!(pipes), ended: None };
+        let cause = pipes.serve_until(self.exit_or(time_left, killed)).await;
+        let waited = match cause {
+            Ok(Cause::Deadline | Cause::Request) => {
+                pipes.serve_until(self.terminate(patience.kill)).await
+            }
+            Ok(Cause::Exit) | Err(_) => Ok(()),
+        };
+        let served = self.end_group(&mut pipes, patience.pipe).await;
+        let reaped = self.reap().await;
+        match (cause, waited.and(reaped)) {
+            (Ok(Cause::Deadline), Ok(_)) => End::TimedOut,
+            (Ok(Cause::Request), Ok(_)) => End::Killed,
+            (Ok(Cause::Exit), Ok(status)) => match served {
+                // A failed program says more than the pipe it left behind.
+                Err(error) if status.success() => End::Lost(error),
+                _ => End::Exited(status),
+            },
+            (Err(error), _) | (_, Err(error)) => End::Lost(error),
+        }
+    }
+
+    async fn exit_or(
+        &mut self,
+        time_left: Duration,
+        killed: impl Future<Output = ()>,
+    ) -> io::Result<Cause> {
+        tokio::select! {
+            biased; // A program that ended in time ended in time.
+            exited = self.exited() => exited.map(|()| Cause::Exit),
+            () = killed => Ok(Cause::Request),
+            () = sleep(time_left) => Ok(Cause::Deadline),
+        }
+    }
+
+    /// Waits for the exit of the leader, and leaves it a zombie where the kernel lets us.
+    async fn exited(&mut self) -> io::Result<()> {
+        match &self.exit {
+            Some(exit) => exit.readable().await.map(drop),
+            None => self.child.wait().await.map(drop),
+        }
+    }
+
+    /// TERM, the grace, KILL.
+    async fn terminate(&mut self, grace: Duration) -> io::Result<()> {
+        self.signal(Signal::TERM);
+        tokio::select! {
+            exited = self.exited() => return exited,
+            () = sleep(grace) => {}
+        }
+        self.signal(Signal::KILL);
+        self.exited().await
+    }
+
+    /// Gives the pipes their grace, kills what is left of the group, and lets the pipes run dry.
+    async fn end_group<S: Future<Output = io::Result<()>>>(
+        &self,
+        pipes: &mut Pipes<'_, S>,
+        grace: Duration,
+    ) -> io::Result<()> {
+        pipes.serve_for(grace).await;
+        self.signal(Signal::KILL);
+        // What still holds a pipe now has left the group.
+        pipes.serve_for(grace).await;
+        pipes.ended.take().unwrap_or(Ok(()))
+    }
+
+    async fn reap(&mut self) -> io::Result<ExitStatus> {
+        let status = self.child.wait().await;
+        self.reaped = true;
+        status
+    }
+
+    fn signal(&self, signal: Signal) {
+        match kill_process_group(self.leader, signal) {
+            Ok(()) | Err(Errno::SRCH) => {}
+            // All that is left has changed its user; nothing of ours can end it.
+            Err(error) => {
+                warn!(category = "executor", pid = self.id(), %error, "cannot signal a group");
+            }
+        }
+    }
+}
+
+#[expect(
+    deprecated,
+    reason = "its successor is `unsafe`, for types that may close their descriptor; an `OwnedFd` cannot"
+)]
+fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(descriptor, Interest::READABLE)
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if !self.reaped {
+            self.signal(Signal::KILL);
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Cause {
+    Exit,
+    Deadline,
+    Request,
+}
+
+/// The pipes of one process, served while something else is awaited.
+struct Pipes<'a, S> {
+    serving: Pin<&'a mut S>,
+    ended: Option<io::Result<()>>,
+}
+
+impl<S: Future<Output = io::Result<()>>> Pipes<'_, S> {
+    async fn serve_until<T>(&mut self, event: impl Future<Output = T>) -> T {
+        let mut event = std::pin::pin!(event);
+        loop {
+            tokio::select! {
+                biased; // The event counts, however much there is to read.
+                happened = &mut event => return happened,
+                ended = self.serving.as_mut(), if self.ended.is_none() => self.ended = Some(ended),
+            }
+        }
+    }
+
+    async fn serve_for(&mut self, grace: Duration) {
+        if self.ended.is_none()
+            && let Ok(ended) = timeout(grace, self.serving.as_mut()).await
+        {
+            self.ended = Some(ended);
+        }
+    }
+}
+
+/// Writes the input while both outputs are read.
+async fn serve(
+    (stdin, input): (Option<ChildStdin>, Option<Bytes>),
+    (stdout, out): (Option<ChildStdout>, &mut Capture),
+    (stderr, err): (Option<ChildStderr>, &mut Capture),
+) -> io::Result<()> {
+    let feed = async {
+        if let (Some(mut stdin), Some(input)) = (stdin, input) {
+            match stdin.write_all(&input).await {
+                // It has read what it needs.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+                written => written?,
+            }
+        }
+        Ok(())
+    };
+    let read_out = async {
+        match stdout {
+            Some(stdout) => out.drain(stdout).await,
+            None => Ok(()),
+        }
+    };
+    let read_err = async {
+        match stderr {
+            Some(stderr) => err.drain(stderr).await,
+            None => Ok(()),
+        }
+    };
+    // Not `try_join`: one broken pipe is no reason to let the program block on another.
+    let (input, out, err) = tokio::join!(feed, read_out, read_err);
+    input.and(out).and(err)
+}

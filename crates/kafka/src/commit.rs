@@ -1,0 +1,230 @@
+//! What is to be committed, what is on its way, and what arrived.
+//!
+//! Pure: the poll thread asks [`Commits::next_batch`] what to send and reports what became of it. At
+//! most one commit is on its way. A newer position replaces an older one that was not sent yet; a
+//! position below what was committed is never sent, nor one that says nothing new. What was refused
+//! is sent again, unless something newer came or the partition went.
+
+use std::collections::BTreeMap;
+
+use drakkar_core::{Offset, TopicPartition, source::Position};
+
+/// What is known about the commits of the partitions that are ours.
+#[derive(Debug, Default)]
+pub(crate) struct Commits {
+    partitions: BTreeMap<TopicPartition, Marks>,
+    in_flight: bool,
+}
+
+#[derive(Debug, Default)]
+struct Marks {
+    wanted: Option<Position>,
+    sent: Option<Position>,
+    committed: Option<Position>,
+}
+
+impl Marks {
+    /// The newest that was asked for or committed.
+    fn newest(&self) -> Option<&Position> {
+        self.wanted.as_ref().or(self.sent.as_ref()).or(self.committed.as_ref())
+    }
+}
+
+impl Commits {
+    /// `partition` is ours; `committed` is what the group last committed for it.
+    pub(crate) fn begin(&mut self, partition: TopicPartition, committed: Option<Position>) {
+        self.partitions.insert(partition, Marks { committed, ..Marks::default() });
+    }
+
+    /// `partition` is no longer ours: nothing of it will be sent any more.
+    pub(crate) fn end(&mut self, partition: &TopicPartition) {
+        self.partitions.remove(partition);
+    }
+
+    /// Reading began at `first`. Below what was committed, the log was cut or made anew, and the old
+    /// mark means nothing.
+    pub(crate) fn started(&mut self, partition: &TopicPartition, first: Offset) {
+        if let Some(marks) = self.partitions.get_mut(partition)
+            && marks.committed.as_ref().is_some_and(|committed| first < committed.next)
+        {
+            marks.committed = None;
+        }
+    }
+
+    /// `position` may be committed.
+    pub(crate) fn want(&mut self, partition: &TopicPartition, position: Position) {
+        let Some(marks) = self.partitions.get_mut(partition) else {
+            return;
+        };
+        let news =
+            marks.newest().is_none_or(|newest| newest.next <= position.next && *newest != position);
+        if news {
+            marks.wanted = Some(position);
+        }
+    }
+
+    /// What to send now. Until [`Self::settle`] is called, there is nothing more.
+    pub(crate) fn next_batch(&mut self) -> Option<Vec<(TopicPartition, Position)>> {
+        if self.in_flight {
+            return None;
+        }
+        let mut batch = Vec::new();
+        for (partition, marks) in &mut self.partitions {
+            if let Some(position) = marks.wanted.take() {
+                batch.push((partition.clone(), position.clone()));
+                marks.sent = Some(position);
+            }
+        }
+        self.in_flight = !batch.is_empty();
+        self.in_flight.then_some(batch)
+    }
+
+    /// The broker answered: `accepted` says for which partitions it did what we asked. Returns what
+    /// was committed.
+    pub(crate) fn settle(
+        &mut self,
+        accepted: impl Fn(&TopicPartition) -> bool,
+    ) -> Vec<(TopicPartition, Offset)> {
+        self.in_flight = false;
+        let mut committed = Vec::new();
+        for (partition, marks) in &mut self.partitions {
+            let Some(position) = marks.sent.take() else {
+                continue;
+            };
+            if accepted(partition) {
+                committed.push((partition.clone(), position.next));
+                marks.committed = Some(position);
+            } else {
+                marks.wanted.get_or_insert(position);
+            }
+        }
+        committed
+    }
+
+    /// Whether everything asked for `partition` was committed.
+    pub(crate) fn is_done(&self, partition: &TopicPartition) -> bool {
+        self.partitions
+            .get(partition)
+            .is_none_or(|marks| marks.wanted.is_none() && marks.sent.is_none())
+    }
+
+    /// Whether everything asked for was committed.
+    pub(crate) fn all_done(&self) -> bool {
+        self.partitions.keys().all(|partition| self.is_done(partition))
+    }
+
+    /// The last committed offset of `partition`, if it is known.
+    pub(crate) fn committed(&self, partition: &TopicPartition) -> Option<Offset> {
+        self.partitions.get(partition)?.committed.as_ref().map(|position| position.next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn partition() -> TopicPartition {
+        TopicPartition::new("t", 0)
+    }
+
+    fn position(next: i64, metadata: &str) -> Position {
+        Position { next: Offset(next), metadata: metadata.to_owned() }
+    }
+
+    fn ours() -> Commits {
+        let mut commits = Commits::default();
+        commits.begin(partition(), None);
+        commits
+    }
+
+    /// What is sent next, as offsets.
+    fn sent(commits: &mut Commits) -> Vec<i64> {
+        let batch = commits.next_batch().unwrap_or_default();
+        batch.into_iter().map(|(_, position)| position.next.0).collect()
+    }
+
+    #[test]
+    fn many_wishes_make_one_commit() {
+        let mut commits = ours();
+        (1..100).for_each(|next| commits.want(&partition(), position(next, "")));
+        assert_eq!(sent(&mut commits), [99]);
+    }
+
+    #[test]
+    fn one_commit_at_a_time_is_on_its_way() {
+        let mut commits = ours();
+        commits.want(&partition(), position(1, ""));
+        assert_eq!(sent(&mut commits), [1]);
+        commits.want(&partition(), position(2, ""));
+        assert_eq!(sent(&mut commits), [0_i64; 0]);
+        assert_eq!(commits.settle(|_| true), [(partition(), Offset(1))]);
+        assert_eq!(sent(&mut commits), [2]);
+    }
+
+    #[test]
+    fn a_commit_never_goes_back() {
+        let mut commits = ours();
+        commits.want(&partition(), position(5, ""));
+        commits.want(&partition(), position(4, ""));
+        assert_eq!(sent(&mut commits), [5]);
+        commits.want(&partition(), position(3, ""));
+        commits.settle(|_| true);
+        commits.want(&partition(), position(2, ""));
+        assert_eq!(sent(&mut commits), [0_i64; 0]);
+    }
+
+    #[test]
+    fn nothing_is_committed_twice() {
+        let mut commits = Commits::default();
+        commits.begin(partition(), Some(position(7, "map")));
+        commits.want(&partition(), position(7, "map"));
+        assert_eq!(sent(&mut commits), [0_i64; 0], "the group knows it already");
+        commits.want(&partition(), position(7, "fuller map"));
+        assert_eq!(sent(&mut commits), [7], "same offset, more settled behind it");
+        commits.want(&partition(), position(7, "fuller map"));
+        commits.settle(|_| true);
+        assert_eq!(sent(&mut commits), [0_i64; 0]);
+        assert!(commits.all_done());
+    }
+
+    #[test]
+    fn a_refused_commit_is_made_again_unless_a_newer_one_came() {
+        let mut commits = ours();
+        commits.want(&partition(), position(1, ""));
+        assert_eq!(sent(&mut commits), [1]);
+        assert_eq!(commits.settle(|_| false), []);
+        assert_eq!(sent(&mut commits), [1]);
+        commits.want(&partition(), position(2, ""));
+        commits.settle(|_| false);
+        assert_eq!(sent(&mut commits), [2]);
+    }
+
+    #[test]
+    fn of_a_partition_that_went_nothing_is_sent() {
+        let mut commits = ours();
+        commits.want(&partition(), position(1, ""));
+        commits.end(&partition());
+        commits.want(&partition(), position(2, ""));
+        assert_eq!(sent(&mut commits), [0_i64; 0]);
+    }
+
+    #[test]
+    fn a_late_answer_does_not_settle_a_newer_assignment() {
+        let mut commits = ours();
+        commits.want(&partition(), position(5, ""));
+        assert_eq!(sent(&mut commits), [5]);
+        commits.end(&partition());
+        commits.begin(partition(), Some(position(3, "")));
+        assert_eq!(commits.settle(|_| true), []);
+        assert_eq!(commits.committed(&partition()), Some(Offset(3)));
+    }
+
+    #[test]
+    fn a_log_that_begins_anew_may_be_committed_from_its_start() {
+        let mut commits = Commits::default();
+        commits.begin(partition(), Some(position(1_000, "")));
+        commits.started(&partition(), Offset(0));
+        commits.want(&partition(), position(1, ""));
+        assert_eq!(sent(&mut commits), [1]);
+    }
+}

@@ -1,0 +1,380 @@
+//! The `kafka:` section of the configuration: where to read, as whom, and how much to hold.
+//!
+//! Owns the keys, their defaults, their checks and how they read as librdkafka properties. What the
+//! poll thread relies on (manual commits, the assignor, the group) cannot be overridden through
+//! `client_config`: such a property is refused with the name of the key to use instead.
+
+use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
+
+use drakkar_core::{
+    OnInvalid,
+    backpressure::Limits,
+    kafka_client::{Cluster, SaslMechanism, Security},
+    lenient,
+};
+use rdkafka::ClientConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::rebalance::OVERTIME;
+
+/// How a worker consumes: the `kafka:` section.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KafkaConfig {
+    /// Bootstrap servers, comma-separated. Default `localhost:9092`.
+    #[serde(deserialize_with = "lenient::text")]
+    pub brokers: String,
+    /// Topic to read. Default `input-events`. Excludes `source_topics`.
+    #[serde(deserialize_with = "lenient::text")]
+    pub source_topic: String,
+    /// Topics to read, where there are several. Default none: `source_topic` alone is read.
+    #[serde(deserialize_with = "lenient::list")]
+    pub source_topics: Vec<String>,
+    /// Put before the name of every topic. Default empty.
+    #[serde(deserialize_with = "lenient::text")]
+    pub topic_prefix: String,
+    /// Consumer group. Default `drakkar-workers`.
+    #[serde(deserialize_with = "lenient::text")]
+    pub consumer_group: String,
+    /// Encryption and authentication. Default plaintext.
+    pub security: Security,
+    /// Any other librdkafka property. Default none.
+    #[serde(deserialize_with = "lenient::map")]
+    pub client_config: BTreeMap<String, String>,
+    /// How the group shares its partitions. Default `classic`.
+    pub group_protocol: GroupProtocol,
+    /// Name of this worker in the group, for static membership: a restart within the session
+    /// time-out moves no partition. Must differ between workers. Default none.
+    #[serde(deserialize_with = "lenient::option")]
+    pub group_instance_id: Option<String>,
+    /// Messages read between two looks at what the pipeline asks for. Default 100.
+    pub max_poll_records: NonZeroUsize,
+    /// Milliseconds without a poll after which the group gives our partitions away. Default 300 000.
+    pub max_poll_interval_ms: u32,
+    /// Milliseconds without a heartbeat after which the group gives our partitions away. Default
+    /// 45 000. With `group_protocol: consumer` the brokers decide.
+    pub session_timeout_ms: u32,
+    /// Milliseconds between heartbeats. Default 3 000. With `group_protocol: consumer` the brokers
+    /// decide.
+    pub heartbeat_interval_ms: u32,
+    /// Whether workers that start together wait for a common moment to join the group, so that the
+    /// group rebalances once. Default true.
+    pub startup_align_enabled: bool,
+    /// Shortest wait before joining, in seconds. Default 4.
+    pub startup_min_wait_seconds: f64,
+    /// The common moments are the multiples of this many seconds on the wall clock. Default 10.
+    pub startup_align_interval_seconds: u64,
+    /// How long to wait at start for brokers that do not answer and topics that do not exist.
+    /// Default 30 s.
+    #[serde(with = "lenient::duration")]
+    pub start_timeout: Duration,
+    /// What becomes of a message whose value does not decode. Default `dead_letter`.
+    pub on_invalid: OnInvalid,
+    /// How long partitions that are taken from us may work on before they are handed over. No
+    /// partition of this worker is read meanwhile. Default 5 s.
+    #[serde(with = "lenient::duration")]
+    pub revoke_timeout: Duration,
+    /// Commit at least this often while something settles. Default 500 ms.
+    #[serde(with = "lenient::duration")]
+    pub commit_interval: Duration,
+    /// Commit at the latest after this many settled messages of a partition. Default 5 000.
+    pub commit_every: NonZeroUsize,
+    /// Messages of one partition held at once; above, the partition is paused. Default 10 000.
+    pub max_held_messages: NonZeroUsize,
+    /// Bytes of one partition held at once; above, the partition is paused. Default 8 MiB.
+    pub max_held_bytes: NonZeroUsize,
+}
+
+/// How a group shares its partitions among its members.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GroupProtocol {
+    /// Members join and sync; partitions move one rebalance at a time (`cooperative-sticky`).
+    #[default]
+    Classic,
+    /// The brokers assign (KIP-848); needs brokers of version 4.0 or later.
+    Consumer,
+}
+
+impl Default for KafkaConfig {
+    fn default() -> Self {
+        const fn count(value: usize) -> NonZeroUsize {
+            match NonZeroUsize::new(value) {
+                Some(value) => value,
+                None => NonZeroUsize::MIN,
+            }
+        }
+        Self {
+            brokers: "localhost:9092".to_owned(),
+            source_topic: "input-events".to_owned(),
+            source_topics: Vec::new(),
+            topic_prefix: String::new(),
+            consumer_group: "drakkar-workers".to_owned(),
+            security: Security::default(),
+            client_config: BTreeMap::new(),
+            group_protocol: GroupProtocol::Classic,
+            group_instance_id: None,
+            max_poll_records: count(100),
+            max_poll_interval_ms: 300_000,
+            session_timeout_ms: 45_000,
+            heartbeat_interval_ms: 3_000,
+            startup_align_enabled: true,
+            startup_min_wait_seconds: 4.0,
+            startup_align_interval_seconds: 10,
+            start_timeout: Duration::from_secs(30),
+            on_invalid: OnInvalid::DeadLetter,
+            revoke_timeout: Duration::from_secs(5),
+            commit_interval: Duration::from_millis(500),
+            commit_every: count(5_000),
+            max_held_messages: count(10_000),
+            max_held_bytes: count(8 << 20),
+        }
+    }
+}
+
+/// Properties that `client_config` may not set, and what to use instead.
+const RESERVED: [(&str, &str); 14] = [
+    ("bootstrap.servers", "set kafka.brokers"),
+    ("metadata.broker.list", "set kafka.brokers"),
+    ("group.id", "set kafka.consumer_group"),
+    ("group.protocol", "set kafka.group_protocol"),
+    ("group.instance.id", "set kafka.group_instance_id"),
+    ("max.poll.interval.ms", "set kafka.max_poll_interval_ms"),
+    ("session.timeout.ms", "set kafka.session_timeout_ms"),
+    ("heartbeat.interval.ms", "set kafka.heartbeat_interval_ms"),
+    ("client.id", "it is the name of the worker"),
+    ("enable.auto.commit", "only settled messages are committed"),
+    ("auto.commit.interval.ms", "set kafka.commit_interval"),
+    ("enable.auto.offset.store", "only settled messages are committed"),
+    ("partition.assignment.strategy", "partitions are handed over one by one, never all at once"),
+    ("enable.partition.eof", "the end of a partition means nothing to a worker"),
+];
+
+impl KafkaConfig {
+    /// The cluster, for those who talk to the same one.
+    #[must_use]
+    pub fn cluster(&self) -> Cluster {
+        Cluster {
+            brokers: self.brokers.clone(),
+            security: self.security.clone(),
+            client_config: self.client_config.clone(),
+        }
+    }
+
+    /// Names of the topics to read, with their prefix.
+    #[must_use]
+    pub fn topics(&self) -> Vec<String> {
+        let named = match self.source_topics.as_slice() {
+            [] => std::slice::from_ref(&self.source_topic),
+            several => several,
+        };
+        named.iter().map(|topic| format!("{}{topic}", self.topic_prefix)).collect()
+    }
+
+    /// How much of one partition may be held.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits::new(self.max_held_messages.get(), self.max_held_bytes.get())
+    }
+
+    /// What is wrong with the section; every text begins with the key it is about.
+    #[must_use]
+    pub fn validate(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let mut check = |right: bool, text: &str| {
+            if !right {
+                wrong.push(text.to_owned());
+            }
+        };
+        check(!self.brokers.trim().is_empty(), "kafka.brokers: must name at least one broker");
+        check(!self.consumer_group.is_empty(), "kafka.consumer_group: must not be empty");
+        check(
+            self.topics().iter().all(|topic| topic.len() > self.topic_prefix.len()),
+            "kafka.source_topic: a topic must have a name",
+        );
+        check(
+            self.source_topics.is_empty() || self.source_topic == Self::default().source_topic,
+            "kafka.source_topics: excludes kafka.source_topic; list every topic in one of them",
+        );
+        let mut topics = self.source_topics.clone();
+        topics.sort_unstable();
+        topics.dedup();
+        check(
+            topics.len() == self.source_topics.len(),
+            "kafka.source_topics: names a topic more than once",
+        );
+        check(
+            self.group_instance_id.as_deref() != Some(""),
+            "kafka.group_instance_id: must not be empty; leave it out for dynamic membership",
+        );
+        self.validate_times(&mut check);
+        self.validate_client(&mut wrong);
+        wrong
+    }
+
+    fn validate_times(&self, check: &mut impl FnMut(bool, &str)) {
+        check(
+            self.revoke_timeout + OVERTIME
+                < Duration::from_millis(self.max_poll_interval_ms.into()),
+            "kafka.revoke_timeout: must be at least 4 s shorter than kafka.max_poll_interval_ms, \
+             or the group gives every partition away",
+        );
+        check(!self.commit_interval.is_zero(), "kafka.commit_interval: must not be zero");
+        check(!self.start_timeout.is_zero(), "kafka.start_timeout: must not be zero");
+        check(
+            0.0 <= self.startup_min_wait_seconds && self.startup_min_wait_seconds <= 86_400.0,
+            "kafka.startup_min_wait_seconds: must be between 0 and 86400",
+        );
+        check(
+            self.startup_align_interval_seconds >= 1,
+            "kafka.startup_align_interval_seconds: must be at least 1; to join at once set \
+             kafka.startup_align_enabled to false",
+        );
+        if self.group_protocol == GroupProtocol::Classic {
+            check(
+                self.heartbeat_interval_ms >= 1
+                    && self.heartbeat_interval_ms < self.session_timeout_ms,
+                "kafka.heartbeat_interval_ms: must be at least 1 and less than \
+                 kafka.session_timeout_ms",
+            );
+            check(
+                self.session_timeout_ms <= self.max_poll_interval_ms,
+                "kafka.session_timeout_ms: must not be longer than kafka.max_poll_interval_ms",
+            );
+        }
+    }
+
+    fn validate_client(&self, wrong: &mut Vec<String>) {
+        for name in self.client_config.keys() {
+            if let Some((_, instead)) = RESERVED.iter().find(|(reserved, _)| reserved == name) {
+                wrong.push(format!("kafka.client_config.{name}: is not free to choose; {instead}"));
+            }
+        }
+        let protocol = self.security.protocol;
+        if protocol.needs_tls() && !cfg!(feature = "ssl") {
+            wrong.push(
+                "kafka.security.protocol: encryption is not compiled in; build with the cargo \
+                 feature `ssl`"
+                    .to_owned(),
+            );
+        }
+        let mechanism = self.security.sasl_mechanism;
+        let scram = [SaslMechanism::ScramSha256, SaslMechanism::ScramSha512];
+        if mechanism.is_some_and(|mechanism| scram.contains(&mechanism)) && !cfg!(feature = "ssl") {
+            wrong.push(
+                "kafka.security.sasl_mechanism: SCRAM is not compiled in; build with the cargo \
+                 feature `ssl`"
+                    .to_owned(),
+            );
+        }
+        if mechanism == Some(SaslMechanism::Gssapi) && !cfg!(feature = "gssapi") {
+            wrong.push(
+                "kafka.security.sasl_mechanism: Kerberos is not compiled in; build with the cargo \
+                 feature `gssapi`"
+                    .to_owned(),
+            );
+        }
+    }
+
+    /// The section as librdkafka reads it.
+    pub(crate) fn properties(&self, client_id: &str) -> ClientConfig {
+        let mut client = ClientConfig::new();
+        client
+            .set("client.id", client_id)
+            .set("auto.offset.reset", "earliest")
+            // A pause throws away what was fetched ahead: keep that small.
+            .set("queued.max.messages.kbytes", "16384")
+            .set("statistics.interval.ms", "5000");
+        for (name, value) in self.security.properties() {
+            client.set(name, value);
+        }
+        for (name, value) in &self.client_config {
+            client.set(name, value);
+        }
+        client
+            .set("bootstrap.servers", &self.brokers)
+            .set("group.id", &self.consumer_group)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("max.poll.interval.ms", self.max_poll_interval_ms.to_string());
+        if let Some(name) = &self.group_instance_id {
+            client.set("group.instance.id", name);
+        }
+        match self.group_protocol {
+            GroupProtocol::Classic => client
+                .set("partition.assignment.strategy", "cooperative-sticky")
+                .set("session.timeout.ms", self.session_timeout_ms.to_string())
+                .set("heartbeat.interval.ms", self.heartbeat_interval_ms.to_string()),
+            // The brokers own assignor, session and heartbeat: librdkafka refuses them here.
+            GroupProtocol::Consumer => client.set("group.protocol", "consumer"),
+        };
+        client
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn refused(json: &str, begins: &str) {
+        let config: KafkaConfig = serde_json::from_str(json).unwrap();
+        let wrong = config.validate();
+        assert!(wrong.iter().any(|text| text.starts_with(begins)), "{json}: {wrong:?}");
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_survive_being_written_and_read() {
+        let config = KafkaConfig::default();
+        assert_eq!(config.validate(), Vec::<String>::new());
+        let written = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<KafkaConfig>(&written).unwrap(), config);
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_with_its_key() {
+        refused(r#"{"brokers": ""}"#, "kafka.brokers:");
+        refused(r#"{"source_topic": ""}"#, "kafka.source_topic:");
+        refused(r#"{"source_topic": "a", "source_topics": ["b"]}"#, "kafka.source_topics:");
+        refused(r#"{"source_topics": ["b", "b"]}"#, "kafka.source_topics:");
+        refused(r#"{"revoke_timeout": 297}"#, "kafka.revoke_timeout:");
+        refused(r#"{"heartbeat_interval_ms": 45000}"#, "kafka.heartbeat_interval_ms:");
+        refused(r#"{"startup_align_interval_seconds": 0}"#, "kafka.startup_align_interval");
+        refused(r#"{"startup_min_wait_seconds": -1}"#, "kafka.startup_min_wait_seconds:");
+    }
+
+    #[test]
+    fn a_property_the_worker_owns_is_refused_with_the_key_to_use() {
+        refused(
+            r#"{"client_config": {"group.id": "g"}}"#,
+            "kafka.client_config.group.id: is not free to choose; set kafka.consumer_group",
+        );
+        for (name, _) in RESERVED {
+            let json = format!(r#"{{"client_config": {{"{name}": "1"}}}}"#);
+            refused(&json, &format!("kafka.client_config.{name}:"));
+        }
+    }
+
+    #[cfg(not(feature = "ssl"))]
+    #[test]
+    fn encryption_without_its_cargo_feature_is_refused() {
+        refused(r#"{"security": {"protocol": "SASL_SSL"}}"#, "kafka.security.protocol:");
+    }
+
+    #[test]
+    fn the_prefix_goes_before_every_topic() {
+        let json = r#"{"topic_prefix": "eu.", "source_topics": ["a", "b"]}"#;
+        let config: KafkaConfig = serde_json::from_str(json).unwrap();
+        assert_eq!(config.topics(), ["eu.a", "eu.b"]);
+    }
+
+    #[test]
+    fn client_config_overrides_what_is_free_to_choose() {
+        let json =
+            r#"{"client_config": {"auto.offset.reset": "latest"}, "group_protocol": "consumer"}"#;
+        let config: KafkaConfig = serde_json::from_str(json).unwrap();
+        let properties = config.properties("w1");
+        assert_eq!(properties.get("auto.offset.reset"), Some("latest"));
+        assert_eq!(properties.get("session.timeout.ms"), None, "the brokers decide");
+    }
+}

@@ -1,0 +1,298 @@
+//! The loop of the poll thread: commands, messages, rebalances, commits, in turn and without waiting.
+//!
+//! Owns everything there is to know about the membership in the group. It answers a revoke late: the
+//! partitions stay ours, although nothing is fetched, until the pipeline has handed them over. It
+//! never waits for the pipeline or, apart from reading what was committed before, for the broker.
+
+mod group; // rebalances
+mod commands; // what the pipeline asks
+mod close; // the last commits
+
+use std::{
+    sync::{Arc, mpsc as queue},
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use drakkar_core::{
+    TopicPartition,
+    backpressure::Intake,
+    observe::SourceObserver,
+    source::{SourceCommand, SourceEvent, SourceFailure},
+};
+use rdkafka::{
+    Message as _, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+    message::BorrowedMessage,
+};
+use tokio::{sync::mpsc, time::Instant};
+use tracing::{info, trace, warn};
+
+use crate::{
+    KafkaConfig, align,
+    assignment::{self, Ownership},
+    commit::Commits,
+    context::{Context, Notice},
+    lag, message, native,
+    rebalance::HandOvers,
+};
+
+/// Longest sleep while nothing happens. Both sides wake the thread; this bounds what a lost wake
+/// could cost.
+const IDLE: Duration = Duration::from_millis(100);
+
+/// Before a refused commit is made again.
+const COMMIT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// Between two log lines about the same trouble.
+const SAME_TROUBLE: Duration = Duration::from_secs(30);
+
+/// Where the poll thread reports.
+pub(crate) struct Outlet {
+    pub(crate) events: mpsc::UnboundedSender<SourceEvent>,
+    pub(crate) observer: Arc<dyn SourceObserver>,
+}
+
+/// The state of the loop.
+pub(crate) struct Poller<'a> {
+    config: &'a KafkaConfig,
+    consumer: &'a BaseConsumer<Context>,
+    outlet: Outlet,
+    ours: Ownership,
+    hand_overs: HandOvers,
+    commits: Commits,
+    commit_not_before: Option<Instant>,
+    subscribe_at: Option<Instant>,
+    quiet: bool,
+    troubles: Vec<(Option<RDKafkaErrorCode>, Instant)>,
+    last_trouble: String,
+}
+
+/// Whether the loop goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    Continue,
+    Close,
+}
+
+/// Whether there may be more to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Queue {
+    MayHoldMore,
+    Empty,
+}
+
+impl<'a> Poller<'a> {
+    pub(crate) fn new(
+        config: &'a KafkaConfig,
+        consumer: &'a BaseConsumer<Context>,
+        outlet: Outlet,
+    ) -> Self {
+        Self {
+            config,
+            consumer,
+            outlet,
+            ours: Ownership::default(),
+            hand_overs: HandOvers::default(),
+            commits: Commits::default(),
+            commit_not_before: None,
+            subscribe_at: Some(Instant::now() + alignment(config)),
+            quiet: false,
+            troubles: Vec::new(),
+            last_trouble: String::new(),
+        }
+    }
+
+    /// Runs until it is told to close, or cannot go on.
+    pub(crate) fn run(
+        mut self,
+        commands: &queue::Receiver<SourceCommand>,
+    ) -> Result<(), SourceFailure> {
+        loop {
+            if self.execute(commands) == Flow::Close {
+                return self.close();
+            }
+            self.subscribe()?;
+            let queue = self.receive()?;
+            self.commit();
+            self.hand_over();
+            if queue == Queue::Empty {
+                thread::park_timeout(self.idle());
+            }
+        }
+    }
+
+    /// Joins the group when it is time.
+    fn subscribe(&mut self) -> Result<(), SourceFailure> {
+        if self.subscribe_at.is_none_or(|at| Instant::now() < at) {
+            return Ok(());
+        }
+        self.subscribe_at = None;
+        let topics = self.config.topics();
+        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+        info!(category = "kafka", ?topics, group = self.config.consumer_group, "joining the group");
+        self.consumer.subscribe(&names).map_err(|error| SourceFailure {
+            message: format!("cannot subscribe to {topics:?}: {error}"),
+        })
+    }
+
+    /// Reads until there is nothing more, at most `max_poll_records`: then commands have their turn.
+    fn receive(&mut self) -> Result<Queue, SourceFailure> {
+        for _ in 0..self.config.max_poll_records.get() {
+            match self.consumer.poll(Duration::ZERO) {
+                Some(Ok(message)) => self.route(&message),
+                // The end of a partition is no trouble, and trouble is told in words by a notice.
+                Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
+                    self.serve_notices()?;
+                    return Err(self.fatal(code));
+                }
+                Some(Err(_)) => {
+                    self.serve_notices()?;
+                }
+                // Nothing, or a report. Only without a report the queue was empty.
+                None if self.serve_notices()? == 0 => return Ok(Queue::Empty),
+                None => {}
+            }
+        }
+        Ok(Queue::MayHoldMore)
+    }
+
+    /// Puts a message into the inbox of its partition; pauses the partition if it holds too much.
+    fn route(&mut self, message: &BorrowedMessage<'_>) {
+        let Some(owned) = self.ours.get_mut(message.topic(), message.partition()) else {
+            trace!(category = "kafka", offset = message.offset(), "not ours any more; dropped");
+            return;
+        };
+        if owned.fenced {
+            return;
+        }
+        let partition = owned.partition.clone();
+        let copy = message::own(&partition, message);
+        if owned.first.is_none() {
+            owned.first = Some(copy.offset);
+            self.commits.started(&partition, copy.offset);
+        }
+        if owned.deliver(copy) == Intake::Pause {
+            self.pause(&partition);
+        }
+    }
+
+    fn pause(&self, partition: &TopicPartition) {
+        match self.consumer.pause(&assignment::list([partition])) {
+            Ok(()) => self.outlet.observer.paused(partition, true),
+            // Polled on: more is held than allowed until the next message tries again.
+            Err(error) => warn!(category = "kafka", %partition, %error, "cannot pause"),
+        }
+    }
+
+    /// Acts on what the client reported during the last poll. How much that was.
+    fn serve_notices(&mut self) -> Result<usize, SourceFailure> {
+        let notices = self.consumer.context().take();
+        let count = notices.len();
+        for notice in notices {
+            match notice {
+                Notice::Assign(partitions) => self.assigned(&partitions),
+                Notice::Revoke { partitions, lost } => self.revoked(&partitions, lost),
+                Notice::Committed { outcome, offsets } => self.committed(&outcome, &offsets),
+                Notice::Statistics(statistics) => {
+                    for (partition, lag) in lag::lags(&statistics, &self.ours, &self.commits) {
+                        self.outlet.observer.lag(&partition, lag);
+                    }
+                }
+                Notice::Error { code: Some(code @ RDKafkaErrorCode::Fatal), reason } => {
+                    self.last_trouble = reason;
+                    return Err(self.fatal(code));
+                }
+                Notice::Error { code, reason } => self.trouble(code, reason),
+                Notice::Log => {}
+            }
+        }
+        Ok(count)
+    }
+
+    /// Sends what is to be committed, unless something is on its way.
+    fn commit(&mut self) {
+        if self.commit_not_before.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
+        self.commit_not_before = None;
+        let Some(batch) = self.commits.next_batch() else {
+            return;
+        };
+        let sent =
+            assignment::offsets(&batch).and_then(|offsets| native::commit(self.consumer, &offsets));
+        if let Err(error) = sent {
+            self.committed(&Err(error), &TopicPartitionList::new());
+        }
+    }
+
+    /// A commit was answered. "Not committed" is never fatal: what is still ours is sent again.
+    fn committed(&mut self, outcome: &KafkaResult<()>, offsets: &TopicPartitionList) {
+        let accepted: Vec<TopicPartition> = offsets
+            .elements()
+            .iter()
+            .filter(|element| outcome.is_ok() && element.error().is_ok())
+            .map(|element| TopicPartition::new(element.topic(), element.partition()))
+            .collect();
+        for (partition, next) in self.commits.settle(|partition| accepted.contains(partition)) {
+            self.outlet.observer.committed(&partition, next.0);
+        }
+        let refused = outcome
+            .as_ref()
+            .err()
+            .cloned()
+            .or_else(|| offsets.elements().iter().find_map(|element| element.error().err()));
+        if let Some(error) = refused {
+            self.commit_not_before = Some(Instant::now() + COMMIT_BACKOFF);
+            self.outlet.observer.commit_refused(&error.to_string());
+            info!(category = "kafka", %error, "not committed; made again while still ours");
+        }
+    }
+
+    /// Trouble the client recovers from by itself.
+    fn trouble(&mut self, code: Option<RDKafkaErrorCode>, reason: String) {
+        self.outlet.observer.client_error(&reason);
+        let now = Instant::now();
+        self.troubles.retain(|(_, told)| now.duration_since(*told) < SAME_TROUBLE);
+        if !self.troubles.iter().any(|(known, _)| *known == code) {
+            self.troubles.push((code, now));
+            warn!(category = "kafka", "the client recovers by itself: {reason}");
+        }
+        self.last_trouble = reason;
+    }
+
+    fn fatal(&self, code: RDKafkaErrorCode) -> SourceFailure {
+        let reason = &self.last_trouble;
+        SourceFailure { message: format!("the Kafka client cannot go on: {code}: {reason}") }
+    }
+
+    /// How long to sleep when there is nothing to do.
+    fn idle(&self) -> Duration {
+        let now = Instant::now();
+        [self.subscribe_at, self.commit_not_before, self.hand_overs.due()]
+            .into_iter()
+            .flatten()
+            .map(|due| due.saturating_duration_since(now))
+            .fold(IDLE, Duration::min)
+    }
+
+    fn tell(&self, event: SourceEvent) {
+        // A pipeline that is gone needs no news: it has closed us, or soon will.
+        drop(self.outlet.events.send(event));
+    }
+}
+
+/// How long to wait before joining the group.
+fn alignment(config: &KafkaConfig) -> Duration {
+    if !config.startup_align_enabled {
+        return Duration::ZERO;
+    }
+    let least = Duration::from_secs_f64(config.startup_min_wait_seconds);
+    let interval = Duration::from_secs(config.startup_align_interval_seconds);
+    // A clock before 1970 has no common moments.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let wait = align::wait(now, least, interval);
+    info!(category = "kafka", ?wait, "joining the group at the moment all workers have in common");
+    wait
+}

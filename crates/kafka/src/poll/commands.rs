@@ -1,0 +1,74 @@
+//! What the pipeline asks for. Whatever belongs to an older assignment is ignored.
+
+use std::sync::mpsc::{Receiver, TryRecvError};
+
+use drakkar_core::{
+    TopicPartition,
+    source::{Position, SourceCommand},
+};
+use rdkafka::consumer::Consumer;
+use tracing::{debug, info, warn};
+
+use super::{Flow, Poller};
+use crate::assignment;
+
+impl Poller<'_> {
+    /// Does everything that was asked for. Nobody left to ask is the wish to close.
+    pub(super) fn execute(&mut self, commands: &Receiver<SourceCommand>) -> Flow {
+        loop {
+            match commands.try_recv() {
+                Ok(SourceCommand::Commit { partition, epoch, position }) => {
+                    self.want(&partition, epoch, position);
+                }
+                Ok(SourceCommand::Resume { partition, epoch }) => self.resume(&partition, epoch),
+                Ok(SourceCommand::HandOver { partition, epoch, position }) => {
+                    if let Some(position) = position {
+                        self.want(&partition, epoch, position);
+                    }
+                    if let Some(owned) = self.ours.current(&partition, epoch) {
+                        // Also without a revoke, when the worker stops: nobody works on it any more.
+                        owned.fenced = true;
+                    }
+                    self.hand_overs.answer(&partition, epoch);
+                }
+                Ok(SourceCommand::Quiesce) => self.quiesce(),
+                Ok(SourceCommand::Close) | Err(TryRecvError::Disconnected) => return Flow::Close,
+                Ok(other) => warn!(category = "kafka", ?other, "unknown command ignored"),
+                Err(TryRecvError::Empty) => return Flow::Continue,
+            }
+        }
+    }
+
+    fn want(&mut self, partition: &TopicPartition, epoch: u64, position: Position) {
+        if self.ours.current(partition, epoch).is_some() {
+            self.commits.want(partition, position);
+        } else {
+            debug!(category = "kafka", %partition, epoch, "a commit came too late; not made");
+        }
+    }
+
+    fn resume(&mut self, partition: &TopicPartition, epoch: u64) {
+        let current = self.ours.current(partition, epoch).is_some_and(|owned| !owned.fenced);
+        if !current || self.quiet {
+            return;
+        }
+        match self.consumer.resume(&assignment::list([partition])) {
+            Ok(()) => self.outlet.observer.paused(partition, false),
+            // Only of a partition that the client no longer has.
+            Err(error) => warn!(category = "kafka", %partition, %error, "cannot resume"),
+        }
+    }
+
+    /// Fetches nothing more, from no partition, not even from those that are yet to come.
+    pub(super) fn quiesce(&mut self) {
+        self.quiet = true;
+        let all = assignment::list(self.ours.iter().map(|owned| &owned.partition));
+        if all.count() == 0 {
+            return;
+        }
+        match self.consumer.pause(&all) {
+            Ok(()) => info!(category = "kafka", "reading stopped"),
+            Err(error) => warn!(category = "kafka", %error, "cannot stop reading"),
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Partitions come and go.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
+
+use drakkar_core::{
+    Offset, TopicPartition,
+    source::{Position, SourceEvent},
+};
+use rdkafka::{
+    Offset as ClientOffset, TopicPartitionList,
+    consumer::{Consumer, RebalanceProtocol},
+    error::KafkaResult,
+    topic_partition_list::TopicPartitionListElem,
+};
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::Poller;
+use crate::{
+    assignment::{self, listed},
+    context::give_back,
+    rebalance::GiveUp,
+};
+
+/// How long reading the last commits may hold up an assignment.
+const COMMITTED_TIMEOUT: Duration = Duration::from_secs(3);
+
+impl Poller<'_> {
+    /// Partitions are given to us, perhaps none.
+    pub(super) fn assigned(&mut self, list: &TopicPartitionList) {
+        let partitions = listed(list);
+        info!(category = "kafka", ?partitions, "assigned");
+        if partitions.iter().any(|partition| self.hand_overs.contains(partition)) {
+            // Given back before we gave it up: end the old assignment first, or the client refuses
+            // the new one.
+            self.give_up_now();
+        }
+        let stale: Vec<TopicPartition> = partitions
+            .iter()
+            .filter(|p| self.ours.get(&p.topic, p.partition).is_some())
+            .cloned()
+            .collect();
+        self.lose(stale);
+
+        let positions = self.last_commits(&partitions);
+        let limits = self.config.limits();
+        let mut assignments = Vec::with_capacity(partitions.len());
+        for (partition, position) in partitions.iter().zip(positions) {
+            self.commits.begin(partition.clone(), position.clone());
+            assignments.push(self.ours.take(partition.clone(), position, limits));
+        }
+        // Told before it is fetched: no message can arrive earlier than the news.
+        self.outlet.observer.rebalanced("assign", &partitions);
+        self.tell(SourceEvent::Assigned(assignments));
+        if let Err(error) = self.accept(list) {
+            warn!(category = "kafka", %error, "the assignment was overtaken");
+            self.outlet.observer.client_error(&error.to_string());
+            self.lose(partitions);
+        }
+    }
+
+    /// Starts fetching `list`, wherever a former pause left it.
+    fn accept(&self, list: &TopicPartitionList) -> KafkaResult<()> {
+        if self.is_incremental() {
+            self.consumer.incremental_assign(list)?;
+        } else {
+            self.consumer.assign(list)?;
+        }
+        if list.count() == 0 {
+            return Ok(());
+        }
+        // A pause of ours outlives the assignment it was meant for.
+        if self.quiet { self.consumer.pause(list) } else { self.consumer.resume(list) }
+    }
+
+    /// Partitions are taken from us.
+    pub(super) fn revoked(&mut self, taken: &TopicPartitionList, lost: bool) {
+        let partitions = listed(taken);
+        info!(category = "kafka", ?partitions, lost, "revoked");
+        if lost || !self.is_incremental() {
+            // Lost: others read them already. All at once: no time to finish anything.
+            if !lost {
+                self.commit();
+            }
+            self.hand_overs.forget(&partitions);
+            give_back(self.consumer, taken);
+            self.lose(partitions);
+            return;
+        }
+        let grace = self.config.revoke_timeout;
+        let mut worked_on = Vec::new();
+        let mut open = Vec::new();
+        for partition in partitions {
+            let owned = self.ours.get_mut(&partition.topic, partition.partition);
+            let epoch = owned.map(|owned| {
+                owned.fenced = true;
+                owned.epoch
+            });
+            if epoch.is_some() {
+                worked_on.push(partition.clone());
+            }
+            open.push((partition, epoch));
+        }
+        self.hand_overs.begin(open, grace, Instant::now());
+        self.outlet.observer.rebalanced("revoke", &worked_on);
+        self.tell(SourceEvent::Revoked { partitions: worked_on, grace });
+    }
+
+    /// Gives up what was handed over, once all of it was, or its time is over.
+    pub(super) fn hand_over(&mut self) {
+        if !self.hand_overs.any() {
+            return;
+        }
+        if self.consumer.assignment_lost() {
+            // The group did not wait for us.
+            let given = self.hand_overs.give_up(|_| false);
+            give_back(self.consumer, &assignment::list(&given.partitions));
+            self.lose(given.partitions);
+            return;
+        }
+        let commits = &self.commits;
+        let given = self.hand_overs.advance(Instant::now(), |partition| commits.is_done(partition));
+        if let Some(given) = given {
+            self.give_up(&given);
+        }
+    }
+
+    /// Gives up what is being handed over as far as it came.
+    pub(super) fn give_up_now(&mut self) {
+        if self.hand_overs.any() {
+            let commits = &self.commits;
+            let given = self.hand_overs.give_up(|partition| commits.is_done(partition));
+            self.give_up(&given);
+        }
+    }
+
+    fn give_up(&mut self, given: &GiveUp) {
+        if given.unfinished.is_empty() {
+            info!(category = "kafka", partitions = ?given.partitions, "handed over");
+        } else {
+            warn!(
+                category = "kafka",
+                partitions = ?given.partitions,
+                unfinished = ?given.unfinished,
+                "handed over unfinished: what was not committed is read again by the next owner"
+            );
+        }
+        for partition in &given.partitions {
+            self.ours.release(partition);
+            self.commits.end(partition);
+        }
+        give_back(self.consumer, &assignment::list(&given.partitions));
+    }
+
+    /// `partitions` are gone, whatever was going on there.
+    fn lose(&mut self, partitions: Vec<TopicPartition>) {
+        let lost: Vec<TopicPartition> = partitions
+            .into_iter()
+            .filter(|partition| {
+                self.commits.end(partition);
+                self.ours.release(partition)
+            })
+            .collect();
+        if !lost.is_empty() {
+            self.outlet.observer.rebalanced("lost", &lost);
+            self.tell(SourceEvent::Lost { partitions: lost });
+        }
+    }
+
+    fn is_incremental(&self) -> bool {
+        matches!(self.consumer.rebalance_protocol(), RebalanceProtocol::Cooperative)
+    }
+
+    /// What the group last committed for each of `partitions`. Unknown is no reason not to work: then
+    /// what was settled ahead is done again.
+    fn last_commits(&self, partitions: &[TopicPartition]) -> Vec<Option<Position>> {
+        let none = || vec![None; partitions.len()];
+        if partitions.is_empty() {
+            return none();
+        }
+        let list = assignment::list(partitions);
+        match self.consumer.committed_offsets(list, COMMITTED_TIMEOUT) {
+            Ok(list) => partitions
+                .iter()
+                .map(|p| position(&list.find_partition(&p.topic, p.partition)?))
+                .collect(),
+            Err(error) => {
+                warn!(category = "kafka", %error, "what was committed before cannot be read");
+                self.outlet.observer.client_error(&error.to_string());
+                none()
+            }
+        }
+    }
+}
+
+fn position(element: &TopicPartitionListElem<'_>) -> Option<Position> {
+    let ClientOffset::Offset(next) = element.offset() else {
+        return None;
+    };
+    element.error().ok()?;
+    // The client panics over metadata that is not UTF-8, which another program may have written.
+    let metadata = catch_unwind(AssertUnwindSafe(|| element.metadata().to_owned()));
+    let metadata = metadata.unwrap_or_else(|_| {
+        let (topic, partition) = (element.topic(), element.partition());
+        warn!(category = "kafka", topic, partition, "foreign commit metadata is ignored");
+        String::new()
+    });
+    Some(Position { next: Offset(next), metadata })
+}

@@ -1,0 +1,166 @@
+//! The poll thread when something is wrong: each test has a broker of its own, or none.
+
+mod world;
+
+use std::{net::TcpListener, sync::Arc, time::Duration};
+
+use drakkar_core::{TopicPartition, observe::SourceObserver, source::SourceEvent};
+use drakkar_kafka::{KafkaConfig, Source, SourceStartError};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use tokio::time::{Instant, timeout};
+use world::{Broker, Heard, Member, SOON, position};
+
+/// The text of the error that starting with `config` ends with, and how long it took.
+async fn start_fails(config: &KafkaConfig) -> (SourceStartError, Duration) {
+    let begun = Instant::now();
+    let start = Source::start(config, "trouble", Arc::new(()));
+    match timeout(SOON, start).await {
+        Ok(Err(error)) => (error, begun.elapsed()),
+        Ok(Ok(_)) => panic!("it started"),
+        Err(_) => panic!("it waits for ever"),
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_address_is_a_clear_error_in_bounded_time() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = KafkaConfig {
+        brokers: closed.to_string(),
+        start_timeout: Duration::from_secs(2),
+        ..KafkaConfig::default()
+    };
+    let (error, took) = start_fails(&config).await;
+    assert!(matches!(error, SourceStartError::Unreachable { .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains("kafka.brokers") && text.contains(&config.brokers), "{text}");
+    assert!(text.contains("Connection refused"), "{text}");
+    assert!(took < Duration::from_secs(8), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_missing_topic_is_a_clear_error_in_bounded_time() {
+    let broker = Broker::start();
+    let mut config = broker.topic("there", 1);
+    config.source_topic = "not-there".to_owned();
+    config.start_timeout = Duration::from_secs(1);
+    let (error, took) = start_fails(&config).await;
+    assert!(matches!(&error, SourceStartError::Topic { topic, .. } if topic == "not-there"));
+    let text = error.to_string();
+    assert!(text.contains("kafka.source_topic") && text.contains("create it"), "{text}");
+    assert!(took < Duration::from_secs(6), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_property_that_librdkafka_refuses_is_named_but_its_value_is_not() {
+    let mut config = KafkaConfig::default();
+    config.client_config.insert("no.such.thing".to_owned(), "hunter2".to_owned());
+    let (error, _) = start_fails(&config).await;
+    let text = error.to_string();
+    assert!(text.starts_with("kafka.client_config.no.such.thing"), "{text}");
+    assert!(!text.contains("hunter2"), "{text}");
+}
+
+#[tokio::test]
+async fn a_commit_that_a_rebalance_refuses_is_made_again() {
+    let broker = Broker::start();
+    let config = broker.topic("refused", 1);
+    let mut member = Member::start(&config).await;
+    let assigned = member.assigned().await;
+    broker.with(|cluster| {
+        let refusal = [
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS,
+        ];
+        cluster.request_errors(RDKafkaApiKey::OffsetCommit, &refusal);
+    });
+    member.commit(&assigned[0], 5, "kept");
+    member.hears(|heard| matches!(heard, Heard::Refused(_)).then_some(())).await;
+    let next = member
+        .hears(|heard| match heard {
+            Heard::Committed(_, next) => Some(*next),
+            _ => None,
+        })
+        .await;
+    assert_eq!(next, 5);
+    member.close().await;
+    let mut next = Member::start(&config).await;
+    assert_eq!(next.assigned().await[0].committed, Some(position(5, "kept")));
+    next.close().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_is_away_for_a_while_is_not_fatal() {
+    let broker = Broker::start();
+    let mut config = broker.topic("away", 1);
+    // Longer than the broker is away: the partition stays ours.
+    config.session_timeout_ms = 60_000;
+    let mut member = Member::start(&config).await;
+    let mut assigned = member.assigned().await;
+    broker.produce("away", 0, ["before".to_owned()]);
+    assert_eq!(member.take(&mut assigned[0]).await.offset.0, 0);
+
+    broker.with(|cluster| cluster.broker_down(1).unwrap());
+    member.hears(|heard| matches!(heard, Heard::Trouble(_)).then_some(())).await;
+    member.commit(&assigned[0], 1, "");
+    broker.with(|cluster| cluster.broker_up(1).unwrap());
+
+    broker.produce("away", 0, ["after".to_owned()]);
+    assert_eq!(member.take(&mut assigned[0]).await.offset.0, 1);
+    member.hears(|heard| matches!(heard, Heard::Committed(_, 1)).then_some(())).await;
+    member.close().await;
+}
+
+#[tokio::test]
+async fn partitions_are_lost_without_a_commit_when_the_group_forgets_us() {
+    let broker = Broker::start();
+    let config = broker.topic("lost", 1);
+    let mut member = Member::start(&config).await;
+    let assigned = member.assigned().await;
+    broker.with(|cluster| cluster.broker_down(1).unwrap());
+    let event = member.event().await;
+    let SourceEvent::Lost { partitions } = event else { panic!("not lost: {event:?}") };
+    assert_eq!(partitions, [TopicPartition::new("lost", 0)]);
+    // What is asked for the lost assignment comes too late.
+    member.commit(&assigned[0], 9, "too late");
+    broker.with(|cluster| cluster.broker_up(1).unwrap());
+    let again = member.assigned().await;
+    assert_eq!(again[0].committed, None);
+    assert!(assigned[0].epoch < again[0].epoch);
+    member.close().await;
+}
+
+/// Dies at the worst moment: when the group waits for an answer.
+struct Fragile;
+
+impl SourceObserver for Fragile {
+    fn rebalanced(&self, kind: &'static str, _: &[TopicPartition]) {
+        assert_ne!(kind, "revoke", "out of order");
+    }
+}
+
+#[tokio::test]
+async fn a_panic_of_the_poll_thread_is_told_and_does_not_hold_the_group() {
+    let broker = Broker::start();
+    let config = broker.topic("panic", 2);
+    let mut source = Source::start(&config, "fragile", Arc::new(Fragile)).await.unwrap();
+    let first = timeout(SOON, source.events.recv()).await.unwrap();
+    assert!(matches!(first, Some(SourceEvent::Assigned(_))), "{first:?}");
+
+    let mut second = Member::start(&config).await;
+    let failure = loop {
+        match timeout(SOON, source.events.recv()).await.unwrap() {
+            Some(SourceEvent::Failed(failure)) => break failure.to_string(),
+            Some(_) => {}
+            None => panic!("it died in silence"),
+        }
+    };
+    assert!(failure.contains("panicked") && failure.contains("out of order"), "{failure}");
+    let begun = Instant::now();
+    source.join(SOON).await;
+    assert!(begun.elapsed() < SOON, "the consumer did not close");
+    let mut ours = second.assigned().await;
+    while ours.len() < 2 {
+        ours.extend(second.assigned().await);
+    }
+    second.close().await;
+}

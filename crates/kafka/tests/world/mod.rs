@@ -1,0 +1,261 @@
+//! A broker in this process, a producer for it, and a stand-in for the pipeline.
+
+#![allow(dead_code)] // Every test binary uses its own part of it.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // It is test code without being a test.
+
+use std::{
+    sync::{Arc, LazyLock, Mutex, mpsc as queue},
+    thread,
+    time::Duration,
+};
+
+use drakkar_core::{
+    Offset, SourceMessage, TopicPartition,
+    observe::SourceObserver,
+    source::{Assignment, Position, SourceCommand, SourceEvent},
+};
+use drakkar_kafka::{KafkaConfig, Source};
+use rdkafka::{
+    ClientConfig,
+    message::ToBytes,
+    mocking::MockCluster,
+    producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer},
+};
+use tokio::{sync::mpsc, time::timeout};
+
+/// Longest wait for anything that must happen.
+pub(crate) const SOON: Duration = Duration::from_secs(40);
+
+pub(crate) type Cluster = MockCluster<'static, DefaultProducerContext>;
+
+type Work = Box<dyn FnOnce(&Cluster) + Send>;
+
+/// One broker, owned by a thread of its own.
+pub(crate) struct Broker {
+    pub address: String,
+    work: Mutex<queue::Sender<Work>>,
+}
+
+/// The broker that the tests of one binary share.
+pub(crate) static BROKER: LazyLock<Broker> = LazyLock::new(Broker::start);
+
+impl Broker {
+    pub(crate) fn start() -> Self {
+        let (work, todo) = queue::channel::<Work>();
+        let (ready, address) = queue::channel();
+        thread::spawn(move || {
+            let cluster = MockCluster::new(1).unwrap();
+            ready.send("127.0.0.1:29592".to_owned()).unwrap();
+            for work in todo {
+                work(&cluster);
+            }
+        });
+        Self { address: address.recv().unwrap(), work: Mutex::new(work) }
+    }
+
+    /// Does `work` with the cluster, and returns when it is done.
+    pub(crate) fn with(&self, work: impl FnOnce(&Cluster) + Send + 'static) {
+        let (finished, finish) = queue::channel();
+        let work = move |cluster: &Cluster| {
+            work(cluster);
+            finished.send(()).unwrap();
+        };
+        self.work.lock().unwrap().send(Box::new(work)).unwrap();
+        finish.recv().unwrap();
+    }
+
+    /// A topic of its own for one test; returns how to read it.
+    pub(crate) fn topic(&self, name: &str, partitions: i32) -> KafkaConfig {
+        let topic = name.to_owned();
+        std::thread::spawn(move || {
+            use rdkafka::admin::*;
+            let rt = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let a: AdminClient<_> = ClientConfig::new().set("bootstrap.servers", "127.0.0.1:29592").create().unwrap();
+            rt.block_on(a.create_topics(&[NewTopic::new(&topic, partitions, TopicReplication::Fixed(1))], &AdminOptions::new())).unwrap()[0].as_ref().unwrap();
+        }).join().unwrap();
+        let mut config = KafkaConfig {
+            brokers: self.address.clone(),
+            source_topic: name.to_owned(),
+            consumer_group: format!("group-of-{name}-{}", std::env::var("P848").is_ok()),
+            startup_align_enabled: false,
+            // The mock paces rebalances by this; below its first delay of 3 s nobody ever joins.
+            session_timeout_ms: 6_000,
+            group_protocol: if std::env::var("P848").is_ok() {drakkar_kafka::GroupProtocol::Consumer} else {drakkar_kafka::GroupProtocol::Classic},
+            heartbeat_interval_ms: 100,
+            ..KafkaConfig::default()
+        };
+        // A waiting fetch of the mock does not wake for new data.
+        config.client_config.insert("fetch.wait.max.ms".to_owned(), "10".to_owned());
+        config
+    }
+
+    /// Writes `values` to a partition, in order.
+    pub(crate) fn produce(
+        &self,
+        topic: &str,
+        partition: i32,
+        values: impl IntoIterator<Item = String>,
+    ) {
+        let producer = self.producer();
+        for value in values {
+            send(&producer, BaseRecord::<(), _>::to(topic).partition(partition).payload(&value));
+        }
+        producer.flush(SOON).unwrap();
+    }
+
+    pub(crate) fn producer(&self) -> BaseProducer {
+        ClientConfig::new()
+            .set("bootstrap.servers", &self.address)
+            .set("message.max.bytes", "3000000")
+            .set("linger.ms", "5")
+            .create()
+            .unwrap()
+    }
+}
+
+/// Sends `record`, waiting for room.
+pub(crate) fn send<K: ToBytes + ?Sized, V: ToBytes + ?Sized>(
+    producer: &BaseProducer,
+    mut record: BaseRecord<'_, K, V>,
+) {
+    while let Err((_, back)) = producer.send(record) {
+        record = back;
+        producer.poll(Duration::from_millis(5));
+    }
+}
+
+/// What the observer heard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Heard {
+    Rebalanced(&'static str, Vec<TopicPartition>),
+    Committed(TopicPartition, i64),
+    Refused(String),
+    Trouble(String),
+    Paused(TopicPartition, bool),
+    Lag(TopicPartition, i64),
+}
+
+pub(crate) struct Ear(mpsc::UnboundedSender<Heard>);
+
+impl Ear {
+    fn hear(&self, heard: Heard) {
+        drop(self.0.send(heard));
+    }
+}
+
+impl SourceObserver for Ear {
+    fn rebalanced(&self, kind: &'static str, partitions: &[TopicPartition]) {
+        self.hear(Heard::Rebalanced(kind, partitions.to_vec()));
+    }
+    fn committed(&self, partition: &TopicPartition, next: i64) {
+        self.hear(Heard::Committed(partition.clone(), next));
+    }
+    fn commit_refused(&self, error: &str) {
+        self.hear(Heard::Refused(error.to_owned()));
+    }
+    fn client_error(&self, error: &str) {
+        self.hear(Heard::Trouble(error.to_owned()));
+    }
+    fn paused(&self, partition: &TopicPartition, paused: bool) {
+        self.hear(Heard::Paused(partition.clone(), paused));
+    }
+    fn lag(&self, partition: &TopicPartition, messages: i64) {
+        self.hear(Heard::Lag(partition.clone(), messages));
+    }
+}
+
+/// A member of the group whose pipeline is the test.
+pub(crate) struct Member {
+    pub source: Source,
+    pub heard: mpsc::UnboundedReceiver<Heard>,
+}
+
+impl Member {
+    pub(crate) async fn start(config: &KafkaConfig) -> Self {
+        let (ear, heard) = mpsc::unbounded_channel();
+        let source = Source::start(config, "member", Arc::new(Ear(ear))).await.unwrap();
+        Self { source, heard }
+    }
+
+    pub(crate) async fn event(&mut self) -> SourceEvent {
+        timeout(SOON, self.source.events.recv()).await.expect("no event").expect("thread ended")
+    }
+
+    /// The next assignment that is not empty.
+    pub(crate) async fn assigned(&mut self) -> Vec<Assignment> {
+        loop {
+            match self.event().await {
+                SourceEvent::Assigned(assignments) if assignments.is_empty() => {}
+                SourceEvent::Assigned(mut assignments) => {
+                    assignments.sort_by_key(|assignment| assignment.partition.partition);
+                    return assignments;
+                }
+                other => panic!("expected an assignment: {other:?}"),
+            }
+        }
+    }
+
+    /// The next revoke that is not empty.
+    pub(crate) async fn revoked(&mut self) -> Vec<TopicPartition> {
+        loop {
+            match self.event().await {
+                SourceEvent::Assigned(assignments) if assignments.is_empty() => {}
+                SourceEvent::Revoked { partitions, .. } if partitions.is_empty() => {}
+                SourceEvent::Revoked { partitions, .. } => return partitions,
+                other => panic!("expected a revoke: {other:?}"),
+            }
+        }
+    }
+
+    /// Waits until the observer heard what `wanted` looks for.
+    pub(crate) async fn hears<T>(&mut self, wanted: impl Fn(&Heard) -> Option<T>) -> T {
+        let found = async {
+            loop {
+                let heard = self.heard.recv().await.expect("the observer is gone");
+                if let Some(found) = wanted(&heard) {
+                    return found;
+                }
+            }
+        };
+        timeout(SOON, found).await.expect("never heard")
+    }
+
+    pub(crate) fn commit(&self, assignment: &Assignment, next: i64, metadata: &str) {
+        self.source.control.send(SourceCommand::Commit {
+            partition: assignment.partition.clone(),
+            epoch: assignment.epoch,
+            position: position(next, metadata),
+        });
+    }
+
+    pub(crate) fn hand_over(&self, assignment: &Assignment, position: Option<Position>) {
+        self.source.control.send(SourceCommand::HandOver {
+            partition: assignment.partition.clone(),
+            epoch: assignment.epoch,
+            position,
+        });
+    }
+
+    /// Hands nothing over and leaves.
+    pub(crate) async fn close(self) {
+        self.source.control.send(SourceCommand::Close);
+        self.source.join(SOON).await;
+    }
+
+    /// The next message of `assignment`, settled at once.
+    pub(crate) async fn take(&self, assignment: &mut Assignment) -> SourceMessage {
+        let message = timeout(SOON, assignment.inbox.recv()).await;
+        let message = message.expect("no message").expect("the inbox was closed");
+        if assignment.load.remove(message.size()) {
+            self.source.control.send(SourceCommand::Resume {
+                partition: assignment.partition.clone(),
+                epoch: assignment.epoch,
+            });
+        }
+        message
+    }
+}
+
+pub(crate) fn position(next: i64, metadata: &str) -> Position {
+    Position { next: Offset(next), metadata: metadata.to_owned() }
+}

@@ -1,0 +1,152 @@
+//! Window → tasks: decoding, then the user's `arrange`.
+//!
+//! Runs beside the partition loop and answers with a [`Plan`]. Where `arrange` fails, the window is
+//! split in halves until the failure is down to single messages: one poisonous message does not take
+//! its neighbours along.
+
+use std::{ops::Range, sync::Arc};
+
+use drakkar_core::{
+    Cause, Handler, Input, Message, Offset, OnInvalid, Pending, SourceMessage, Stage, Task,
+};
+use drakkar_telemetry::{Hook, SkipReason};
+
+use crate::{
+    hook::{HookFailure, chain, contained},
+    partition::Shared,
+};
+
+/// What is to be done for the messages of one window.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    /// Messages that `arrange` answered for.
+    pub arranged: Vec<Offset>,
+    /// What to run for them; every task names messages of the window.
+    pub tasks: Vec<Task>,
+    /// Messages to dead-letter, and why.
+    pub rejected: Vec<(Arc<SourceMessage>, Cause)>,
+    /// Messages that do not decode and are skipped, as configured.
+    pub skipped: Vec<Offset>,
+    /// A message that does not decode and stops the worker, as configured.
+    pub fatal: Option<String>,
+}
+
+/// Decodes and arranges `window`.
+pub(crate) async fn arrange<H: Handler>(
+    shared: &Shared<H>,
+    window: Vec<Arc<SourceMessage>>,
+    pending: Pending,
+) -> Plan {
+    let mut plan = Plan::default();
+    let messages = decode(shared, window, &mut plan);
+    if plan.fatal.is_some() || messages.is_empty() {
+        return plan;
+    }
+    // Depth first from the left, so that tasks come out in the order of the messages.
+    let mut parts = Vec::from([Range { start: 0, end: messages.len() }]);
+    while let Some(part) = parts.pop() {
+        match arrange_part(shared, &messages[part.clone()], &pending).await {
+            Ok(tasks) => {
+                plan.arranged.extend(messages[part].iter().map(|message| message.offset));
+                plan.tasks.extend(tasks);
+            }
+            Err(failure) => match halves(&part) {
+                Some((left, right)) => parts.extend([right, left]),
+                None => {
+                    let message = Arc::clone(&messages[part.start].source);
+                    plan.rejected.push((message, failure.cause(Stage::Arrange)));
+                }
+            },
+        }
+    }
+    plan
+}
+
+fn halves(part: &Range<usize>) -> Option<(Range<usize>, Range<usize>)> {
+    let middle = part.start + part.len() / 2;
+    (part.len() > 1).then_some((part.start..middle, middle..part.end))
+}
+
+fn decode<H: Handler>(
+    shared: &Shared<H>,
+    window: Vec<Arc<SourceMessage>>,
+    plan: &mut Plan,
+) -> Vec<Message<H::Input>> {
+    let mut messages = Vec::with_capacity(window.len());
+    for source in window {
+        match decode_one::<H::Input>(&source) {
+            Ok(input) => messages.push(Message { source, input }),
+            Err(reason) => {
+                shared.metrics.partition(&source.partition).parse_failures.inc();
+                match shared.settings.on_invalid {
+                    OnInvalid::DeadLetter => {
+                        let cause = Cause::new(Stage::Decode, "invalid_value", reason);
+                        plan.rejected.push((source, cause));
+                    }
+                    OnInvalid::Skip => {
+                        shared.metrics.message_skipped(&source, SkipReason::Invalid);
+                        plan.skipped.push(source.offset);
+                    }
+                    OnInvalid::Fail => {
+                        plan.fatal = Some(format!(
+                            "message {} does not decode: {reason} (kafka.on_invalid is fail)",
+                            source.coordinates()
+                        ));
+                        return messages;
+                    }
+                }
+            }
+        }
+    }
+    messages
+}
+
+/// Decoding is user code as well: a panic in it is an invalid message, not the end of a partition.
+fn decode_one<I: Input>(source: &SourceMessage) -> Result<I, String> {
+    let decoded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| I::decode(source)));
+    match decoded {
+        Ok(Ok(input)) => Ok(input),
+        Ok(Err(error)) => Err(chain(&*error)),
+        Err(_) => Err("decoding panicked".to_owned()),
+    }
+}
+
+async fn arrange_part<H: Handler>(
+    shared: &Shared<H>,
+    part: &[Message<H::Input>],
+    pending: &Pending,
+) -> Result<Vec<Task>, HookFailure> {
+    let timer = shared.metrics.hook(Hook::Arrange).duration.start_timer();
+    let limit = shared.settings.hook_timeout;
+    let answer = contained(limit, async { shared.handler.arrange(part, pending).await }).await;
+    timer.observe_duration();
+    let linked = answer.and_then(|tasks| link(part, tasks));
+    if let Err(failure) = &linked {
+        let (partition, text) = (&part[0].partition, failure.to_string());
+        shared.metrics.hook_failed(Hook::Arrange, partition, failure.class(), &text);
+    }
+    linked
+}
+
+/// A task that names no message stands for all of `part`; one that names another message is refused.
+fn link<T>(part: &[Message<T>], tasks: Vec<Task>) -> Result<Vec<Task>, HookFailure> {
+    // Offsets of a window ascend.
+    let in_part =
+        |offset: &Offset| part.binary_search_by_key(offset, |message| message.offset).is_ok();
+    tasks
+        .into_iter()
+        .map(|task| {
+            if task.source_offsets().is_empty() {
+                let all: Vec<Offset> = part.iter().map(|message| message.offset).collect();
+                return Ok(task.with_source_offsets(all));
+            }
+            match task.source_offsets().iter().find(|offset| !in_part(offset)) {
+                None => Ok(task),
+                Some(foreign) => Err(HookFailure::ForeignOffset {
+                    task: task.id().to_string(),
+                    offset: foreign.0,
+                }),
+            }
+        })
+        .collect()
+}

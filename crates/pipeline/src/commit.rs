@@ -1,0 +1,107 @@
+//! When a partition reports what is settled: after an interval or a number of messages, whichever
+//! comes first, and nothing when nothing changed. Pure: time comes in as an argument.
+
+use std::time::Duration;
+
+use drakkar_core::{DoneMap, Offset, source::Position, watermark::Watermark};
+use tokio::time::Instant;
+
+/// Longest metadata of a commit, in bytes: the default of the broker's `offset.metadata.max.bytes`.
+pub(crate) const METADATA_LIMIT: usize = 4096;
+
+/// How often to report.
+#[derive(Debug, Clone, Copy)]
+pub struct CommitPace {
+    /// At the latest this long after a message settled.
+    pub interval: Duration,
+    /// At the latest after this many settled messages.
+    pub every: usize,
+}
+
+/// When the next report is due.
+#[derive(Debug)]
+pub(crate) struct CommitClock {
+    pace: CommitPace,
+    settled: usize,
+    due: Option<Instant>,
+}
+
+impl CommitClock {
+    pub(crate) fn new(pace: CommitPace) -> Self {
+        Self { pace, settled: 0, due: None }
+    }
+
+    /// Messages settled. The first one since the last report starts the interval.
+    pub(crate) fn settled(&mut self, count: usize, now: Instant) {
+        if count == 0 {
+            return;
+        }
+        self.settled += count;
+        let due = self.due.get_or_insert(now + self.pace.interval);
+        if self.settled >= self.pace.every {
+            *due = now;
+        }
+    }
+
+    /// When to report; `None` while there is nothing to report.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// It was reported.
+    pub(crate) fn reported(&mut self) {
+        self.settled = 0;
+        self.due = None;
+    }
+}
+
+/// What may be committed, with the done map of what is settled above it.
+///
+/// `None` as long as nothing was delivered to us.
+pub(crate) fn position(watermark: &Watermark) -> Option<Position> {
+    // Before the first offset settles, everything below it is settled all the same.
+    let next: Offset = watermark.position().or(watermark.first_unsettled())?;
+    let encoded = DoneMap::encode(next, watermark.settled_above(), METADATA_LIMIT);
+    Some(Position { next, metadata: encoded.metadata })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PACE: CommitPace = CommitPace { interval: Duration::from_millis(500), every: 3 };
+
+    #[tokio::test(start_paused = true)]
+    async fn the_interval_begins_with_the_first_settled_message() {
+        let mut clock = CommitClock::new(PACE);
+        assert_eq!(clock.due(), None);
+        let start = Instant::now();
+        clock.settled(1, start);
+        clock.settled(1, start + Duration::from_millis(100));
+        assert_eq!(clock.due(), Some(start + PACE.interval));
+        clock.reported();
+        assert_eq!(clock.due(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_settled_messages_make_it_due_at_once() {
+        let mut clock = CommitClock::new(PACE);
+        let now = Instant::now();
+        clock.settled(3, now);
+        assert_eq!(clock.due(), Some(now));
+    }
+
+    #[test]
+    fn an_offset_settled_behind_an_open_one_is_reported_in_the_done_map() {
+        let mut mark = Watermark::default();
+        assert_eq!(position(&mark), None);
+        for offset in 7..10 {
+            mark.begin(Offset(offset));
+        }
+        mark.settle(Offset(9));
+        let reported = position(&mark).unwrap();
+        assert_eq!(reported.next, Offset(7));
+        let done = DoneMap::decode(reported.next, &reported.metadata).unwrap();
+        assert!(done.contains(Offset(9)) && !done.contains(Offset(8)));
+    }
+}

@@ -1,0 +1,57 @@
+//! Payloads → sinks, messages → dead letters.
+//!
+//! Returns only when the far side has confirmed. A sink that is down makes these calls wait, for as
+//! long as it lasts; a payload that is refused for good sends the messages behind it to the
+//! dead-letter topic.
+
+use std::sync::Arc;
+
+use drakkar_core::{Cause, DeadLetter, Handler, Payload, SourceMessage, Stage, TaskId, hold::Hold};
+use drakkar_sinks::Settled;
+use futures_util::future::join_all;
+
+use crate::partition::Shared;
+
+/// Delivers `payloads`, which were derived by `task` from `messages`.
+pub(crate) async fn deliver<H: Handler>(
+    shared: &Shared<H>,
+    payloads: Vec<Payload>,
+    task: &TaskId,
+    messages: &[Arc<SourceMessage>],
+    hold: &Arc<Hold>,
+) {
+    let outcomes = match <[Payload; 1]>::try_from(payloads) {
+        Ok([only]) => vec![shared.sinks.deliver(only, hold).await],
+        Err(payloads) => {
+            join_all(payloads.into_iter().map(|payload| shared.sinks.deliver(payload, hold))).await
+        }
+    };
+    let mut refused = outcomes.into_iter().filter_map(|outcome| match outcome {
+        Settled::Confirmed => None,
+        Settled::Refused { sink, error, attempts } => Some((sink, error, attempts)),
+    });
+    if let Some((sink, error, attempts)) = refused.next() {
+        let text = match refused.count() {
+            0 => error.message,
+            more => format!("{} (and {more} more payloads of this task)", error.message),
+        };
+        let cause =
+            Cause::new(Stage::Deliver, error.class, text).task(task).sink(sink).attempt(attempts);
+        dead_letter(shared, messages, &cause, hold).await;
+    }
+}
+
+/// Sends every one of `messages` to the dead-letter topic; returns when all are confirmed there.
+pub(crate) async fn dead_letter<H: Handler>(
+    shared: &Shared<H>,
+    messages: &[Arc<SourceMessage>],
+    cause: &Cause,
+    hold: &Arc<Hold>,
+) {
+    join_all(messages.iter().map(|message| async {
+        let letter = DeadLetter { message: Arc::clone(message), cause: cause.clone() };
+        shared.sinks.dead_letter(letter.clone(), hold).await;
+        shared.metrics.message_dead_lettered(&letter);
+    }))
+    .await;
+}

@@ -1,0 +1,146 @@
+//! Task → how it ended: from the backlog into the pool, and again after a failure.
+//!
+//! A window of 100 000 tasks is 100 000 entries in the backlog, not 100 000 futures: only as many as
+//! the pool, the hooks and the byte budget have room for are under way.
+
+use std::sync::Arc;
+
+use drakkar_core::{
+    Failure, Handler, Output, SourceMessage, Task, TaskFailure, TaskResult, ledger::TaskKey,
+};
+use drakkar_executor::{Job, Rank, Run};
+
+use crate::{
+    collect::{Ended, complete, failed},
+    partition::{Active, Flow, Partition, TaskStage},
+};
+
+impl<H: Handler> Partition<H> {
+    /// Adds a task to the backlog.
+    pub(crate) fn enlist(&mut self, key: TaskKey, task: Task, chain: u32, age: u64) {
+        let active =
+            Active { task: Arc::new(task), attempt: 1, chain, age, stage: TaskStage::Backlog };
+        self.tasks.insert(key, active);
+        self.backlog.push_back(key);
+    }
+
+    /// Collects what has run and gives the pool what it has room for.
+    pub(crate) fn start_what_fits(&mut self) {
+        while self.hooks_have_room() {
+            let Some((key, run)) = self.ran.pop_front() else { break };
+            self.collect(key, run);
+        }
+        while self.in_pool < self.shared.settings.max_in_pool && self.hooks_have_room() {
+            let Some(key) = self.backlog.pop_front() else { break };
+            self.start(key);
+        }
+    }
+
+    fn hooks_have_room(&self) -> bool {
+        let settings = &self.shared.settings;
+        self.collecting < settings.max_hooks && self.result_bytes < settings.max_result_bytes
+    }
+
+    fn start(&mut self, key: TaskKey) {
+        let Some(active) = self.tasks.get_mut(&key) else { return };
+        if let Some(known) = active.task.known_result() {
+            let output = Output {
+                stdout: known.stdout.clone(),
+                stderr: known.stderr.clone(),
+                ..Output::default()
+            };
+            let run = match known.exit_code {
+                0 => Run::Finished(output),
+                code => Run::Failed { failure: Failure::Exit(code), output },
+            };
+            self.ledger.mark_started(key);
+            self.collect(key, run);
+            return;
+        }
+        self.shared.metrics.task_started();
+        let report = self.report_run.clone();
+        let ticket = self.shared.pool.submit(Job {
+            task: Arc::clone(&active.task),
+            rank: Rank { priority: 0, age: active.age },
+            // The partition may be gone: then nobody is interested.
+            done: Box::new(move |run| drop(report.send((key, run)))),
+        });
+        active.stage = TaskStage::InPool(ticket);
+        self.in_pool += 1;
+    }
+
+    /// The pool has run a task.
+    pub(crate) fn task_ran(&mut self, key: TaskKey, run: Run) {
+        let Some(active) = self.tasks.get_mut(&key) else { return };
+        active.stage = TaskStage::Ran;
+        self.in_pool -= 1;
+        self.ledger.mark_started(key);
+        self.ran.push_back((key, run));
+    }
+
+    /// Has the hook for the outcome called, beside the loop.
+    fn collect(&mut self, key: TaskKey, run: Run) {
+        let Some(active) = self.tasks.get_mut(&key) else { return };
+        active.stage = TaskStage::Collecting;
+        let (task, attempt) = (Arc::clone(&active.task), active.attempt);
+        let settings = &self.shared.settings;
+        let may_replace = active.chain < settings.max_replacements;
+        let retries_left = settings.max_retries.saturating_sub(attempt - 1);
+        let messages: Vec<Arc<SourceMessage>> =
+            self.ledger.messages_of(key).map(|held| Arc::clone(&held.message)).collect();
+        let (shared, hold) = (Arc::clone(&self.shared), self.board.task());
+        let partition = self.id.clone();
+        let (Run::Finished(output) | Run::Failed { output, .. }) = &run;
+        let held_bytes = output.size();
+        self.collecting += 1;
+        self.result_bytes += held_bytes;
+        self.flows.spawn(async move {
+            let ended = match run {
+                Run::Finished(output) => {
+                    let done = TaskResult { task, output, attempt };
+                    complete(&shared, &partition, done, messages, &hold).await
+                }
+                Run::Failed { failure, output } => {
+                    let failure = TaskFailure { task, failure, output, attempt, retries_left };
+                    failed(&shared, &partition, failure, may_replace, messages, &hold).await
+                }
+            };
+            Flow::Collected { key, held_bytes, ended }
+        });
+    }
+
+    /// The hooks are done with a task.
+    pub(crate) fn collected(&mut self, key: TaskKey, ended: Ended) {
+        let Some(active) = self.tasks.get_mut(&key) else { return };
+        match ended {
+            Ended::Settled => {
+                self.tasks.remove(&key);
+                let settled = self.ledger.finish(key);
+                self.settled(settled);
+            }
+            Ended::Retry(wait) => {
+                active.attempt += 1;
+                active.stage = TaskStage::BackingOff;
+                self.retries.insert(key, wait);
+            }
+            Ended::Replace(replacements) => {
+                let Some(parent) = self.tasks.remove(&key) else { return };
+                let Some((keys, settled)) = self.ledger.replace(key, replacements.len()) else {
+                    return;
+                };
+                for (key, task) in keys.into_iter().zip(replacements) {
+                    self.enlist(key, task.replacing(&parent.task), parent.chain + 1, parent.age);
+                }
+                self.settled(settled);
+            }
+        }
+    }
+
+    /// The backoff of a task is over: it goes ahead of what has not run yet.
+    pub(crate) fn retry_due(&mut self, key: TaskKey) {
+        if let Some(active) = self.tasks.get_mut(&key) {
+            active.stage = TaskStage::Backlog;
+            self.backlog.push_front(key);
+        }
+    }
+}

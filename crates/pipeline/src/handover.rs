@@ -1,0 +1,115 @@
+//! What is dropped and what is finished when a partition is taken away, or the worker stops.
+//!
+//! Dropped: every message none of whose tasks has started; the next owner reads it again. Finished,
+//! until the deadline: the rest. Not waited for: what waits itself, for a retry or for a sink that is
+//! down. Then the fence: exactly what the ledger holds as settled is handed over, and the loop ends.
+
+use drakkar_core::{Handler, source::SourceCommand};
+use tokio::time::Instant;
+use tracing::info;
+
+use crate::{
+    commit::position,
+    partition::{Partition, TaskStage},
+};
+
+/// What the supervisor orders a partition to do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Order {
+    /// Finish what was started, at the latest until `deadline`, and hand over.
+    HandOver { deadline: Instant },
+    /// The partition is lost: end now, report nothing.
+    Fence,
+}
+
+/// A hand-over that is under way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Drain {
+    pub deadline: Instant,
+    cut_off: bool,
+    dropped: usize,
+}
+
+impl<H: Handler> Partition<H> {
+    /// Stops intake and drops what has not started. A second order can only shorten the deadline.
+    pub(crate) fn begin_drain(&mut self, deadline: Instant) {
+        if let Some(drain) = &mut self.drain {
+            drain.deadline = drain.deadline.min(deadline);
+            return;
+        }
+        if let Some(arranging) = self.arranging.take() {
+            arranging.abort();
+        }
+        let mut dropped = self.empty_inbox();
+        self.take_back_from_pool();
+        let unstarted = self.ledger.drop_unstarted();
+        for key in &unstarted.tasks {
+            self.tasks.remove(key);
+        }
+        self.backlog.retain(|key| self.tasks.contains_key(key));
+        dropped += unstarted.messages.len();
+        for held in &unstarted.messages {
+            self.unload(held.message.size());
+        }
+        self.drain = Some(Drain { deadline, cut_off: false, dropped });
+        info!(category = "kafka", partition = %self.id, dropped,
+            finishing = self.ledger.open_messages(), "hand-over begins");
+    }
+
+    fn empty_inbox(&mut self) -> usize {
+        self.inbox.close();
+        let mut dropped = 0;
+        while let Ok(message) = self.inbox.try_recv() {
+            self.unload(message.size());
+            dropped += 1;
+        }
+        dropped
+    }
+
+    /// Queued tasks return to the backlog; running ones are marked, so that they are finished.
+    fn take_back_from_pool(&mut self) {
+        for (&key, active) in &mut self.tasks {
+            match &active.stage {
+                TaskStage::InPool(ticket) if ticket.cancel_queued() => {
+                    active.stage = TaskStage::Backlog;
+                    self.in_pool -= 1;
+                    self.backlog.push_back(key);
+                }
+                TaskStage::Backlog => {}
+                _ => self.ledger.mark_started(key),
+            }
+        }
+        self.backlog.make_contiguous().sort_unstable();
+    }
+
+    /// Whether nothing is left that a hand-over would wait for.
+    pub(crate) fn is_drained(&self) -> bool {
+        let Some(drain) = &self.drain else { return false };
+        let working = self.in_pool + self.ran.len() + self.backlog.len();
+        drain.cut_off || (working == 0 && self.flows.len() <= self.board.held_tasks())
+    }
+
+    /// The deadline has come.
+    pub(crate) fn cut_off(&mut self) {
+        if let Some(drain) = &mut self.drain {
+            drain.cut_off = true;
+            self.shared.metrics.drain_timed_out(self.in_pool, self.ledger.open_messages());
+        }
+    }
+
+    /// The last word of this assignment. The loop ends after it.
+    pub(crate) fn hand_over(&mut self) {
+        // From here on nothing may settle: no hook and no delivery of ours goes on.
+        self.flows.abort_all();
+        let position = position(self.ledger.watermark());
+        let dropped = self.drain.map_or(0, |drain| drain.dropped);
+        let next = position.as_ref().map(|position| position.next);
+        self.shared.metrics.partition_revoked(&self.id, next, dropped as u64);
+        self.shared.status.left_behind(self.in_pool, self.ledger.open_messages());
+        self.shared.control.send(SourceCommand::HandOver {
+            partition: self.id.clone(),
+            epoch: self.epoch,
+            position,
+        });
+    }
+}

@@ -1,0 +1,29 @@
+//! What happens to a message between its poll and its commit.
+//!
+//! ```text
+//! poll ─► partition ─► arrange ─► execute ─► collect ─► deliver ─► commit
+//! ```
+//!
+//! The listing below is that way. [`Pipeline`] starts one task per assigned partition; that task owns
+//! all of the partition's state, so there is no lock here. It awaits nothing but its own events:
+//! hooks and deliveries run beside it and report back. What may be committed is decided by
+//! [`drakkar_core::ledger`]; this crate only tells it what ended.
+//!
+//! It knows channels, not Kafka: see [`drakkar_core::source`].
+
+mod poll; // source events -> partitions
+mod partition; // one loop per partition, owns everything below
+mod arrange; // window -> tasks (user hook)
+mod execute; // task -> how it ended
+mod collect; // how it ended -> payloads or a verdict (user hooks)
+mod deliver; // payloads -> sinks, messages -> dead letters
+mod commit; // when to report what is settled
+mod handover; // what is dropped and what is finished when a partition is taken away
+mod hook; // user code, contained
+mod status; // what probes may see
+
+pub use commit::CommitPace;
+pub use hook::HookFailure;
+pub use partition::Settings;
+pub use poll::{Pipeline, PipelineError, Stop};
+pub use status::{Status, StatusView};

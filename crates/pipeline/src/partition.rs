@@ -1,0 +1,422 @@
+//! One loop per partition; it owns everything that belongs to one assignment of it.
+//!
+//! The loop awaits nothing but its own events: messages, ended runs, ended flows (hooks and
+//! deliveries, which run beside it), retries that are due, the commit clock, and the order to hand
+//! over. Finishing comes before starting. When the loop ends, everything in it is dropped: nothing
+//! of this assignment can settle afterwards. That is the fence.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    future::poll_fn,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use drakkar_core::{
+    DoneMap, Handler, Offset, OnInvalid, Pending, SourceMessage, Task, TopicPartition,
+    backpressure::Load,
+    hold::HoldBoard,
+    ledger::{Ledger, TaskKey},
+    retry::Backoff,
+    source::{Assignment, SourceCommand, SourceControl},
+};
+use drakkar_executor::{Pool, Run, Ticket};
+use drakkar_sinks::Sinks;
+use drakkar_telemetry::{Metrics, PartitionMetrics};
+use tokio::{
+    sync::mpsc,
+    task::{AbortHandle, JoinError, JoinSet},
+    time::{Instant, sleep_until},
+};
+use tokio_util::time::DelayQueue;
+use tracing::warn;
+
+use crate::{
+    arrange::{Plan, arrange},
+    collect::Ended,
+    commit::{CommitClock, CommitPace, position},
+    deliver::dead_letter,
+    handover::{Drain, Order},
+    status::Status,
+};
+
+/// Settled offsets that a partition remembers behind one that is stuck; beyond it takes no more.
+const MAX_SPAN: usize = 1_000_000;
+
+/// What the pipeline is told by the configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Messages per window (`executor.window_size`).
+    pub window_size: usize,
+    /// Messages of a partition that may be arranged and not settled.
+    pub max_in_flight: usize,
+    /// Tasks of a partition that the pool may hold, queued or running.
+    pub max_in_pool: usize,
+    /// Tasks of a partition whose results may be in hooks or on their way to sinks
+    /// (`executor.max_hooks`).
+    pub max_hooks: usize,
+    /// Bytes of output that these may hold (`executor.max_result_bytes`).
+    pub max_result_bytes: usize,
+    /// Retries of one task (`executor.max_retries`).
+    pub max_retries: u32,
+    /// Length of a chain of replacements (`executor.max_replacements`).
+    pub max_replacements: u32,
+    /// Wait before a retry.
+    pub backoff: Backoff,
+    /// How long a hook may take (`executor.hook_timeout_seconds`).
+    pub hook_timeout: Duration,
+    /// What becomes of a message that does not decode (`kafka.on_invalid`).
+    pub on_invalid: OnInvalid,
+    /// How often to report what is settled.
+    pub commit: CommitPace,
+}
+
+/// What all partitions share.
+pub(crate) struct Shared<H> {
+    pub handler: H,
+    pub pool: Pool,
+    pub sinks: Sinks,
+    pub metrics: Arc<Metrics>,
+    pub settings: Settings,
+    pub control: SourceControl,
+    pub status: Arc<Status>,
+    /// Ages of tasks are counted from here.
+    pub born: Instant,
+}
+
+/// Why a partition loop ended.
+#[derive(Debug)]
+pub(crate) enum PartitionEnd {
+    /// It was ordered to.
+    Ordered,
+    /// A message stops the worker, as configured.
+    Fatal(String),
+}
+
+/// What is kept of an open message.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub message: Arc<SourceMessage>,
+    window: u64,
+}
+
+/// A task that has not ended.
+pub(crate) struct Active {
+    pub task: Arc<Task>,
+    /// From 1.
+    pub attempt: u32,
+    /// How many replacements led to it.
+    pub chain: u32,
+    /// Older tasks get a slot first; a retry keeps its age.
+    pub age: u64,
+    pub stage: TaskStage,
+}
+
+/// Where a task is.
+pub(crate) enum TaskStage {
+    /// Waits for room in the pool.
+    Backlog,
+    /// Waits for a slot or runs.
+    InPool(Ticket),
+    /// Has run and waits for room among the hooks.
+    Ran,
+    /// Its result is in a hook or on its way to a sink.
+    Collecting,
+    /// Waits for its next attempt.
+    BackingOff,
+}
+
+/// What ran beside the loop and ended.
+#[derive(Debug)]
+pub(crate) enum Flow {
+    /// A window was arranged.
+    Arranged(Plan),
+    /// A message that was not arranged is dead-lettered.
+    Rejected(Offset),
+    /// A task was collected.
+    Collected { key: TaskKey, held_bytes: usize, ended: Ended },
+}
+
+struct Window {
+    open: usize,
+    since: Instant,
+}
+
+pub(crate) struct Partition<H: Handler> {
+    pub shared: Arc<Shared<H>>,
+    pub id: TopicPartition,
+    pub epoch: u64,
+    pub metrics: PartitionMetrics,
+    pub orders: mpsc::UnboundedReceiver<Order>,
+    pub inbox: mpsc::UnboundedReceiver<SourceMessage>,
+    inbox_open: bool,
+    pub load: Arc<Load>,
+    /// What an earlier owner settled above its commit.
+    done: DoneMap,
+    pub ledger: Ledger<Held>,
+    pub tasks: HashMap<TaskKey, Active>,
+    windows: HashMap<u64, Window>,
+    next_window: u64,
+    incoming: Vec<SourceMessage>,
+    pub arranging: Option<AbortHandle>,
+    pub backlog: VecDeque<TaskKey>,
+    pub ran: VecDeque<(TaskKey, Run)>,
+    pub in_pool: usize,
+    pub collecting: usize,
+    pub result_bytes: usize,
+    pub report_run: mpsc::UnboundedSender<(TaskKey, Run)>,
+    runs: mpsc::UnboundedReceiver<(TaskKey, Run)>,
+    pub flows: JoinSet<Flow>,
+    pub retries: DelayQueue<TaskKey>,
+    pub board: Arc<HoldBoard>,
+    pub clock: CommitClock,
+    pub drain: Option<Drain>,
+    fatal: Option<String>,
+}
+
+impl<H: Handler> Partition<H> {
+    pub(crate) fn new(
+        shared: Arc<Shared<H>>,
+        assignment: Assignment,
+        orders: mpsc::UnboundedReceiver<Order>,
+    ) -> Self {
+        let Assignment { partition: id, epoch, inbox, load, committed } = assignment;
+        let (report_run, runs) = mpsc::unbounded_channel();
+        let next = committed.as_ref().map(|committed| committed.next);
+        shared.metrics.partition_assigned(&id, epoch, next);
+        let done = committed.map_or_else(DoneMap::default, |committed| {
+            DoneMap::decode(committed.next, &committed.metadata).unwrap_or_else(|foreign| {
+                warn!(category = "kafka", partition = %id, reason = %foreign,
+                    "commit metadata is not ours and is ignored");
+                DoneMap::default()
+            })
+        });
+        Self {
+            metrics: shared.metrics.partition(&id),
+            clock: CommitClock::new(shared.settings.commit),
+            shared,
+            id,
+            epoch,
+            orders,
+            inbox,
+            inbox_open: true,
+            load,
+            done,
+            ledger: Ledger::default(),
+            tasks: HashMap::new(),
+            windows: HashMap::new(),
+            next_window: 0,
+            incoming: Vec::new(),
+            arranging: None,
+            backlog: VecDeque::new(),
+            ran: VecDeque::new(),
+            in_pool: 0,
+            collecting: 0,
+            result_bytes: 0,
+            report_run,
+            runs,
+            flows: JoinSet::new(),
+            retries: DelayQueue::new(),
+            board: Arc::default(),
+            drain: None,
+            fatal: None,
+        }
+    }
+
+    /// Runs until it is ordered to end, or until a message stops the worker.
+    pub(crate) async fn run(mut self) -> PartitionEnd {
+        loop {
+            self.start_what_fits();
+            if let Some(reason) = self.fatal.take() {
+                self.hand_over();
+                return PartitionEnd::Fatal(reason);
+            }
+            if self.is_drained() {
+                self.hand_over();
+                return PartitionEnd::Ordered;
+            }
+            let due = self.clock.due();
+            let deadline = self.drain.as_ref().map(|drain| drain.deadline);
+            let room = self.window_room();
+            tokio::select! {
+                biased; // Finish before starting: work in flight only shrinks under load.
+                Some(order) = self.orders.recv() => match order {
+                    Order::HandOver { deadline } => self.begin_drain(deadline),
+                    Order::Fence => {
+                        let dropped = self.ledger.open_messages() + self.inbox.len();
+                        self.shared.metrics.partition_lost(&self.id, dropped as u64);
+                        return PartitionEnd::Ordered;
+                    }
+                },
+                () = sleep_until(deadline.unwrap_or(self.shared.born)), if deadline.is_some() => {
+                    self.cut_off();
+                }
+                Some((key, run)) = self.runs.recv() => self.task_ran(key, run),
+                Some(ended) = self.flows.join_next() => self.flow_ended(ended),
+                Some(retry) = poll_fn(|cx| self.retries.poll_expired(cx)) => {
+                    self.retry_due(retry.into_inner());
+                }
+                () = self.board.changed(), if deadline.is_some() => {}
+                () = sleep_until(due.unwrap_or(self.shared.born)), if due.is_some() => {
+                    self.report();
+                }
+                count = self.inbox.recv_many(&mut self.incoming, room), if room > 0 => {
+                    self.inbox_open = count > 0;
+                    self.open_window();
+                }
+            }
+        }
+    }
+
+    /// How many messages the next window may take; 0 while there is no room for one.
+    fn window_room(&self) -> usize {
+        let settings = &self.shared.settings;
+        let may = self.inbox_open
+            && self.drain.is_none()
+            && self.arranging.is_none()
+            && self.backlog.len() + self.in_pool < settings.max_in_pool
+            && self.ledger.watermark().span() < MAX_SPAN;
+        let room = settings.max_in_flight.saturating_sub(self.ledger.open_messages());
+        if may { room.min(settings.window_size) } else { 0 }
+    }
+
+    /// Admits what was received and has it arranged.
+    fn open_window(&mut self) {
+        let window = self.next_window;
+        let mut messages = Vec::with_capacity(self.incoming.len());
+        let mut incoming = std::mem::take(&mut self.incoming);
+        for message in incoming.drain(..) {
+            self.metrics.consumed.inc();
+            let (offset, size) = (message.offset, message.size());
+            if self.done.contains(offset) {
+                self.ledger.admit_settled(offset);
+                self.unload(size);
+                self.clock.settled(1, Instant::now());
+                continue;
+            }
+            let message = Arc::new(message);
+            let held = Held { message: Arc::clone(&message), window };
+            match self.ledger.admit(offset, held) {
+                Ok(()) => messages.push(message),
+                // The client fetched it twice: the first copy is open or settled.
+                Err(_) => self.unload(size),
+            }
+        }
+        self.incoming = incoming; // Keeps its allocation.
+        self.show_load();
+        if messages.is_empty() {
+            return;
+        }
+        self.next_window += 1;
+        self.windows.insert(window, Window { open: messages.len(), since: Instant::now() });
+        let pending = Pending::new(self.tasks.values().map(|a| a.task.id().clone()).collect());
+        let shared = Arc::clone(&self.shared);
+        self.arranging = Some(
+            self.flows
+                .spawn(async move { Flow::Arranged(arrange(&shared, messages, pending).await) }),
+        );
+    }
+
+    fn flow_ended(&mut self, ended: Result<Flow, JoinError>) {
+        match ended {
+            Ok(Flow::Arranged(plan)) => self.arranged(plan),
+            Ok(Flow::Rejected(offset)) => {
+                let settled = self.ledger.arranged([offset]);
+                self.settled(settled);
+            }
+            Ok(Flow::Collected { key, held_bytes, ended }) => {
+                self.collecting -= 1;
+                self.result_bytes -= held_bytes;
+                self.collected(key, ended);
+            }
+            // Aborted by a hand-over.
+            Err(error) if error.is_cancelled() => {}
+            // Hooks are contained, so this is a fault of ours: let it end the partition loudly.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    /// `arrange` has answered: its tasks join the backlog, what it rejected is dead-lettered.
+    fn arranged(&mut self, plan: Plan) {
+        self.arranging = None;
+        if self.drain.is_some() {
+            return; // Its messages were dropped: the next owner arranges them.
+        }
+        let age = u64::try_from(self.shared.born.elapsed().as_micros()).unwrap_or(u64::MAX);
+        for task in plan.tasks {
+            // `arrange` saw to it that links are in the window, and the window is open.
+            if let Ok(key) = self.ledger.add_task(task.source_offsets().to_vec()) {
+                self.enlist(key, task, 0, age);
+            }
+        }
+        for (message, cause) in plan.rejected {
+            self.ledger.mark_message_started(message.offset);
+            let (shared, hold) = (Arc::clone(&self.shared), self.board.task());
+            self.flows.spawn(async move {
+                let offset = message.offset;
+                dead_letter(&shared, &[message], &cause, &hold).await;
+                Flow::Rejected(offset)
+            });
+        }
+        let settled = self.ledger.arranged(plan.arranged.into_iter().chain(plan.skipped));
+        self.settled(settled);
+        self.fatal = plan.fatal;
+    }
+
+    /// Books messages that settled: room for more, and something to commit.
+    pub(crate) fn settled(&mut self, settled: Vec<Held>) {
+        if settled.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        self.clock.settled(settled.len(), now);
+        for Held { message, window } in settled {
+            self.metrics.settled.inc();
+            self.unload(message.size());
+            if let Some(open) = self.windows.get_mut(&window) {
+                open.open -= 1;
+                if open.open == 0 {
+                    let took = now - open.since;
+                    self.shared.metrics.batch_duration.observe(took.as_secs_f64());
+                    self.windows.remove(&window);
+                }
+            }
+        }
+    }
+
+    /// A message is held no longer.
+    pub(crate) fn unload(&self, size: usize) {
+        if self.load.remove(size) {
+            self.shared
+                .control
+                .send(SourceCommand::Resume { partition: self.id.clone(), epoch: self.epoch });
+        }
+    }
+
+    fn show_load(&self) {
+        self.metrics.queue_size.set(i64::try_from(self.load.messages()).unwrap_or(i64::MAX));
+    }
+
+    fn report(&mut self) {
+        self.clock.reported();
+        self.show_load();
+        if let Some(position) = position(self.ledger.watermark()) {
+            self.shared.control.send(SourceCommand::Commit {
+                partition: self.id.clone(),
+                epoch: self.epoch,
+                position,
+            });
+        }
+    }
+}
+
+impl<H: Handler> Drop for Partition<H> {
+    fn drop(&mut self) {
+        for active in self.tasks.values() {
+            if let TaskStage::InPool(ticket) = &active.stage {
+                ticket.kill();
+            }
+        }
+        self.shared.status.assigned.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,224 @@
+//! Source events → partitions: starts one task per assigned partition and ends it again.
+//!
+//! This is the only place that knows which partitions there are. It touches no message.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use drakkar_core::{
+    Handler, TopicPartition,
+    source::{Assignment, SourceCommand, SourceControl, SourceEvent},
+};
+use drakkar_executor::Pool;
+use drakkar_sinks::Sinks;
+use drakkar_telemetry::Metrics;
+use tokio::{
+    sync::mpsc,
+    task::{Id, JoinError, JoinSet},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::{
+    Settings, Status,
+    handover::Order,
+    partition::{Partition, PartitionEnd, Shared},
+};
+
+/// Why the pipeline ended although nobody asked it to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PipelineError {
+    /// The poll thread cannot go on.
+    #[error("the Kafka consumer failed: {0}")]
+    Source(String),
+    /// A message that does not decode, with `kafka.on_invalid: fail`.
+    #[error("{0}")]
+    Invalid(String),
+    /// A fault of ours.
+    #[error("the task of partition {0} died; this is a bug in drakkar, please report it")]
+    PartitionDied(String),
+}
+
+/// How the pipeline is stopped.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    /// Take no more work; finish what was started.
+    pub drain: CancellationToken,
+    /// Drop what is left now.
+    pub now: CancellationToken,
+}
+
+struct Running {
+    epoch: u64,
+    task: Id,
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+impl Running {
+    fn command(&self, order: Order) {
+        if self.orders.send(order).is_err() {
+            info!(category = "worker", epoch = self.epoch, "the partition has ended already");
+        }
+    }
+}
+
+/// The pipeline of one worker.
+pub struct Pipeline<H: Handler> {
+    shared: Arc<Shared<H>>,
+    events: mpsc::UnboundedReceiver<SourceEvent>,
+    running: HashMap<TopicPartition, Running>,
+    tasks: JoinSet<PartitionEnd>,
+}
+
+impl<H: Handler> Pipeline<H> {
+    /// A pipeline that takes `events` from a source and answers through `control`.
+    #[allow(clippy::too_many_arguments)] // Every part of a worker meets here, once.
+    pub fn new(
+        handler: H,
+        pool: Pool,
+        sinks: Sinks,
+        metrics: Arc<Metrics>,
+        settings: Settings,
+        events: mpsc::UnboundedReceiver<SourceEvent>,
+        control: SourceControl,
+        status: Arc<Status>,
+    ) -> Self {
+        status.subscribed.store(true, Ordering::Relaxed);
+        let shared = Shared {
+            handler,
+            pool,
+            sinks,
+            metrics,
+            settings,
+            control,
+            status,
+            born: Instant::now(),
+        };
+        Self { shared: Arc::new(shared), events, running: HashMap::new(), tasks: JoinSet::new() }
+    }
+
+    /// Runs until `stop`, then hands every partition over within `drain_timeout`.
+    ///
+    /// # Errors
+    ///
+    /// When it ended although nobody asked it to; what could be handed over was.
+    pub async fn run(mut self, stop: Stop, drain_timeout: Duration) -> Result<(), PipelineError> {
+        let outcome = loop {
+            tokio::select! {
+                biased;
+                () = stop.drain.cancelled() => break Ok(()),
+                () = stop.now.cancelled() => break Ok(()),
+                Some(ended) = self.tasks.join_next_with_id() => {
+                    if let Err(error) = self.ended(ended) {
+                        break Err(error);
+                    }
+                }
+                event = self.events.recv() => match event {
+                    Some(event) => if let Err(error) = self.handle(event) {
+                        break Err(error);
+                    },
+                    None => break Err(PipelineError::Source("its thread ended".to_owned())),
+                },
+            }
+        };
+        if let Err(error) = &outcome {
+            self.shared.status.failed.store(true, Ordering::Relaxed);
+            error!(category = "worker", %error, "the pipeline stops");
+        }
+        self.drain(&stop, drain_timeout).await;
+        let (running_tasks, unsettled) = self.shared.status.at_stop();
+        self.shared.metrics.stopped(running_tasks, unsettled);
+        outcome
+    }
+
+    fn handle(&mut self, event: SourceEvent) -> Result<(), PipelineError> {
+        match event {
+            SourceEvent::Assigned(assignments) => {
+                for assignment in assignments {
+                    self.assign(assignment);
+                }
+            }
+            SourceEvent::Revoked { partitions, grace } => {
+                let order = Order::HandOver { deadline: Instant::now() + grace };
+                self.order(&partitions, order);
+            }
+            SourceEvent::Lost { partitions } => {
+                self.order(&partitions, Order::Fence);
+            }
+            SourceEvent::Failed(failure) => {
+                return Err(PipelineError::Source(failure.to_string()));
+            }
+            // The enum grows with the source; what we do not know we cannot act on.
+            other => info!(category = "kafka", ?other, "source event ignored"),
+        }
+        Ok(())
+    }
+
+    fn assign(&mut self, assignment: Assignment) {
+        let (id, epoch) = (assignment.partition.clone(), assignment.epoch);
+        let (orders, receiver) = mpsc::unbounded_channel();
+        self.shared.status.assigned.fetch_add(1, Ordering::Relaxed);
+        let partition = Partition::new(Arc::clone(&self.shared), assignment, receiver);
+        let task = self.tasks.spawn(partition.run()).id();
+        if let Some(old) = self.running.insert(id, Running { epoch, task, orders }) {
+            // The source hands a partition over before it assigns it again; be safe all the same.
+            old.command(Order::Fence);
+        }
+    }
+
+    fn order(&self, partitions: &[TopicPartition], order: Order) {
+        for partition in partitions {
+            if let Some(running) = self.running.get(partition) {
+                running.command(order);
+            }
+        }
+    }
+
+    fn ended(&mut self, ended: Result<(Id, PartitionEnd), JoinError>) -> Result<(), PipelineError> {
+        let task = ended.as_ref().map_or_else(JoinError::id, |(task, _)| *task);
+        let id = self.running.iter().find(|(_, r)| r.task == task).map(|(id, _)| id.clone());
+        if let Some(id) = &id {
+            self.running.remove(id);
+        }
+        match ended {
+            Ok((_, PartitionEnd::Ordered)) => Ok(()),
+            Ok((_, PartitionEnd::Fatal(reason))) => Err(PipelineError::Invalid(reason)),
+            Err(_) => Err(PipelineError::PartitionDied(
+                id.map_or_else(|| "(handed over)".to_owned(), |id| id.to_string()),
+            )),
+        }
+    }
+
+    /// Ends all partitions in order, at the latest after `timeout`, or at once on `stop.now`.
+    async fn drain(&mut self, stop: &Stop, timeout: Duration) {
+        self.shared.status.draining.store(true, Ordering::Relaxed);
+        self.shared.control.send(SourceCommand::Quiesce);
+        let order_all = |order| {
+            for running in self.running.values() {
+                running.command(order);
+            }
+        };
+        order_all(Order::HandOver { deadline: Instant::now() + timeout });
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.now.cancelled() => break,
+                ended = self.tasks.join_next() => if ended.is_none() { return },
+                // Assignments that come now are never started; a revoke finds its partitions draining.
+                Some(event) = self.events.recv() => if let SourceEvent::Lost { partitions } = event {
+                    self.order(&partitions, Order::Fence);
+                },
+            }
+        }
+        let now = Order::HandOver { deadline: Instant::now() };
+        for running in self.running.values() {
+            running.command(now);
+        }
+        while self.tasks.join_next().await.is_some() {}
+    }
+}

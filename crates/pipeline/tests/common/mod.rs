@@ -1,0 +1,107 @@
+//! A handler made of closures: by default every message becomes one precomputed task that echoes its
+//! value, and every result one record for the sink `results`.
+#![allow(dead_code, unreachable_pub)] // Each test binary uses its part.
+
+use bytes::Bytes;
+use drakkar_core::{
+    Collect, Handler, HookResult, KafkaPayload, Message, OnError, Pending, Precomputed, Task,
+    TaskFailure, TaskResult,
+};
+
+type Arrange = dyn Fn(&[Message<Bytes>]) -> HookResult<Vec<Task>> + Send + Sync;
+type Complete = dyn Fn(&TaskResult) -> HookResult<Collect> + Send + Sync;
+type Failed = dyn Fn(&TaskFailure) -> HookResult<OnError> + Send + Sync;
+
+pub struct Echo {
+    arrange: Box<Arrange>,
+    complete: Box<Complete>,
+    failed: Box<Failed>,
+}
+
+impl Default for Echo {
+    fn default() -> Self {
+        Self {
+            arrange: Box::new(|window| Ok(window.iter().map(echo).collect())),
+            complete: Box::new(|done| Ok(record(done))),
+            failed: Box::new(|failed| {
+                Ok(if failed.failure.is_permanent() { OnError::DeadLetter } else { OnError::Retry })
+            }),
+        }
+    }
+}
+
+impl Echo {
+    pub fn arrange(
+        mut self,
+        hook: impl Fn(&[Message<Bytes>]) -> HookResult<Vec<Task>> + Send + Sync + 'static,
+    ) -> Self {
+        self.arrange = Box::new(hook);
+        self
+    }
+
+    pub fn complete(
+        mut self,
+        hook: impl Fn(&TaskResult) -> HookResult<Collect> + Send + Sync + 'static,
+    ) -> Self {
+        self.complete = Box::new(hook);
+        self
+    }
+
+    pub fn failed(
+        mut self,
+        hook: impl Fn(&TaskFailure) -> HookResult<OnError> + Send + Sync + 'static,
+    ) -> Self {
+        self.failed = Box::new(hook);
+        self
+    }
+}
+
+impl Handler for Echo {
+    type Input = Bytes;
+
+    async fn arrange(&self, window: &[Message<Bytes>], _: &Pending) -> HookResult<Vec<Task>> {
+        (self.arrange)(window)
+    }
+
+    async fn on_task_complete(&self, done: &TaskResult) -> HookResult<Collect> {
+        (self.complete)(done)
+    }
+
+    async fn on_error(&self, failed: &TaskFailure) -> HookResult<OnError> {
+        (self.failed)(failed)
+    }
+}
+
+/// A precomputed task that ends with `exit_code`.
+pub fn ending(message: &Message<Bytes>, exit_code: i32) -> Task {
+    Task::for_message(message).precomputed(Precomputed {
+        stdout: message.input.clone(),
+        stderr: Bytes::new(),
+        exit_code,
+    })
+}
+
+/// A precomputed task that prints the value of the message.
+pub fn echo(message: &Message<Bytes>) -> Task {
+    ending(message, 0)
+}
+
+/// A shell script that runs for one message.
+pub fn shell(message: &Message<Bytes>, script: &str) -> Task {
+    Task::for_message(message).program("/bin/sh").arg("-c").arg(script)
+}
+
+/// What the task printed, as one record.
+pub fn record(done: &TaskResult) -> Collect {
+    Collect::new().kafka(KafkaPayload::raw(done.output.stdout.clone()))
+}
+
+/// The values of records, sorted: their order is not promised.
+pub fn values(records: &[KafkaPayload]) -> Vec<String> {
+    let text = |value: &Option<Bytes>| {
+        String::from_utf8_lossy(value.as_deref().unwrap_or_default()).into_owned()
+    };
+    let mut values: Vec<String> = records.iter().map(|record| text(&record.value)).collect();
+    values.sort();
+    values
+}

@@ -1,0 +1,135 @@
+//! One librdkafka producer: made, asked for its topic, given records.
+//!
+//! The client's thread hears the delivery reports; each goes to whoever waits for that record. What
+//! the client says by itself is kept for error texts and logged at `debug`: whether it matters is
+//! decided by the reports.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use rdkafka::{
+    ClientConfig, ClientContext,
+    config::{FromClientConfigAndContext, RDKafkaLogLevel},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code},
+    message::{Header, OwnedHeaders},
+    producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer},
+};
+use tokio::{sync::oneshot, time::Instant};
+use tracing::debug;
+
+use super::producer::Record;
+
+/// What the brokers said about one record.
+pub(super) type Answer = Result<(), Code>;
+pub(super) type Client = ThreadedProducer<Context>;
+
+/// Whether a topic can be written to, as far as the brokers say.
+pub(super) enum Topic {
+    Present,
+    Absent(String),
+}
+
+pub(super) fn make(settings: &ClientConfig) -> KafkaResult<Client> {
+    Client::from_config_and_context(settings, Context::default())
+}
+
+/// Asks the brokers for `topic`, or just for an answer where it is empty; blocks, for `within` at
+/// the longest.
+pub(super) fn ask(client: &Client, topic: &str, within: Duration) -> KafkaResult<Topic> {
+    let until = Instant::now() + within;
+    let named = (!topic.is_empty()).then_some(topic);
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let answer = client.client().fetch_metadata(named, left);
+        let topic = match answer {
+            Ok(metadata) => {
+                let topic = named.and_then(|name| {
+                    metadata
+                        .topics()
+                        .iter()
+                        .find(|topic| topic.name() == name)
+                        .and_then(rdkafka::metadata::MetadataTopic::error)
+                });
+                match topic.map(Code::from) {
+                    None => return Ok(Topic::Present),
+                    Some(error) => Ok(Topic::Absent(error.to_string())),
+                }
+            }
+            Err(error) => Err(error),
+        };
+        // A topic that the brokers are about to make exists a moment later.
+        let patience = if topic.is_ok() { TOPIC_PATIENCE } else { within };
+        if until <= Instant::now() || within.saturating_sub(left) >= patience {
+            return topic;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// How long a topic that does not exist is asked for again.
+const TOPIC_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Gives `record` to the client, which copies it.
+pub(super) fn enqueue(
+    client: &Client,
+    record: &Record<'_>,
+) -> Result<oneshot::Receiver<Answer>, Code> {
+    let (reply, answer) = oneshot::channel();
+    let mut native: BaseRecord<'_, [u8], [u8], _> =
+        BaseRecord::with_opaque_to(&record.topic, Box::new(reply));
+    native.key = record.key.map(AsRef::as_ref);
+    native.payload = record.value.map(AsRef::as_ref);
+    if !record.headers.is_empty() {
+        let headers = OwnedHeaders::new_with_capacity(record.headers.len());
+        native.headers = Some(record.headers.iter().fold(headers, |headers, header| {
+            headers.insert(Header { key: &header.name, value: header.value.as_deref() })
+        }));
+    }
+    match client.send(native) {
+        Ok(()) => Ok(answer),
+        Err((error, _)) => Err(code_of(&error)),
+    }
+}
+
+fn code_of(error: &KafkaError) -> Code {
+    error.rdkafka_error_code().unwrap_or(Code::Fail)
+}
+
+/// Hears what the client has to say.
+#[derive(Default)]
+pub(super) struct Context {
+    last_error: Mutex<Option<String>>,
+}
+
+impl Context {
+    /// What the client complained of last.
+    pub(super) fn last_error(&self) -> Option<String> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        debug!(?level, facility, message, "kafka client");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        debug!(%error, reason, "kafka client");
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+    }
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = Box<oneshot::Sender<Answer>>;
+
+    fn delivery(&self, report: &DeliveryResult<'_>, reply: Self::DeliveryOpaque) {
+        let answer = match report {
+            Ok(_) => Ok(()),
+            Err((error, _)) => Err(code_of(error)),
+        };
+        // Whoever gave up waiting does not want to know.
+        reply.send(answer).ok();
+    }
+}

@@ -1,0 +1,245 @@
+//! Records → brokers → one answer each.
+//!
+//! Owns the librdkafka producer: idempotent, confirmed by every replica in sync, batching by itself.
+//! An answer is the delivery report of that one record. Retries within `message.timeout.ms` are the
+//! client's and keep their order; what it gives up is the lane's to try again. A client that declares
+//! itself broken is replaced; what it had under way is tried again by the new one.
+
+use std::{
+    borrow::Cow,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use drakkar_core::{Delivery, Header};
+use rdkafka::{error::RDKafkaErrorCode as Code, producer::Producer as _};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep},
+};
+use tracing::{error, warn};
+
+use super::{
+    client::{self, Answer, Client, Topic},
+    verdict,
+};
+use crate::{
+    ConnectError,
+    config::{client::ProducerSettings, is_topic},
+};
+
+/// How long to wait for room in the client's own queue before looking again.
+const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
+/// How long a client may take to end.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+
+/// What is sent.
+#[derive(Debug)]
+pub(crate) struct Record<'a> {
+    pub topic: Cow<'a, str>,
+    pub key: Option<&'a Bytes>,
+    pub value: Option<&'a Bytes>,
+    pub headers: Cow<'a, [Header]>,
+}
+
+/// One Kafka cluster that is written to.
+pub(crate) struct Producer {
+    /// The section it was configured by.
+    key: String,
+    settings: ProducerSettings,
+    client: Mutex<Arc<Client>>,
+    /// Sends every record in a batch of its own; made when it is first needed.
+    alone: Mutex<Option<Arc<Client>>>,
+}
+
+impl Producer {
+    /// Makes the producer of the section `key` and waits until its brokers answer, for `within`.
+    pub(crate) async fn connect(
+        key: String,
+        settings: ProducerSettings,
+        within: Duration,
+    ) -> Result<Self, ConnectError> {
+        let client = client::make(&settings.client).map_err(|error| ConnectError::Client {
+            key: key.clone(),
+            reason: error.to_string(),
+        })?;
+        let client = Arc::new(client);
+        let topic = settings.topic.clone();
+        let asked = Arc::clone(&client);
+        let answer = on_thread(move || client::ask(&asked, &topic, within)).await;
+        match answer {
+            Some(Ok(Topic::Present)) => {}
+            Some(Ok(Topic::Absent(reason))) => warn!(
+                section = key,
+                topic = settings.topic,
+                reason,
+                "the topic does not answer; what is for it will be held until it does"
+            ),
+            Some(Err(error)) => {
+                let said = client.context().last_error();
+                return Err(ConnectError::Unreachable {
+                    key,
+                    brokers: settings.brokers,
+                    within,
+                    last: format!(" ({})", said.unwrap_or_else(|| error.to_string())),
+                });
+            }
+            None => {
+                let reason = "cannot start a thread".to_owned();
+                return Err(ConnectError::Client { key, reason });
+            }
+        }
+        Ok(Self { key, settings, client: Mutex::new(client), alone: Mutex::new(None) })
+    }
+
+    /// The topic records go to unless they name another; empty where each names its own.
+    pub(crate) fn topic(&self) -> &str {
+        &self.settings.topic
+    }
+
+    /// Sends `records` and waits for the answer to each.
+    pub(crate) async fn deliver(&self, records: &[Record<'_>]) -> Vec<Delivery> {
+        let all: Vec<&Record<'_>> = records.iter().collect();
+        let mut answers = self.send(&current(&self.client), &all).await;
+        self.send_suspects_alone(records, &mut answers).await;
+        answers
+            .into_iter()
+            .zip(records)
+            .map(|(answer, record)| verdict::delivery(answer, &record.topic))
+            .collect()
+    }
+
+    /// Waits until the client has ended.
+    pub(crate) async fn close(&self) {
+        let client = current(&self.client);
+        let flushed = on_thread(move || client.flush(CLOSE_WITHIN)).await;
+        if let Some(Err(error)) = flushed {
+            warn!(section = self.key, %error, "the Kafka client did not flush");
+        }
+    }
+
+    /// Where the answer may be about a neighbour, the record is judged by itself.
+    async fn send_suspects_alone(&self, records: &[Record<'_>], answers: &mut [Answer]) {
+        let suspects: Vec<usize> = (0..answers.len())
+            .filter(|&index| answers[index].is_err_and(verdict::is_shared))
+            .collect();
+        if suspects.is_empty() {
+            return;
+        }
+        let Some(client) = self.alone() else {
+            // Undecided: no record may be refused for another's sake.
+            for index in suspects {
+                answers[index] = Err(Code::Retry);
+            }
+            return;
+        };
+        let alone: Vec<&Record<'_>> = suspects.iter().map(|&index| &records[index]).collect();
+        let judged = self.send(&client, &alone).await;
+        for (index, answer) in suspects.into_iter().zip(judged) {
+            answers[index] = answer;
+        }
+    }
+
+    fn alone(&self) -> Option<Arc<Client>> {
+        let mut alone = lock(&self.alone);
+        if alone.is_none() {
+            let mut settings = self.settings.client.clone();
+            settings.set("batch.num.messages", "1").set("linger.ms", "0");
+            match client::make(&settings) {
+                Ok(client) => *alone = Some(Arc::new(client)),
+                Err(error) => error!(section = self.key, %error, "cannot make a Kafka client"),
+            }
+        }
+        alone.clone()
+    }
+
+    async fn send(&self, client: &Arc<Client>, records: &[&Record<'_>]) -> Vec<Answer> {
+        let mut sent = Vec::with_capacity(records.len());
+        for record in records {
+            sent.push(self.enqueue(client, record).await);
+        }
+        let mut answers = Vec::with_capacity(records.len());
+        for report in sent {
+            answers.push(match report {
+                // Purged with its client: it may or may not have arrived.
+                Ok(report) => report.await.unwrap_or(Err(Code::PurgeInflight)),
+                Err(code) => Err(code),
+            });
+        }
+        if answers.iter().any(Result::is_err) {
+            self.replace_if_broken(client);
+        }
+        answers
+    }
+
+    /// Gives `record` to the client; waits while the client's own queue is full.
+    async fn enqueue(
+        &self,
+        client: &Client,
+        record: &Record<'_>,
+    ) -> Result<oneshot::Receiver<Answer>, Code> {
+        if !is_topic(&record.topic) {
+            return Err(Code::InvalidTopic);
+        }
+        let until = Instant::now() + self.settings.delivery_timeout;
+        loop {
+            match client::enqueue(client, record) {
+                Err(Code::QueueFull) if Instant::now() < until => sleep(QUEUE_FULL_PAUSE).await,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// An idempotent client that cannot keep its promise any more refuses everything from then on.
+    fn replace_if_broken(&self, client: &Arc<Client>) {
+        let Some((code, reason)) = client.client().fatal_error() else {
+            return;
+        };
+        let mut alone = lock(&self.alone);
+        if alone.as_ref().is_some_and(|alone| Arc::ptr_eq(alone, client)) {
+            *alone = None;
+        }
+        drop(alone);
+        let mut current = lock(&self.client);
+        if !Arc::ptr_eq(&current, client) {
+            return; // Somebody else has seen to it.
+        }
+        error!(
+            section = self.key,
+            ?code,
+            reason,
+            "the Kafka client has broken down and is replaced; records under way are sent again and \
+             may be written twice"
+        );
+        match client::make(&self.settings.client) {
+            Ok(fresh) => {
+                let broken = std::mem::replace(&mut *current, Arc::new(fresh));
+                // Ending it blocks for a moment; without a thread it ends here.
+                drop(thread::Builder::new().spawn(move || drop(broken)));
+            }
+            // The next failure comes here again.
+            Err(error) => error!(section = self.key, %error, "cannot make a Kafka client"),
+        }
+    }
+}
+
+fn current(client: &Mutex<Arc<Client>>) -> Arc<Client> {
+    Arc::clone(&lock(client))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs `work`, which blocks, on a thread of its own. `None` when there can be no thread.
+async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (reply, answer) = oneshot::channel();
+    let started = thread::Builder::new()
+        .name("kafka-client".to_owned())
+        // Whoever gave up waiting does not want to know.
+        .spawn(move || drop(reply.send(work())));
+    started.ok()?;
+    answer.await.ok()
+}

@@ -1,0 +1,47 @@
+//! What an answer of the brokers, or of the client, means for a payload.
+//!
+//! A payload is refused only where the record itself is at fault. Everything else is held: a topic
+//! that does not exist may be created, rights may be granted, brokers come back.
+
+use drakkar_core::{Delivery, SinkError};
+use rdkafka::types::RDKafkaErrorCode as Code;
+
+/// Whether the answer may be about a neighbour: brokers refuse a whole batch for one bad record, or
+/// for the size of all of them together.
+pub(super) fn is_shared(code: Code) -> bool {
+    matches!(
+        code,
+        Code::MessageSizeTooLarge
+            | Code::InvalidMessageSize
+            | Code::InvalidRecord
+            | Code::InvalidDifferentRecord
+    )
+}
+
+/// What became of a record that was sent to `topic`, on its own where it mattered.
+pub(super) fn delivery(answer: Result<(), Code>, topic: &str) -> Delivery {
+    let Err(code) = answer else {
+        return Delivery::Confirmed;
+    };
+    let advice = match code {
+        Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {
+            "; create the topic"
+        }
+        Code::TopicAuthorizationFailed => "; grant this user the right to write to it",
+        Code::ClusterAuthorizationFailed => {
+            "; grant this user the right to write idempotently (IdempotentWrite on the cluster)"
+        }
+        Code::UnsupportedCompressionType => "; choose another compression",
+        _ => "",
+    };
+    let error = SinkError::new(format!("{code:?}"), format!("topic {topic}: {code}{advice}"));
+    match code {
+        Code::MessageSizeTooLarge
+        | Code::InvalidMessageSize
+        | Code::InvalidRecord
+        | Code::InvalidTopic
+        // The client cannot even encode it.
+        | Code::InvalidArgument => Delivery::Permanent(error),
+        _ => Delivery::Transient(error),
+    }
+}

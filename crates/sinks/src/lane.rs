@@ -1,0 +1,293 @@
+//! One sink's lane: joins the payloads of many tasks into batches and answers each with its own
+//! outcome.
+//!
+//! What a lane has taken and not answered is bounded in number and bytes; beyond that, callers wait.
+//! That is the backpressure: while a sink is down its lane fills, and memory does not grow. A batch
+//! keeps its place until the last payload of it is answered, so a sink that works on one batch at a
+//! time keeps the order of what it is given.
+//!
+//! A lane loses no payload that somebody waits for: a sink that panics or answers nonsense is tried
+//! again, loudly. A payload nobody waits for any more is dropped before its next attempt.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use drakkar_core::{Sink, SinkError, SinkName, hold::Hold, observe::SinkObserver, retry::Backoff};
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    task::{JoinHandle, JoinSet},
+    time::Instant,
+};
+use tracing::{error, warn};
+
+use crate::Settled;
+use batch::Batch;
+use room::{Held, Room, Space};
+use trouble::Trouble;
+
+mod batch; // one write, repeated until each payload is answered
+mod room; // who may come in, and who is held
+mod trouble; // whether the sink accepts anything, said once
+#[cfg(test)]
+mod tests;
+
+/// How much a lane takes, and how it is cut into batches.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    /// Payloads taken and not answered.
+    pub items: usize,
+    /// Bytes taken and not answered.
+    pub bytes: usize,
+    /// Payloads of one batch.
+    pub batch_items: usize,
+    /// Bytes of one batch; a larger payload makes a batch of its own.
+    pub batch_bytes: usize,
+    /// Batches under way at once; with one, order is kept.
+    pub batches: usize,
+    /// What becomes of a payload the sink will never accept.
+    pub permanent: Permanent,
+}
+
+/// What a lane does with a payload that the sink will never accept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Permanent {
+    /// Its caller is told.
+    Refuse,
+    /// It is held all the same: there is nowhere else for it to go.
+    Hold,
+}
+
+impl Shape {
+    /// The client batches by itself: many small writes at once.
+    pub(crate) const KAFKA: Self = Self {
+        items: 16_384,
+        bytes: 32 << 20,
+        batch_items: 1_000,
+        batch_bytes: 4 << 20,
+        batches: 64,
+        permanent: Permanent::Refuse,
+    };
+    /// One write at a time, of everything that waits: group commit.
+    pub(crate) const FILE: Self = Self {
+        items: 16_384,
+        bytes: 32 << 20,
+        batch_items: 4_096,
+        batch_bytes: 8 << 20,
+        batches: 1,
+        permanent: Permanent::Refuse,
+    };
+    /// As [`Self::KAFKA`], but nothing is ever given up.
+    pub(crate) const DEAD_LETTER: Self = Self { permanent: Permanent::Hold, ..Self::KAFKA };
+}
+
+/// What a lane is told at its start.
+pub(crate) struct Settings {
+    pub name: SinkName,
+    pub shape: Shape,
+    pub backoff: Backoff,
+    pub observer: Arc<dyn SinkObserver>,
+}
+
+/// What the parts of a lane share.
+struct Common {
+    settings: Settings,
+    trouble: Trouble,
+}
+
+/// One payload on its way, and who waits for it.
+struct Ticket {
+    reply: oneshot::Sender<Answer>,
+    hold: Arc<Hold>,
+    /// While it is held.
+    held: Option<Held>,
+    /// Its share of what the lane may take; given back when the ticket is dropped.
+    _space: Space,
+    size: usize,
+    attempts: u32,
+}
+
+#[derive(Debug)]
+enum Answer {
+    Confirmed,
+    Refused { error: SinkError, attempts: u32 },
+}
+
+struct Entry<P> {
+    payload: P,
+    ticket: Ticket,
+}
+
+/// The callers' end of a lane.
+pub(crate) struct Lane<P> {
+    entries: mpsc::UnboundedSender<Entry<P>>, // Bounded by `room`.
+    room: Room,
+    common: Arc<Common>,
+    stop: Arc<Notify>,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl<P> fmt::Debug for Lane<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lane").field("sink", &self.common.settings.name).finish_non_exhaustive()
+    }
+}
+
+impl<P: Send + Sync + 'static> Lane<P> {
+    /// Starts the lane of `sink`; must be called inside a tokio runtime.
+    pub(crate) fn start<S: Sink<Payload = P>>(sink: S, settings: Settings) -> Self {
+        let (entries, queue) = mpsc::unbounded_channel();
+        let stop = Arc::new(Notify::new());
+        let room = Room::new(settings.shape.items, settings.shape.bytes);
+        let trouble = Trouble::new(settings.name.clone(), settings.shape);
+        let common = Arc::new(Common { settings, trouble });
+        let belt = Belt {
+            sink: Arc::new(sink),
+            common: Arc::clone(&common),
+            queue,
+            waiting: VecDeque::new(),
+            running: JoinSet::new(),
+        };
+        let task = tokio::spawn(belt.run(Arc::clone(&stop)));
+        Self { entries, room, common, stop, task: Mutex::new(Some(task)) }
+    }
+
+    pub(crate) fn name(&self) -> &SinkName {
+        &self.common.settings.name
+    }
+
+    /// Waits for room, then for the outcome.
+    pub(crate) async fn deliver(&self, payload: P, size: usize, hold: &Arc<Hold>) -> Settled {
+        let space = match self.room.try_enter(size) {
+            Some(space) => space,
+            None => self.room.enter(size, hold, &self.common.trouble).await,
+        };
+        let (reply, answer) = oneshot::channel();
+        let ticket =
+            Ticket { reply, hold: Arc::clone(hold), held: None, _space: space, size, attempts: 0 };
+        let answer = match self.entries.send(Entry { payload, ticket }) {
+            Ok(()) => answer.await.ok(),
+            Err(_) => None,
+        };
+        match answer {
+            Some(Answer::Confirmed) => Settled::Confirmed,
+            Some(Answer::Refused { error, attempts }) => {
+                Settled::Refused { sink: self.name().clone(), error, attempts }
+            }
+            // The lane is closed. What nobody will confirm must never count as settled.
+            None => {
+                let _held = Held::begin(hold);
+                std::future::pending().await
+            }
+        }
+    }
+
+    /// How long the sink has accepted nothing, if it holds something.
+    pub(crate) fn held(&self) -> Option<(SinkName, Duration)> {
+        let since = self.common.trouble.since()?;
+        Some((self.name().clone(), since))
+    }
+
+    /// Finishes what is under way until `until`, then gives it up.
+    pub(crate) async fn close(&self, until: Instant) {
+        self.stop.notify_one();
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut task) = task else {
+            return; // Closed before.
+        };
+        match tokio::time::timeout_at(until, &mut task).await {
+            Ok(Ok(())) => {}
+            Ok(Err(ended)) => error!(sink = %self.name(), error = %ended, "sink did not close"),
+            Err(_) => {
+                warn!(sink = %self.name(), "sink did not close in time; what it holds is given up");
+                task.abort();
+            }
+        }
+    }
+}
+
+/// The lane's own end: everything that waits, and the batches under way.
+struct Belt<S: Sink> {
+    sink: Arc<S>,
+    common: Arc<Common>,
+    queue: mpsc::UnboundedReceiver<Entry<S::Payload>>,
+    waiting: VecDeque<Entry<S::Payload>>,
+    running: JoinSet<()>,
+}
+
+/// Most payloads taken from the queue at a time.
+const INTAKE: usize = 4_096;
+
+impl<S: Sink> Belt<S> {
+    async fn run(mut self, stop: Arc<Notify>) {
+        let mut stuck = self.common.trouble.stuck();
+        let mut taken = Vec::new();
+        let mut open = true;
+        while open || !self.waiting.is_empty() || !self.running.is_empty() {
+            tokio::select! {
+                biased; // Finish before starting.
+                Some(ended) = self.running.join_next() => self.ended(ended),
+                Ok(()) = stuck.changed() => {
+                    let stuck = *stuck.borrow_and_update();
+                    self.waiting.iter_mut().for_each(|entry| entry.ticket.set_held(stuck));
+                }
+                count = self.queue.recv_many(&mut taken, INTAKE), if open => {
+                    open = count > 0;
+                    let stuck = *stuck.borrow();
+                    self.waiting.extend(taken.drain(..).map(|mut entry| {
+                        entry.ticket.set_held(stuck);
+                        entry
+                    }));
+                }
+                // What was sent before is still received.
+                () = stop.notified(), if open => self.queue.close(),
+            }
+            self.dispatch();
+        }
+        self.sink.close().await;
+    }
+
+    /// Starts a batch of what waits for every place that is free.
+    fn dispatch(&mut self) {
+        while self.running.len() < self.common.settings.shape.batches && !self.waiting.is_empty() {
+            let batch = self.cut();
+            self.running.spawn(batch.run());
+        }
+    }
+
+    fn cut(&mut self) -> Batch<S> {
+        let shape = self.common.settings.shape;
+        let mut batch = Batch::new(Arc::clone(&self.sink), Arc::clone(&self.common));
+        let mut bytes = 0;
+        while let Some(mut entry) = self.waiting.pop_front() {
+            entry.ticket.set_held(false);
+            bytes += entry.ticket.size;
+            batch.push(entry);
+            let next = self.waiting.front().map_or(0, |next| next.ticket.size);
+            if shape.batch_items <= batch.len() || shape.batch_bytes < bytes + next {
+                break;
+            }
+        }
+        batch
+    }
+
+    fn ended(&self, ended: Result<(), tokio::task::JoinError>) {
+        if let Err(error) = ended {
+            // Sinks and observers cannot cause this: their panics are caught where they are called.
+            error!(sink = %self.common.settings.name, %error, "a batch ended without answers");
+        }
+    }
+}
+
+impl Ticket {
+    fn set_held(&mut self, held: bool) {
+        match (&self.held, held) {
+            (None, true) => self.held = Some(Held::begin(&self.hold)),
+            (Some(_), false) => self.held = None,
+            _ => {}
+        }
+    }
+}

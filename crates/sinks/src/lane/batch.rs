@@ -1,0 +1,188 @@
+//! One batch: written, and what is held of it written again, until each payload is answered.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
+
+use drakkar_core::{Delivery, Sink, SinkError, observe::SinkObserver};
+use futures_util::{FutureExt, future::join_all};
+use tokio::time::{Instant, sleep};
+use tracing::error;
+
+use super::{Answer, Common, Entry, Permanent, Ticket, trouble::Holding};
+
+/// Payloads that are written together.
+pub(super) struct Batch<S: Sink> {
+    sink: Arc<S>,
+    common: Arc<Common>,
+    payloads: Vec<S::Payload>,
+    /// As many as payloads, in the same order.
+    tickets: Vec<Ticket>,
+}
+
+/// What one write came to.
+struct Attempt {
+    /// How many left the batch, one way or the other.
+    answered: usize,
+    /// Why the rest is held; of several reasons the first.
+    error: Option<SinkError>,
+    /// The longest wait the far side asked for.
+    retry_after: Duration,
+}
+
+impl<S: Sink> Batch<S> {
+    pub(super) fn new(sink: Arc<S>, common: Arc<Common>) -> Self {
+        Self { sink, common, payloads: Vec::new(), tickets: Vec::new() }
+    }
+
+    pub(super) fn push(&mut self, entry: Entry<S::Payload>) {
+        self.payloads.push(entry.payload);
+        self.tickets.push(entry.ticket);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.payloads.len()
+    }
+
+    /// Writes until every payload is answered or nobody waits for it any more.
+    pub(super) async fn run(mut self) {
+        let mut holding = None;
+        let mut retry = 0;
+        self.drop_abandoned();
+        while !self.payloads.is_empty() {
+            let attempt = self.attempt().await;
+            let Some(error) = attempt.error else {
+                return;
+            };
+            holding.get_or_insert_with(|| Holding::begin(&self.common));
+            self.common.trouble.refused(&error);
+            retry = if attempt.answered > 0 { 1 } else { retry + 1 };
+            let wait = self.common.settings.backoff.delay(retry, fastrand::f64());
+            self.back_off(wait.max(attempt.retry_after)).await;
+            self.drop_abandoned();
+        }
+    }
+
+    /// Writes once, answers what is settled and keeps the rest.
+    async fn attempt(&mut self) -> Attempt {
+        let begun = Instant::now();
+        let outcomes = self.write().await;
+        let took = begun.elapsed();
+        let confirmed =
+            outcomes.iter().filter(|outcome| matches!(outcome, Delivery::Confirmed)).count();
+        let before = self.payloads.len();
+        let (error, retry_after) = self.sort(outcomes);
+        if confirmed > 0 {
+            self.common.trouble.accepted();
+        }
+        let name = &self.common.settings.name;
+        self.observe(|observer| observer.batch(name, confirmed, took));
+        Attempt { answered: before - self.payloads.len(), error, retry_after }
+    }
+
+    /// Exactly one outcome per payload, whatever the sink does.
+    async fn write(&self) -> Vec<Delivery> {
+        let write = AssertUnwindSafe(async { self.sink.deliver(&self.payloads).await });
+        let problem = match write.catch_unwind().await {
+            Ok(outcomes) if outcomes.len() == self.payloads.len() => return outcomes,
+            Ok(outcomes) => {
+                let (answers, payloads) = (outcomes.len(), self.payloads.len());
+                let text = format!("the sink gave {answers} answers for {payloads} payloads");
+                SinkError::new("wrong_answer", text)
+            }
+            Err(panic) => SinkError::new("panic", text_of(&*panic)),
+        };
+        error!(
+            sink = %self.common.settings.name,
+            class = problem.class,
+            error = problem.message,
+            "bug in a sink; what it was given is held and tried again"
+        );
+        vec![Delivery::Transient(problem); self.payloads.len()]
+    }
+
+    /// Answers the payloads that `outcomes` settle; the others stay, held.
+    fn sort(&mut self, outcomes: Vec<Delivery>) -> (Option<SinkError>, Duration) {
+        let payloads = std::mem::take(&mut self.payloads);
+        let tickets = std::mem::take(&mut self.tickets);
+        let mut first = None;
+        let mut retry_after = Duration::ZERO;
+        for ((payload, mut ticket), outcome) in payloads.into_iter().zip(tickets).zip(outcomes) {
+            ticket.attempts = ticket.attempts.saturating_add(1);
+            let error = match outcome {
+                Delivery::Confirmed => {
+                    ticket.answer(Answer::Confirmed);
+                    continue;
+                }
+                Delivery::Permanent(error)
+                    if self.common.settings.shape.permanent == Permanent::Refuse =>
+                {
+                    self.refused(&error, false);
+                    let attempts = ticket.attempts;
+                    ticket.answer(Answer::Refused { error, attempts });
+                    continue;
+                }
+                Delivery::Transient(error) | Delivery::Permanent(error) => error,
+            };
+            self.refused(&error, true);
+            retry_after = retry_after.max(error.retry_after.unwrap_or_default());
+            ticket.set_held(true);
+            first.get_or_insert(error);
+            self.payloads.push(payload);
+            self.tickets.push(ticket);
+        }
+        (first, retry_after)
+    }
+
+    /// Waits before the next attempt, unless nobody waits for it.
+    async fn back_off(&mut self, wait: Duration) {
+        let given_up = join_all(self.tickets.iter_mut().map(|ticket| ticket.reply.closed()));
+        tokio::select! {
+            () = sleep(wait) => {}
+            _ = given_up => {}
+        }
+    }
+
+    /// Drops what nobody waits for: its partition was fenced, its messages are somebody else's.
+    fn drop_abandoned(&mut self) {
+        if self.tickets.iter().all(|ticket| !ticket.reply.is_closed()) {
+            return;
+        }
+        let payloads = std::mem::take(&mut self.payloads);
+        let tickets = std::mem::take(&mut self.tickets);
+        for (payload, ticket) in payloads.into_iter().zip(tickets) {
+            if !ticket.reply.is_closed() {
+                self.payloads.push(payload);
+                self.tickets.push(ticket);
+            }
+        }
+    }
+
+    fn refused(&self, error: &SinkError, held: bool) {
+        let name = &self.common.settings.name;
+        self.observe(|observer| observer.refused(name, error, held));
+    }
+
+    /// An observer that panics must not cost a payload.
+    fn observe(&self, report: impl FnOnce(&dyn SinkObserver)) {
+        let observer = &*self.common.settings.observer;
+        if catch_unwind(AssertUnwindSafe(|| report(observer))).is_err() {
+            error!(sink = %self.common.settings.name, "bug in an observer of sinks: it panicked");
+        }
+    }
+}
+
+impl Ticket {
+    fn answer(self, answer: Answer) {
+        // A caller that left does not want to know.
+        drop(self.reply.send(answer));
+    }
+}
+
+fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "the sink panicked".to_owned())
+}

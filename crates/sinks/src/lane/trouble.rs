@@ -1,0 +1,152 @@
+//! Whether a sink accepts anything, for how long it has not, and saying so once.
+//!
+//! A batch that cannot leave its place holds. When every place holds, the lane is stuck: what waits
+//! behind is held as well. The log hears of a hold when it begins, once a minute while it lasts, and
+//! when it ends; holds that come and go in quick succession are said once.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use drakkar_core::{SinkError, SinkName};
+use tokio::{sync::watch, time::Instant};
+use tracing::{error, info, warn};
+
+use super::{Common, Permanent, Shape};
+
+/// Shortest time between two holds that are said.
+const QUIET: Duration = Duration::from_secs(10);
+/// How often a hold that lasts is said again.
+const REMINDER: Duration = Duration::from_secs(60);
+
+/// How a lane fares.
+pub(super) struct Trouble {
+    name: SinkName,
+    shape: Shape,
+    state: Mutex<State>,
+    stuck: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Places whose batch holds something.
+    held: usize,
+    /// When the hold began.
+    begun: Option<Instant>,
+    /// Since when nothing was accepted.
+    barren: Option<Instant>,
+    /// When the log last heard of a hold.
+    said: Option<Instant>,
+    /// Whether the log heard of this hold.
+    announced: bool,
+}
+
+impl Trouble {
+    pub(super) fn new(name: SinkName, shape: Shape) -> Self {
+        Self { name, shape, state: Mutex::default(), stuck: watch::Sender::new(false) }
+    }
+
+    /// Tells when nothing moves any more, and when it does again.
+    pub(super) fn stuck(&self) -> watch::Receiver<bool> {
+        self.stuck.subscribe()
+    }
+
+    /// How long nothing was accepted, if something is held.
+    pub(super) fn since(&self) -> Option<Duration> {
+        self.state().barren.map(|barren| barren.elapsed())
+    }
+
+    /// The sink accepted something.
+    pub(super) fn accepted(&self) {
+        let mut state = self.state();
+        if state.barren.is_some() {
+            state.barren = Some(Instant::now());
+        }
+    }
+
+    /// A payload was not accepted and is held.
+    pub(super) fn refused(&self, error: &SinkError) {
+        let now = Instant::now();
+        let mut state = self.state();
+        let pause = if state.announced { REMINDER } else { QUIET };
+        if state.said.is_some_and(|said| now < said + pause) {
+            return;
+        }
+        state.said = Some(now);
+        let first = !std::mem::replace(&mut state.announced, true);
+        let since = state.begun.map(|begun| begun.elapsed());
+        drop(state);
+        self.say(error, first, since.unwrap_or_default());
+    }
+
+    fn say(&self, error: &SinkError, first: bool, since: Duration) {
+        let (sink, class, message) = (&self.name, &error.class, &error.message);
+        match (self.shape.permanent, first) {
+            (Permanent::Refuse, true) => {
+                warn!(%sink, class, error = message, "sink holds payloads until it accepts them");
+            }
+            (Permanent::Refuse, false) => {
+                warn!(%sink, class, error = message, ?since, "sink still holds payloads");
+            }
+            (Permanent::Hold, true) => error!(
+                %sink, class, error = message,
+                "dead letters are not accepted; their messages are held until they are"
+            ),
+            (Permanent::Hold, false) => {
+                error!(%sink, class, error = message, ?since, "dead letters are still not accepted");
+            }
+        }
+    }
+
+    fn begin(&self) {
+        let mut state = self.state();
+        state.held += 1;
+        if state.held == 1 {
+            let now = Some(Instant::now());
+            (state.begun, state.barren) = (now, now);
+        }
+        self.tell(&state);
+    }
+
+    fn end(&self) {
+        let mut state = self.state();
+        state.held -= 1;
+        if state.held == 0 {
+            let begun = state.begun.take();
+            state.barren = None;
+            if std::mem::take(&mut state.announced) {
+                let held_for = begun.map(|begun| begun.elapsed()).unwrap_or_default();
+                info!(sink = %self.name, ?held_for, "sink holds nothing any more");
+            }
+        }
+        self.tell(&state);
+    }
+
+    fn tell(&self, state: &State) {
+        let stuck = self.shape.batches <= state.held;
+        self.stuck.send_if_modified(|told| std::mem::replace(told, stuck) != stuck);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One place of a lane whose batch holds something, until dropped.
+pub(super) struct Holding {
+    common: Arc<Common>,
+}
+
+impl Holding {
+    pub(super) fn begin(common: &Arc<Common>) -> Self {
+        common.trouble.begin();
+        Self { common: Arc::clone(common) }
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.common.trouble.end();
+    }
+}

@@ -1,0 +1,25 @@
+//! Where results go: batching, retry and one file per kind of sink.
+//!
+//! [`Sinks`] routes a payload to the lane of its sink. A lane joins what is waiting into batches,
+//! holds what the far side cannot take now, and answers each payload with its own outcome. A sink
+//! tries once and reports; everything about waiting and retrying is the lane's.
+//!
+//! Nothing here drops a payload that somebody still waits for, and nothing here knows what an offset
+//! is.
+
+mod config; // the `sinks:` and `dlq:` sections
+mod connect; // configuration -> sinks that answered
+mod sinks; // payload -> the lane of its sink
+mod lane; // many payloads -> one write -> one outcome each
+mod file; // lines -> files below a directory
+#[cfg(feature = "kafka")]
+mod kafka; // records -> a topic
+#[cfg(feature = "kafka")]
+mod dead_letter; // messages that were given up -> their topic
+
+pub use config::{Compression, DlqConfig, FileSinkConfig, Fsync, KafkaSinkConfig, SinksConfig};
+pub use connect::{ConnectError, Identity};
+pub use file::FileSink;
+pub use sinks::{RouteError, Settled, Sinks, SinksBuilder};
+#[cfg(feature = "kafka")]
+pub use {dead_letter::DeadLetterSink, kafka::KafkaSink};

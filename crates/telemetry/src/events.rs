@@ -1,0 +1,245 @@
+//! One event, one place: its log line and its metrics are written together.
+//!
+//! Each method is one thing that happened. Messages are lower case, data is in fields, and every
+//! line has a `category`. Lines that could flood are throttled; counters never are. What a program
+//! printed and what a message holds is never logged.
+
+use drakkar_core::{
+    DeadLetter, Failure, Offset, Output, SourceMessage, TaskFailure, TaskResult, TopicPartition,
+};
+use tracing::{debug, info, warn};
+
+use crate::{Hook, Metrics};
+
+/// Why a message was settled without a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SkipReason {
+    /// `on_error` returned `Skip`.
+    OnError,
+    /// It did not decode, and `kafka.on_invalid` is `skip`.
+    Invalid,
+}
+
+impl SkipReason {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::OnError => "on_error",
+            Self::Invalid => "invalid",
+        }
+    }
+}
+
+/// Tasks.
+impl Metrics {
+    /// An attempt begins.
+    pub fn task_started(&self) {
+        self.tasks_started.inc();
+    }
+
+    /// An attempt ended with exit code 0.
+    pub fn task_completed(&self, done: &TaskResult) {
+        self.tasks_completed.inc();
+        if done.task.known_result().is_some() {
+            self.tasks_precomputed.inc();
+        } else {
+            self.ran(&done.output);
+        }
+        debug!(
+            category = "executor",
+            task = %done.task.id(),
+            attempt = done.attempt,
+            took = ?done.output.took,
+            "task completed"
+        );
+    }
+
+    /// An attempt failed; what becomes of the task is decided next.
+    pub fn task_failed(&self, partition: &TopicPartition, failed: &TaskFailure) {
+        self.tasks_failed.inc();
+        if failed.task.known_result().is_some() {
+            self.tasks_precomputed.inc();
+        } else {
+            self.ran(&failed.output);
+        }
+        if matches!(failed.failure, Failure::TimedOut(_)) {
+            self.timeouts.inc();
+        }
+        if let Some(suppressed) = self.throttles.task_failed.admit() {
+            warn!(
+                category = "executor",
+                task = %failed.task.id(),
+                %partition,
+                offset = first_offset(failed),
+                error = %failed.failure,
+                error_class = failed.failure.class(),
+                attempt = failed.attempt,
+                retries_left = failed.retries_left,
+                took = ?failed.output.took,
+                suppressed,
+                "task failed"
+            );
+        }
+    }
+
+    /// A failed task will run again after `wait`.
+    pub fn task_retried(&self, failed: &TaskFailure, wait: std::time::Duration) {
+        self.task_retries.inc();
+        if let Some(suppressed) = self.throttles.task_retried.admit() {
+            info!(
+                category = "executor",
+                task = %failed.task.id(),
+                attempt = failed.attempt,
+                retries_left = failed.retries_left,
+                ?wait,
+                suppressed,
+                "task will be retried"
+            );
+        }
+    }
+
+    /// `on_error` replaced a failed task by `replacements` others.
+    pub fn task_replaced(&self, failed: &TaskFailure, replacements: usize) {
+        debug!(
+            category = "executor",
+            task = %failed.task.id(),
+            replacements,
+            "task replaced"
+        );
+    }
+
+    /// `on_error` gave a failed task up. Its messages are counted by [`Self::message_skipped`].
+    pub fn task_skipped(&self, partition: &TopicPartition, failed: &TaskFailure) {
+        warn!(
+            category = "handler",
+            task = %failed.task.id(),
+            %partition,
+            offset = first_offset(failed),
+            error = %failed.failure,
+            error_class = failed.failure.class(),
+            attempt = failed.attempt,
+            "task skipped by on_error"
+        );
+    }
+
+    fn ran(&self, output: &Output) {
+        self.executor_queue_wait.observe(output.waited.as_secs_f64());
+        if output.pid.is_some() {
+            self.executor_spawn.observe(output.spawned_in.as_secs_f64());
+            self.executor_duration.observe(output.took.as_secs_f64());
+        }
+        if 0 < output.stdout_dropped {
+            self.stdout_truncated.inc();
+        }
+        if 0 < output.stderr_dropped {
+            self.stderr_truncated.inc();
+        }
+    }
+}
+
+/// Messages and hooks.
+impl Metrics {
+    /// A message was settled without a result. Never throttled: this line is its only trace.
+    pub fn message_skipped(&self, message: &SourceMessage, reason: SkipReason) {
+        match reason {
+            SkipReason::OnError => self.skipped_on_error.inc(),
+            SkipReason::Invalid => self.skipped_invalid.inc(),
+        }
+        warn!(
+            category = "handler",
+            message = "message skipped",
+            coordinates = %message.coordinates(),
+            reason = reason.as_str(),
+        );
+    }
+
+    /// The dead-letter topic confirmed a message that was given up.
+    pub fn message_dead_lettered(&self, letter: &DeadLetter) {
+        let DeadLetter { message, cause } = letter;
+        self.dead_letters.with_label_values(&[cause.stage.as_str()]).inc();
+        if let Some(suppressed) = self.throttles.dead_letter.admit() {
+            warn!(
+                category = "handler",
+                coordinates = %message.coordinates(),
+                stage = cause.stage.as_str(),
+                error = cause.message,
+                error_class = cause.class,
+                attempt = cause.attempt,
+                task = cause.task.as_ref().map(tracing::field::display),
+                sink = cause.sink.as_ref().map(tracing::field::display),
+                suppressed,
+                "message dead-lettered"
+            );
+        }
+    }
+
+    /// A hook returned an error, panicked or exceeded its time-out (`class`).
+    pub fn hook_failed(&self, hook: Hook, partition: &TopicPartition, class: &str, error: &str) {
+        self.hook(hook).errors.inc();
+        if let Some(suppressed) = self.throttles.hook_failed.admit() {
+            warn!(
+                category = "handler",
+                hook = hook.as_str(),
+                %partition,
+                error,
+                error_class = class,
+                suppressed,
+                "hook failed"
+            );
+        }
+    }
+}
+
+/// Partitions and the end.
+impl Metrics {
+    /// A partition begins to work; `committed` is where the last commit left off.
+    pub fn partition_assigned(
+        &self,
+        partition: &TopicPartition,
+        epoch: u64,
+        committed: Option<Offset>,
+    ) {
+        let committed = committed.map(|offset| offset.0);
+        debug!(category = "worker", %partition, epoch, committed, "partition started");
+    }
+
+    /// A partition was handed over. `dropped` messages were given back unsettled, for the next owner
+    /// to read again.
+    pub fn partition_revoked(
+        &self,
+        partition: &TopicPartition,
+        committed: Option<Offset>,
+        dropped: u64,
+    ) {
+        self.partition(partition).dropped_at_revoke.inc_by(dropped);
+        self.forget_partition(partition);
+        let committed = committed.map(|offset| offset.0);
+        info!(category = "worker", %partition, committed, dropped, "partition handed over");
+    }
+
+    /// A partition was taken without a hand-over: nothing of it can be committed any more.
+    pub fn partition_lost(&self, partition: &TopicPartition, dropped: u64) {
+        self.partition(partition).dropped_at_revoke.inc_by(dropped);
+        self.forget_partition(partition);
+        warn!(category = "worker", %partition, dropped, "partition lost");
+    }
+
+    /// A shutdown or hand-over hit its deadline with this much unfinished.
+    pub fn drain_timed_out(&self, running_tasks: usize, unsettled: usize) {
+        self.drain_timeouts.inc();
+        warn!(
+            category = "worker",
+            running_tasks, unsettled, "drain timed out; what is not settled will be read again"
+        );
+    }
+
+    /// The worker stops with this many tasks running and messages not committed.
+    pub fn stopped(&self, running_tasks: usize, uncommitted: usize) {
+        self.inflight_at_stop.set(i64::try_from(running_tasks).unwrap_or(i64::MAX));
+        self.uncommitted_at_stop.set(i64::try_from(uncommitted).unwrap_or(i64::MAX));
+        info!(category = "worker", running_tasks, uncommitted, "worker stopped");
+    }
+}
+
+fn first_offset(failed: &TaskFailure) -> Option<i64> {
+    failed.task.source_offsets().first().map(|offset| offset.0)
+}

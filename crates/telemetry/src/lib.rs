@@ -1,0 +1,18 @@
+//! Metrics and logs: what the outside sees of a worker.
+//!
+//! Every metric name stands in [`metrics`], every event that is both logged and counted in
+//! [`events`], so that the two never contradict each other. Nothing here reports back: a full log
+//! drops lines and counts them, and no caller waits for a reader.
+
+pub mod metrics; // every name, once
+pub mod events; // log line and metric of one event, together
+mod observers; // the same for what the source and the sinks report
+mod throttle; // how often one event is logged
+pub mod logging; // where the lines go
+mod format; // and what they look like
+
+pub use events::SkipReason;
+pub use logging::{
+    LogFormat, LogGuard, LogIdentity, LogLevel, LogOutput, LoggingConfig, LoggingError,
+};
+pub use metrics::{Hook, HookMetrics, Metrics, PartitionMetrics};

@@ -1,0 +1,126 @@
+//! The series of one partition.
+//!
+//! A partition task asks once for its handles and then counts without a lookup. Gauges of a
+//! partition disappear when it is given up, because the value would be a lie from then on.
+//! Counters stay: what was counted last would otherwise be gone before anyone scrapes it.
+
+use std::collections::HashSet;
+
+use drakkar_core::TopicPartition;
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+
+use super::{
+    Metrics,
+    register::{Registrar, Result},
+};
+
+const LABELS: [&str; 2] = ["topic", "partition"];
+
+/// The families that carry `topic` and `partition`.
+#[derive(Debug)]
+pub(crate) struct Families {
+    pub(super) consumed: IntCounterVec,
+    pub(super) parse_failures: IntCounterVec,
+    pub(super) settled: IntCounterVec,
+    pub(super) dropped_at_revoke: IntCounterVec,
+    pub(crate) committed: IntCounterVec,
+    pub(super) queue_size: IntGaugeVec,
+    pub(crate) lag: IntGaugeVec,
+}
+
+impl Families {
+    pub(super) fn new(add: &Registrar<'_>) -> Result<Self> {
+        let counters = |name: &str, help: &str| add.counters(name, help, &LABELS);
+        let gauges = |name: &str, help: &str| add.gauges(name, help, &LABELS);
+        Ok(Self {
+            consumed: counters(
+                "drakkar_messages_consumed_total",
+                "Messages taken from Kafka by the partition",
+            )?,
+            parse_failures: counters(
+                "drakkar_message_parse_failures_total",
+                "Messages whose value could not be decoded",
+            )?,
+            settled: counters(
+                "drakkar_messages_settled_total",
+                "Messages whose every task and delivery has ended",
+            )?,
+            dropped_at_revoke: counters(
+                "drakkar_messages_dropped_at_revoke_total",
+                "Messages given back unsettled at a revoke; the next owner reads them again",
+            )?,
+            committed: counters("drakkar_offsets_committed_total", "Commits that were confirmed")?,
+            queue_size: gauges(
+                "drakkar_partition_queue_size",
+                "Messages held: polled and not yet settled",
+            )?,
+            lag: gauges(
+                "drakkar_offset_lag",
+                "Messages between the committed position and the end of the partition",
+            )?,
+        })
+    }
+}
+
+/// Handles to the series of one partition; cheap to clone and to use.
+#[derive(Debug, Clone)]
+pub struct PartitionMetrics {
+    /// `drakkar_messages_consumed_total`
+    pub consumed: IntCounter,
+    /// `drakkar_message_parse_failures_total`
+    pub parse_failures: IntCounter,
+    /// `drakkar_messages_settled_total`
+    pub settled: IntCounter,
+    /// `drakkar_messages_dropped_at_revoke_total`
+    pub dropped_at_revoke: IntCounter,
+    /// `drakkar_partition_queue_size`; `drakkar_total_queued` is their sum.
+    pub queue_size: IntGauge,
+}
+
+/// Which partitions are ours, for the gauges that count them.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    pub(crate) assigned: HashSet<TopicPartition>,
+    pub(crate) paused: HashSet<TopicPartition>,
+}
+
+impl Metrics {
+    /// The handles of `partition`.
+    #[must_use]
+    pub fn partition(&self, partition: &TopicPartition) -> PartitionMetrics {
+        let number = partition.partition.to_string();
+        let labels = [&*partition.topic, number.as_str()];
+        let families = &self.by_partition;
+        PartitionMetrics {
+            consumed: families.consumed.with_label_values(&labels),
+            parse_failures: families.parse_failures.with_label_values(&labels),
+            settled: families.settled.with_label_values(&labels),
+            dropped_at_revoke: families.dropped_at_revoke.with_label_values(&labels),
+            queue_size: families.queue_size.with_label_values(&labels),
+        }
+    }
+
+    /// Removes the gauges of a partition that is no longer ours. Handles taken before count into
+    /// the void, so a straggler cannot bring the series back.
+    pub fn forget_partition(&self, partition: &TopicPartition) {
+        let number = partition.partition.to_string();
+        let labels = [&*partition.topic, number.as_str()];
+        for family in [&self.by_partition.queue_size, &self.by_partition.lag] {
+            // Absent is as good as removed: the lag of a short assignment was never reported.
+            drop(family.remove_label_values(&labels));
+        }
+        self.with_held(|held| {
+            held.assigned.remove(partition);
+            held.paused.remove(partition);
+        });
+    }
+
+    /// Changes the sets of partitions and the gauges that count them.
+    pub(crate) fn with_held(&self, change: impl FnOnce(&mut Held)) {
+        // A panic while the lock was held cannot leave a set half changed.
+        let mut held = self.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        change(&mut held);
+        self.assigned_partitions.set(i64::try_from(held.assigned.len()).unwrap_or(i64::MAX));
+        self.backpressure_active.set(i64::from(!held.paused.is_empty()));
+    }
+}

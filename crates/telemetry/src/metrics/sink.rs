@@ -1,0 +1,64 @@
+//! The series of the sinks. They are looked up per write, not per payload.
+
+use drakkar_core::SinkName;
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
+
+use super::register::{Registrar, Result};
+
+const LABELS: [&str; 2] = ["sink_type", "sink_name"];
+const BUCKETS: [f64; 8] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
+
+/// The families that carry `sink_type` and `sink_name`.
+#[derive(Debug)]
+pub(crate) struct Sinks {
+    duration: HistogramVec,
+    errors: IntCounterVec,
+    delivered: IntCounterVec,
+    retries: IntCounterVec,
+}
+
+impl Sinks {
+    pub(super) fn new(add: &Registrar<'_>) -> Result<Self> {
+        let counters = |name: &str, help: &str| add.counters(name, help, &LABELS);
+        Ok(Self {
+            duration: add.histograms(
+                "drakkar_sink_deliver_duration_seconds",
+                "Time one write to a sink took",
+                &LABELS,
+                &BUCKETS,
+            )?,
+            errors: counters(
+                "drakkar_sink_deliver_errors_total",
+                "Payloads a sink did not accept, each attempt counted",
+            )?,
+            delivered: counters(
+                "drakkar_sink_payloads_delivered_total",
+                "Payloads a sink confirmed",
+            )?,
+            retries: counters(
+                "drakkar_sink_delivery_retries_total",
+                "Payloads held to be tried again",
+            )?,
+        })
+    }
+
+    pub(crate) fn duration(&self, sink: &SinkName) -> Histogram {
+        self.duration.with_label_values(&labels(sink))
+    }
+
+    pub(crate) fn errors(&self, sink: &SinkName) -> IntCounter {
+        self.errors.with_label_values(&labels(sink))
+    }
+
+    pub(crate) fn delivered(&self, sink: &SinkName) -> IntCounter {
+        self.delivered.with_label_values(&labels(sink))
+    }
+
+    pub(crate) fn retries(&self, sink: &SinkName) -> IntCounter {
+        self.retries.with_label_values(&labels(sink))
+    }
+}
+
+fn labels(sink: &SinkName) -> [&str; 2] {
+    [sink.kind.as_str(), &sink.instance]
+}

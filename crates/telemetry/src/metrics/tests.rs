@@ -1,0 +1,221 @@
+//! What a scrape shows.
+
+use std::{sync::Arc, time::Duration};
+
+use drakkar_core::{
+    Cause, DeadLetter, Failure, Offset, Output, Precomputed, SinkError, SinkKind, SinkName,
+    SourceMessage, Stage, Task, TaskFailure, TaskResult, TopicPartition,
+    observe::{SinkObserver, SourceObserver},
+};
+
+use super::*;
+use crate::SkipReason;
+
+fn orders(partition: i32) -> TopicPartition {
+    TopicPartition::new("orders", partition)
+}
+
+#[track_caller]
+fn check(metrics: &Metrics, lines: &[&str]) {
+    let text = metrics.render().unwrap();
+    for line in lines {
+        assert!(text.lines().any(|shown| shown == *line), "no line {line:?} in\n{text}");
+    }
+}
+
+fn message() -> SourceMessage {
+    SourceMessage {
+        partition: orders(3),
+        offset: Offset(7),
+        timestamp: None,
+        key: None,
+        value: None,
+        headers: Vec::new(),
+    }
+}
+
+fn failure(failure: Failure, output: Output) -> TaskFailure {
+    TaskFailure { task: Arc::new(Task::new()), failure, output, attempt: 1, retries_left: 2 }
+}
+
+#[test]
+fn the_worker_says_who_it_is() {
+    let metrics = Metrics::new().unwrap();
+    metrics.identify("worker-1", "0.1.0", "group");
+    check(
+        &metrics,
+        &[r#"drakkar_worker_info{consumer_group="group",version="0.1.0",worker_id="worker-1"} 1"#],
+    );
+}
+
+#[test]
+fn totals_are_the_sum_of_what_the_partitions_hold() {
+    let metrics = Metrics::new().unwrap();
+    metrics.partition(&orders(0)).queue_size.set(3);
+    metrics.partition(&orders(1)).queue_size.set(4);
+    check(
+        &metrics,
+        &[
+            r#"drakkar_partition_queue_size{partition="0",topic="orders"} 3"#,
+            "drakkar_total_queued 7",
+        ],
+    );
+    metrics.forget_partition(&orders(0));
+    check(&metrics, &["drakkar_total_queued 4"]);
+}
+
+#[test]
+fn gauges_of_a_partition_go_with_it_and_counters_stay() {
+    let metrics = Metrics::new().unwrap();
+    metrics.rebalanced("assign", &[orders(0), orders(1)]);
+    let handles = metrics.partition(&orders(0));
+    handles.consumed.inc_by(5);
+    handles.queue_size.set(5);
+    metrics.lag(&orders(0), 9);
+    metrics.paused(&orders(0), true);
+    check(&metrics, &["drakkar_assigned_partitions 2", "drakkar_backpressure_active 1"]);
+
+    metrics.partition_revoked(&orders(0), Some(Offset(3)), 2);
+    handles.queue_size.set(1);
+
+    check(
+        &metrics,
+        &[
+            r#"drakkar_messages_consumed_total{partition="0",topic="orders"} 5"#,
+            r#"drakkar_messages_dropped_at_revoke_total{partition="0",topic="orders"} 2"#,
+            "drakkar_assigned_partitions 1",
+            "drakkar_backpressure_active 0",
+            "drakkar_total_queued 0",
+        ],
+    );
+    let text = metrics.render().unwrap();
+    assert!(!text.contains("drakkar_offset_lag{"), "{text}");
+    assert!(!text.contains("drakkar_partition_queue_size{"), "{text}");
+}
+
+#[test]
+fn a_precomputed_task_is_counted_but_not_timed() {
+    let metrics = Metrics::new().unwrap();
+    let task = Arc::new(Task::new().precomputed(Precomputed::default()));
+    metrics.task_started();
+    metrics.task_completed(&TaskResult { task, output: Output::default(), attempt: 1 });
+    check(
+        &metrics,
+        &[
+            r#"drakkar_executor_tasks_total{status="started"} 1"#,
+            r#"drakkar_executor_tasks_total{status="completed"} 1"#,
+            "drakkar_tasks_precomputed_total 1",
+            "drakkar_executor_duration_seconds_count 0",
+            "drakkar_executor_queue_wait_seconds_count 0",
+        ],
+    );
+}
+
+#[test]
+fn a_failed_run_is_timed_like_any_other() {
+    let metrics = Metrics::new().unwrap();
+    let output = Output {
+        pid: Some(1),
+        took: Duration::from_secs(2),
+        stdout_dropped: 1,
+        ..Output::default()
+    };
+    metrics.task_failed(&orders(0), &failure(Failure::TimedOut(Duration::from_secs(2)), output));
+    let unstartable = Failure::Unstartable {
+        program: "nope".into(),
+        reason: "no such file".into(),
+        permanent: true,
+    };
+    metrics.task_failed(&orders(0), &failure(unstartable, Output::default()));
+    check(
+        &metrics,
+        &[
+            r#"drakkar_executor_tasks_total{status="failed"} 2"#,
+            "drakkar_executor_duration_seconds_count 1",
+            r#"drakkar_executor_duration_seconds_bucket{le="2"} 1"#,
+            "drakkar_executor_timeouts_total 1",
+            r#"drakkar_executor_output_truncated_total{stream="stdout"} 1"#,
+            r#"drakkar_executor_output_truncated_total{stream="stderr"} 0"#,
+        ],
+    );
+}
+
+#[test]
+fn messages_that_end_without_a_result_are_counted_by_reason_and_stage() {
+    let metrics = Metrics::new().unwrap();
+    metrics.message_skipped(&message(), SkipReason::OnError);
+    metrics.message_skipped(&message(), SkipReason::Invalid);
+    let cause = Cause::new(Stage::Decode, "json", "expected value");
+    metrics.message_dead_lettered(&DeadLetter { message: Arc::new(message()), cause });
+    metrics.hook_failed(Hook::Arrange, &orders(0), "panic", "index out of bounds");
+    check(
+        &metrics,
+        &[
+            r#"drakkar_messages_skipped_total{reason="on_error"} 1"#,
+            r#"drakkar_messages_skipped_total{reason="invalid"} 1"#,
+            r#"drakkar_dead_letters_total{stage="decode"} 1"#,
+            r#"drakkar_handler_hook_errors_total{hook="arrange"} 1"#,
+            r#"drakkar_handler_hook_errors_total{hook="on_error"} 0"#,
+        ],
+    );
+}
+
+#[test]
+fn the_dead_letter_topic_is_a_sink_with_counters_of_its_own() {
+    let metrics = Metrics::new().unwrap();
+    let results = SinkName::new(SinkKind::Kafka, "results");
+    let letters = SinkName::new(SinkKind::DeadLetter, "dlq");
+    let down = SinkError::new("AllBrokersDown", "all brokers are down");
+    metrics.batch(&results, 10, Duration::from_millis(4));
+    metrics.refused(&results, &down, true);
+    metrics.refused(&results, &down, false);
+    metrics.batch(&letters, 2, Duration::from_millis(4));
+    metrics.refused(&letters, &down, true);
+    check(
+        &metrics,
+        &[
+            r#"drakkar_sink_payloads_delivered_total{sink_name="results",sink_type="kafka"} 10"#,
+            r#"drakkar_sink_deliver_duration_seconds_count{sink_name="results",sink_type="kafka"} 1"#,
+            r#"drakkar_sink_deliver_errors_total{sink_name="results",sink_type="kafka"} 2"#,
+            r#"drakkar_sink_delivery_retries_total{sink_name="results",sink_type="kafka"} 1"#,
+            "drakkar_sink_dlq_messages_total 2",
+            "drakkar_dlq_send_failures_total 1",
+        ],
+    );
+}
+
+#[test]
+fn kafka_events_are_counted() {
+    let metrics = Metrics::new().unwrap();
+    metrics.rebalanced("assign", &[orders(0)]);
+    metrics.rebalanced("lost", &[orders(0)]);
+    metrics.committed(&orders(0), 12);
+    metrics.commit_refused("rebalance in progress");
+    metrics.client_error("broker transport failure");
+    metrics.drain_timed_out(2, 5);
+    metrics.stopped(2, 5);
+    check(
+        &metrics,
+        &[
+            r#"drakkar_rebalance_events_total{type="assign"} 1"#,
+            r#"drakkar_rebalance_events_total{type="lost"} 1"#,
+            "drakkar_assigned_partitions 0",
+            r#"drakkar_offsets_committed_total{partition="0",topic="orders"} 1"#,
+            "drakkar_commit_failures_total 1",
+            "drakkar_consumer_errors_total 1",
+            "drakkar_drain_timeout_hit_total 1",
+            "drakkar_inflight_at_stop 2",
+            "drakkar_uncommitted_offsets_at_stop 5",
+        ],
+    );
+}
+
+#[test]
+fn every_metric_is_described() {
+    let metrics = Metrics::new().unwrap();
+    let text = metrics.render().unwrap();
+    let helped = text.lines().filter(|line| line.starts_with("# HELP drakkar_")).count();
+    let typed = text.lines().filter(|line| line.starts_with("# TYPE drakkar_")).count();
+    assert_eq!(helped, typed);
+    assert!(20 < helped, "{text}");
+}

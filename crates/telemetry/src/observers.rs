@@ -1,0 +1,119 @@
+//! What the poll thread and the sinks report, logged and counted.
+
+use std::time::Duration;
+
+use drakkar_core::{
+    SinkError, SinkKind, SinkName, TopicPartition,
+    observe::{SinkObserver, SourceObserver},
+};
+use tracing::{debug, info, warn};
+
+use crate::Metrics;
+
+impl SinkObserver for Metrics {
+    fn batch(&self, sink: &SinkName, confirmed: usize, took: Duration) {
+        self.sinks.duration(sink).observe(took.as_secs_f64());
+        self.sinks.delivered(sink).inc_by(confirmed as u64);
+        if sink.kind == SinkKind::DeadLetter {
+            self.dlq_messages.inc_by(confirmed as u64);
+        }
+        debug!(category = "sink", %sink, confirmed, ?took, "batch written");
+    }
+
+    fn refused(&self, sink: &SinkName, error: &SinkError, held: bool) {
+        self.sinks.errors(sink).inc();
+        if held {
+            self.sinks.retries(sink).inc();
+        }
+        if sink.kind == SinkKind::DeadLetter {
+            self.dlq_send_failures.inc();
+        }
+        if let Some(suppressed) = self.throttles.sink_refused.admit() {
+            warn!(
+                category = "sink",
+                %sink,
+                error = error.message,
+                error_class = error.class,
+                held,
+                suppressed,
+                "payload not accepted"
+            );
+        }
+    }
+}
+
+impl SourceObserver for Metrics {
+    fn rebalanced(&self, kind: &'static str, partitions: &[TopicPartition]) {
+        self.rebalances.with_label_values(&[kind]).inc();
+        self.with_held(|held| {
+            for partition in partitions {
+                held.paused.remove(partition);
+                if kind == "assign" {
+                    held.assigned.insert(partition.clone());
+                } else {
+                    held.assigned.remove(partition);
+                }
+            }
+        });
+        info!(
+            category = "kafka",
+            kind,
+            count = partitions.len(),
+            partitions = %Listed(partitions),
+            "partitions rebalanced"
+        );
+    }
+
+    fn committed(&self, partition: &TopicPartition, next: i64) {
+        let number = partition.partition.to_string();
+        self.by_partition.committed.with_label_values(&[&*partition.topic, &number]).inc();
+        debug!(category = "kafka", %partition, next, "offset committed");
+    }
+
+    fn commit_refused(&self, error: &str) {
+        self.commit_failures.inc();
+        if let Some(suppressed) = self.throttles.commit_refused.admit() {
+            warn!(category = "kafka", error, suppressed, "commit refused");
+        }
+    }
+
+    fn client_error(&self, error: &str) {
+        self.consumer_errors.inc();
+        if let Some(suppressed) = self.throttles.client_error.admit() {
+            warn!(category = "kafka", error, suppressed, "kafka client error");
+        }
+    }
+
+    fn paused(&self, partition: &TopicPartition, paused: bool) {
+        self.with_held(|held| {
+            if paused {
+                held.paused.insert(partition.clone());
+            } else {
+                held.paused.remove(partition);
+            }
+        });
+        debug!(category = "kafka", %partition, paused, "partition pause changed");
+    }
+
+    fn lag(&self, partition: &TopicPartition, messages: i64) {
+        let number = partition.partition.to_string();
+        self.by_partition.lag.with_label_values(&[&*partition.topic, &number]).set(messages);
+    }
+}
+
+/// `orders:0 orders:1 …`, cut where a line would become unreadable.
+struct Listed<'a>(&'a [TopicPartition]);
+
+impl std::fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const SHOWN: usize = 50;
+        for (index, partition) in self.0.iter().take(SHOWN).enumerate() {
+            let space = if index == 0 { "" } else { " " };
+            write!(f, "{space}{partition}")?;
+        }
+        if SHOWN < self.0.len() {
+            f.write_str(" ...")?;
+        }
+        Ok(())
+    }
+}

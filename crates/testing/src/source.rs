@@ -1,0 +1,136 @@
+//! The poll thread's side of the channels: assigns, revokes, and books what is committed.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use drakkar_core::{
+    SourceMessage, TopicPartition,
+    backpressure::{Limits, Load},
+    source::{Assignment, Position, SourceCommand, SourceControl, SourceEvent},
+};
+use tokio::sync::{mpsc, watch};
+
+use crate::script::lock;
+
+/// The last word of a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandedOver {
+    /// Which assignment it was.
+    pub epoch: u64,
+    /// What may be committed, and the done map.
+    pub position: Option<Position>,
+}
+
+/// What the pipeline asked of the source so far.
+#[derive(Debug, Default)]
+pub struct Book {
+    /// All commits per partition, in order.
+    pub commits: HashMap<TopicPartition, Vec<Position>>,
+    /// The hand-overs, in order.
+    pub handed_over: Vec<(TopicPartition, HandedOver)>,
+    /// Partitions that asked to be resumed, in order.
+    pub resumed: Vec<TopicPartition>,
+    /// Whether intake was stopped.
+    pub quiesced: bool,
+    last: HashMap<TopicPartition, Position>,
+}
+
+impl Book {
+    /// The last position reported for `partition`, by commit or hand-over.
+    #[must_use]
+    pub fn position(&self, partition: &TopicPartition) -> Option<&Position> {
+        self.last.get(partition)
+    }
+
+    fn enter(&mut self, command: SourceCommand) {
+        match command {
+            SourceCommand::Commit { partition, position, .. } => {
+                self.last.insert(partition.clone(), position.clone());
+                self.commits.entry(partition).or_default().push(position);
+            }
+            SourceCommand::HandOver { partition, epoch, position } => {
+                if let Some(position) = &position {
+                    self.last.insert(partition.clone(), position.clone());
+                }
+                self.handed_over.push((partition, HandedOver { epoch, position }));
+            }
+            SourceCommand::Resume { partition, .. } => self.resumed.push(partition),
+            SourceCommand::Quiesce => self.quiesced = true,
+            _ => {}
+        }
+    }
+}
+
+struct Feed {
+    inbox: mpsc::UnboundedSender<SourceMessage>,
+    load: Arc<Load>,
+}
+
+/// A source that the test plays.
+pub(crate) struct TestSource {
+    pub events: mpsc::UnboundedSender<SourceEvent>,
+    pub book: Arc<Mutex<Book>>,
+    pub changed: watch::Receiver<u64>,
+    feeds: HashMap<TopicPartition, Feed>,
+    epochs: u64,
+}
+
+impl TestSource {
+    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<SourceEvent>, SourceControl) {
+        let (events, receiver) = mpsc::unbounded_channel();
+        let (commands, asked) = std::sync::mpsc::channel();
+        let book = Arc::new(Mutex::new(Book::default()));
+        let (tell, changed) = watch::channel(0);
+        let asked = Mutex::new(asked);
+        let wake = {
+            let book = Arc::clone(&book);
+            move || {
+                while let Ok(command) = lock(&asked).try_recv() {
+                    lock(&book).enter(command);
+                }
+                tell.send_modify(|count| *count += 1);
+            }
+        };
+        let control = SourceControl::new(commands, Arc::new(wake));
+        let source = Self { events, book, changed, feeds: HashMap::new(), epochs: 0 };
+        (source, receiver, control)
+    }
+
+    pub(crate) fn assign(
+        &mut self,
+        partition: &TopicPartition,
+        limits: Limits,
+        committed: Option<Position>,
+    ) {
+        self.epochs += 1;
+        let (sender, inbox) = mpsc::unbounded_channel();
+        let load = Arc::new(Load::new(limits));
+        self.feeds.insert(partition.clone(), Feed { inbox: sender, load: Arc::clone(&load) });
+        self.tell(SourceEvent::Assigned(vec![Assignment {
+            partition: partition.clone(),
+            epoch: self.epochs,
+            inbox,
+            load,
+            committed,
+        }]));
+    }
+
+    pub(crate) fn send(&self, message: SourceMessage) {
+        if let Some(feed) = self.feeds.get(&message.partition) {
+            let _pause = feed.load.add(message.size()); // The test decides how much it sends.
+            // A partition that was handed over takes no more, as with a real source.
+            drop(feed.inbox.send(message));
+        }
+    }
+
+    pub(crate) fn load(&self, partition: &TopicPartition) -> Option<&Load> {
+        self.feeds.get(partition).map(|feed| &*feed.load)
+    }
+
+    pub(crate) fn tell(&self, event: SourceEvent) {
+        // The pipeline may have ended: then the test looks at what it left.
+        drop(self.events.send(event));
+    }
+}

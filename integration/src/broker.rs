@@ -1,0 +1,84 @@
+//! A broker of a test's own, to be stopped, killed and started while it is used.
+
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicU16, Ordering},
+};
+
+use tempfile::TempDir;
+
+use crate::kafka::Kafka;
+
+/// One Apache Kafka node on loopback; gone with its data when dropped.
+pub struct OwnBroker {
+    dir: TempDir,
+    port: u16,
+}
+
+impl OwnBroker {
+    /// Starts one and waits until it serves.
+    #[must_use]
+    pub fn start() -> Self {
+        let broker = Self { dir: TempDir::new().unwrap(), port: two_free_ports() };
+        broker.restart();
+        broker
+    }
+
+    /// How to reach it.
+    #[must_use]
+    pub fn kafka(&self) -> Kafka {
+        Kafka { servers: format!("127.0.0.1:{}", self.port) }
+    }
+
+    /// Starts it again, on the same data.
+    pub fn restart(&self) {
+        self.run(&["start", &self.path(), &self.port.to_string()]);
+    }
+
+    /// Stops it in order.
+    pub fn stop(&self) {
+        self.run(&["stop", &self.path()]);
+    }
+
+    /// Kills it: what a crash leaves behind.
+    pub fn kill(&self) {
+        self.run(&["kill", &self.path()]);
+    }
+
+    fn path(&self) -> String {
+        self.dir.path().join("broker").to_str().unwrap().to_owned()
+    }
+
+    fn run(&self, arguments: &[&str]) {
+        let output = Command::new(script()).args(arguments).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "broker {arguments:?} on port {}: {error}", self.port);
+    }
+}
+
+impl Drop for OwnBroker {
+    fn drop(&mut self) {
+        // A panic here would hide the one that ends the test.
+        let wiped = Command::new(script()).args(["wipe", &self.path()]).status();
+        if !wiped.is_ok_and(|status| status.success()) {
+            eprintln!("the broker in {} is left behind", self.path());
+        }
+    }
+}
+
+fn script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("kafka/broker")
+}
+
+/// A port that is free together with the next one, below those that clients are given.
+fn two_free_ports() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let seed = u16::try_from(std::process::id() % 1_000).unwrap() * 4;
+    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    (0..1_000)
+        .map(|_| 24_000 + (seed + NEXT.fetch_add(2, Ordering::Relaxed)) % 8_000)
+        .find(|&port| is_free(port) && is_free(port + 1))
+        .expect("two free ports")
+}

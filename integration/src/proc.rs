@@ -1,0 +1,34 @@
+//! What the operating system knows of processes: who carries a mark, how much memory one used.
+
+use std::fs;
+
+/// The variable that programs started for one test's tasks carry, and nothing else does.
+pub const MARK: &str = "TEST_MARK";
+
+/// Processes that carry the mark `mark`, each with its command line.
+#[must_use]
+pub fn marked(mark: &str) -> Vec<(u32, String)> {
+    let wanted = format!("{MARK}={mark}");
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // It may end while we look; a zombie has no environment, and runs nothing.
+        let Ok(environment) = fs::read(entry.path().join("environ")) else { continue };
+        if environment.split(|&byte| byte == 0).any(|one| one == wanted.as_bytes()) {
+            let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            found.push((pid, String::from_utf8_lossy(&command).replace('\0', " ")));
+        }
+    }
+    found
+}
+
+/// The most memory that process `pid` has ever had resident, in MiB.
+#[must_use]
+pub fn peak_mib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+    kib / 1024
+}

@@ -1,0 +1,30 @@
+//! Conditions with a deadline: the only place of the harness where time passes.
+
+use std::{fmt::Display, thread, time::Duration};
+
+use tokio::time::Instant;
+
+/// Longest wait for anything that must happen, on a machine that is busy with other things.
+pub const SOON: Duration = Duration::from_secs(60);
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Looks until `look` answers with `Ok`; panics with its last `Err` when that does not happen in time.
+#[track_caller]
+pub fn until<T, E: Display>(
+    what: &str,
+    within: Duration,
+    mut look: impl FnMut() -> Result<T, E>,
+) -> T {
+    let deadline = Instant::now() + within;
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(state) if deadline < Instant::now() => {
+                panic!("waited {within:?} for {what}: {state}")
+            }
+            Err(_) => thread::sleep(PAUSE),
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Who may use whom: the picture in `docs/architecture.md`, as a list.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::workspace::metadata;
+
+/// Crates by directory name, and which of ours each may use. What is written here is drawn there.
+const EDGES: [(&str, &[&str]); 13] = [
+    ("core", &[]),
+    ("kafka", &["core"]),
+    ("executor", &["core"]),
+    ("sinks", &["core"]),
+    ("telemetry", &["core"]),
+    ("pipeline", &["core", "executor", "sinks", "telemetry"]),
+    ("debug", &["core", "telemetry"]),
+    ("drakkar", &["core", "debug", "executor", "kafka", "pipeline", "sinks", "telemetry"]),
+    ("cli", &["drakkar"]),
+    ("testing", &["core", "executor", "pipeline", "sinks", "telemetry"]),
+    ("bench", &[]),
+    ("integration", &[]),
+    ("example-worker", &["drakkar"]),
+];
+
+/// The only crates that may name these.
+const ONLY: [(&str, &[&str]); 7] = [
+    ("rdkafka", &["kafka", "sinks", "cli", "bench", "integration"]),
+    ("axum", &["debug"]),
+    ("nix", &["executor", "cli"]),
+    ("prometheus", &["telemetry"]),
+    ("tracing-subscriber", &["telemetry"]),
+    ("figment", &["drakkar"]),
+    ("anyhow", &["cli", "bench", "integration"]),
+];
+
+fn short(package: &str) -> String {
+    package.strip_prefix("drakkar-").unwrap_or(package).to_owned()
+}
+
+/// What each crate of ours uses, tests aside.
+fn used() -> BTreeMap<String, BTreeSet<String>> {
+    let metadata = metadata();
+    let ours = |id: &str| metadata.workspace_members.iter().any(|member| member == id);
+    metadata
+        .packages
+        .iter()
+        .filter(|package| ours(&package.id))
+        .map(|package| {
+            let lasting = package.dependencies.iter().filter(|used| used.kind.is_none());
+            (short(&package.name), lasting.map(|used| used.name.clone()).collect())
+        })
+        .collect()
+}
+
+#[test]
+fn crates_use_each_other_as_drawn() {
+    let drawn: BTreeMap<String, BTreeSet<String>> = EDGES
+        .iter()
+        .map(|(name, uses)| ((*name).to_owned(), uses.iter().map(|&used| used.to_owned()).collect()))
+        .collect();
+    let built: BTreeMap<String, BTreeSet<String>> = used()
+        .into_iter()
+        .map(|(name, uses)| {
+            let ours = uses.iter().filter(|used| used.starts_with("drakkar"));
+            (name, ours.map(|used| short(used)).collect())
+        })
+        .collect();
+    assert_eq!(built, drawn);
+}
+
+#[test]
+fn every_crate_of_the_workspace_is_in_the_code_map() {
+    let map = crate::workspace::read("docs/architecture.md");
+    for (name, _) in EDGES {
+        let directory = match name {
+            "integration" => "integration".to_owned(),
+            "example-worker" => "integration/worker".to_owned(),
+            name => format!("crates/{name}"),
+        };
+        assert!(map.contains(&format!("`{directory}`")), "docs/architecture.md leaves out {directory}");
+    }
+}
+
+#[test]
+fn what_is_hard_to_replace_is_used_in_one_place() {
+    for (name, uses) in used() {
+        for (library, places) in ONLY {
+            let may = places.contains(&name.as_str());
+            assert!(may || !uses.contains(library), "{name} must not use {library}: see {places:?}");
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! What people read: links that lead somewhere, keys that exist, code that compiles.
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::workspace::{files, read, root};
+
+fn documents() -> Vec<String> {
+    let mut found: Vec<String> = ["README.md", "CHANGELOG.md"].map(str::to_owned).into();
+    let below = ["docs", "integration", "crates"].into_iter().flat_map(|top| files(top, "md"));
+    found.extend(below.map(|path| path.to_str().unwrap().to_owned()));
+    found
+}
+
+/// What stands between `open` and `close`, wherever that is in `text`.
+fn between<'a>(text: &'a str, open: &'a str, close: &'a str) -> impl Iterator<Item = &'a str> {
+    text.split(open).skip(1).filter_map(move |rest| rest.split_once(close).map(|(inner, _)| inner))
+}
+
+#[test]
+fn every_link_to_a_file_of_the_repository_leads_somewhere() {
+    for document in documents() {
+        let text = read(&document);
+        let here = Path::new(&document).parent().unwrap();
+        for target in between(&text, "](", ")") {
+            let path = target.split('#').next().unwrap();
+            if path.is_empty() || path.contains("://") {
+                continue;
+            }
+            assert!(root().join(here).join(path).exists(), "{document} links to {target}");
+        }
+    }
+}
+
+#[test]
+fn every_path_that_is_named_exists() {
+    let tops = ["crates/", "integration/", "docs/", "config/", ".ci/"];
+    for document in documents() {
+        let text = read(&document);
+        // Every other piece is between a pair of backticks.
+        for named in text.split('`').skip(1).step_by(2) {
+            let is_path = tops.iter().any(|top| named.starts_with(top))
+                && !named.contains([' ', '\n', '*', '<', '{']);
+            assert!(!is_path || root().join(named).exists(), "{document} names {named}");
+        }
+    }
+}
+
+#[test]
+fn the_readme_shows_the_example_that_is_compiled() {
+    let readme = read("README.md");
+    let shown = between(&readme, "```rust,no_run\n", "```").next().unwrap();
+    assert_eq!(shown, read("crates/drakkar/examples/search.rs"));
+}
+
+/// The modules of a crate with what the listing says about each, as rows of a table.
+fn listing(root_file: &str) -> Vec<String> {
+    let text = read(root_file);
+    let lines: Vec<&str> = text.lines().collect();
+    let mut rows = Vec::new();
+    for (before, line) in lines.iter().zip(&lines[1..]) {
+        let declared = line.strip_prefix("pub ").unwrap_or(line).strip_prefix("mod ");
+        let Some((name, comment)) = declared.and_then(|rest| rest.split_once(';')) else { continue };
+        if *before != "#[cfg(test)]" {
+            let what = comment.trim().strip_prefix("// ");
+            let what = what.unwrap_or_else(|| panic!("{root_file}: {name} is not explained"));
+            rows.push(format!("| `{name}` | {what} |"));
+        }
+    }
+    rows
+}
+
+#[test]
+fn the_code_map_is_the_listing_of_each_crate() {
+    let map = read("docs/architecture.md");
+    let roots = files("crates", "rs").into_iter().chain(files("integration/worker", "rs"));
+    for root_file in roots {
+        let name = root_file.file_name().unwrap();
+        let directory = root_file.parent().unwrap().parent().unwrap().to_str().unwrap().to_owned();
+        if !root_file.parent().unwrap().ends_with("src") || (name != "lib.rs" && name != "main.rs") {
+            continue;
+        }
+        let begin = format!("### `{directory}`");
+        let section = map.split(&begin).nth(1).unwrap_or_else(|| panic!("{begin} is missing"));
+        let section = section.split("\n## ").next().unwrap().split("\n### ").next().unwrap();
+        let mapped: Vec<&str> = section.lines().filter(|line| line.starts_with("| `")).collect();
+        let expected = listing(root_file.to_str().unwrap());
+        assert_eq!(mapped, expected, "{begin} must list:\n{}", expected.join("\n"));
+    }
+}
+
+/// Every key with its default, as JSON.
+fn keys() -> BTreeMap<String, Value> {
+    let mut keys = BTreeMap::new();
+    collect("", &json(&drakkar::Config::default()), &mut keys);
+    let instances = [
+        ("sinks.kafka", json(&drakkar::sections::KafkaSinkConfig::default())),
+        ("sinks.filesystem", json(&drakkar::sections::FileSinkConfig::default())),
+    ];
+    for (kind, instance) in instances {
+        assert_eq!(keys.remove(kind), Some(Value::Object(serde_json::Map::new())), "{kind}");
+        collect(&format!("{kind}.<name>"), &instance, &mut keys);
+    }
+    keys
+}
+
+fn json(section: &impl Serialize) -> Value {
+    serde_json::to_value(section).unwrap()
+}
+
+fn collect(at: &str, value: &Value, keys: &mut BTreeMap<String, Value>) {
+    match value {
+        Value::Object(below) if !below.is_empty() => {
+            for (name, value) in below {
+                let key = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
+                collect(&key, value, keys);
+            }
+        }
+        value => drop(keys.insert(at.to_owned(), value.clone())),
+    }
+}
+
+/// Key and second cell of each row of the tables whose first cell is a key.
+fn rows(document: &str) -> Vec<(String, String)> {
+    let text = read(document);
+    let cells = text.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| `")?.split(" | ");
+        let key = cells.next()?.strip_suffix('`')?;
+        Some((key.to_owned(), cells.next()?.trim().to_owned()))
+    });
+    cells.collect()
+}
+
+#[test]
+fn the_documentation_lists_every_key_with_its_default_and_no_other() {
+    let documented: BTreeMap<String, String> = rows("docs/configuration.md").into_iter().collect();
+    let built: BTreeMap<String, String> = keys()
+        .into_iter()
+        .map(|(key, value)| {
+            let default = match value {
+                Value::Null => "none".to_owned(),
+                Value::String(text) if text.is_empty() => "empty".to_owned(),
+                value => format!("`{value}`").replace('"', ""),
+            };
+            (key, default)
+        })
+        .collect();
+    for (key, default) in &built {
+        assert_eq!(documented.get(key), Some(default), "docs/configuration.md: {key}");
+    }
+    for key in documented.keys() {
+        assert!(built.contains_key(key), "docs/configuration.md lists {key}, which is not there");
+    }
+}
+
+#[test]
+fn the_guide_for_migration_says_same_and_different_only_of_keys_that_exist() {
+    let keys = keys();
+    let rows = rows("docs/migration.md");
+    assert!(!rows.is_empty());
+    for (key, verdict) in rows {
+        let expected = match verdict.as_str() {
+            "same" | "different" => true,
+            "not in this build" => false,
+            other => panic!("docs/migration.md: {key}: {other}"),
+        };
+        assert_eq!(keys.contains_key(&key), expected, "docs/migration.md: {key}: {verdict}");
+    }
+}
