@@ -77,9 +77,8 @@ impl Books {
     pub fn balance_with(&self, most: usize, why: &str) {
         let delivered = by_source(&self.results, |record| record.header("source"));
         let dead = by_source(&self.dead, original);
-        let answers = |source: &String| {
-            delivered.get(source).unwrap_or(&0) + dead.get(source).unwrap_or(&0)
-        };
+        let answers =
+            |source: &String| delivered.get(source).unwrap_or(&0) + dead.get(source).unwrap_or(&0);
         let mut lost = Vec::new();
         let mut duplicates = 0;
         for (source, id) in &self.produced {
@@ -100,8 +99,11 @@ impl Books {
             dead.len(),
         )
         .unwrap();
-        let unknown: Vec<&String> =
-            delivered.keys().chain(dead.keys()).filter(|at| !self.produced.contains_key(*at)).collect();
+        let unknown: Vec<&String> = delivered
+            .keys()
+            .chain(dead.keys())
+            .filter(|at| !self.produced.contains_key(*at))
+            .collect();
         assert!(unknown.is_empty(), "answers to messages that nobody sent: {unknown:?}");
         lost.truncate(20);
         assert!(lost.is_empty(), "lost: {lost:?}");

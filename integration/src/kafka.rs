@@ -145,9 +145,10 @@ impl Kafka {
                 record = record.payload(value);
             }
             if !given.headers.is_empty() {
-                let headers = given.headers.iter().fold(OwnedHeaders::new(), |all, (key, value)| {
-                    all.insert(Header { key, value: value.as_ref() })
-                });
+                let headers =
+                    given.headers.iter().fold(OwnedHeaders::new(), |all, (key, value)| {
+                        all.insert(Header { key, value: value.as_ref() })
+                    });
                 record = record.headers(headers);
             }
             while let Err((error, back)) = producer.send(record) {
@@ -199,10 +200,7 @@ impl Kafka {
 }
 
 fn is_full(error: &KafkaError) -> bool {
-    matches!(
-        error,
-        KafkaError::MessageProduction(rdkafka::types::RDKafkaErrorCode::QueueFull)
-    )
+    matches!(error, KafkaError::MessageProduction(rdkafka::types::RDKafkaErrorCode::QueueFull))
 }
 
 fn copy(message: &rdkafka::message::BorrowedMessage<'_>) -> Record {

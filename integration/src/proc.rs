@@ -1,6 +1,6 @@
 //! What the operating system knows of processes: who carries a mark, how much memory one used.
 
-use std::fs;
+use std::{fs, process::Command};
 
 /// The variable that programs started for one test's tasks carry, and nothing else does.
 pub const MARK: &str = "TEST_MARK";
@@ -22,6 +22,12 @@ pub fn marked(mark: &str) -> Vec<(u32, String)> {
         }
     }
     found
+}
+
+/// Sends SIGKILL to process `pid`, which may be gone already.
+pub fn kill(pid: u32) {
+    let script = format!("kill -KILL {pid} 2>/dev/null");
+    drop(Command::new("/bin/sh").args(["-c", &script]).status());
 }
 
 /// The most memory that process `pid` has ever had resident, in MiB.

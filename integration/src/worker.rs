@@ -1,6 +1,7 @@
 //! One worker process: started, told to stop, killed, asked over HTTP.
 //!
-//! Its log goes to a file, which is shown when the test that started it fails.
+//! Its log goes to a file, of which the end is shown when the test that started it fails. With
+//! `TEST_KEEP_LOGS=DIRECTORY` every log is copied there.
 
 use std::{
     fs::{self, File},
@@ -78,9 +79,14 @@ impl WorkerProcess {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
-        let script = format!("kill -TERM {}", self.pid());
+        self.signal("TERM");
+    }
+
+    /// Sends the signal `name` (`STOP`).
+    pub fn signal(&self, name: &str) {
+        let script = format!("kill -{name} {}", self.pid());
         let sent = Command::new("/bin/sh").args(["-c", &script]).status().unwrap();
-        assert!(sent.success(), "{} cannot be sent SIGTERM", self.id);
+        assert!(sent.success(), "{} cannot be sent SIG{name}", self.id);
     }
 
     /// Sends SIGKILL and waits for the end.
@@ -93,9 +99,7 @@ impl WorkerProcess {
     #[track_caller]
     pub fn wait(&mut self, within: Duration) -> Ended {
         let what = format!("the end of {}", self.id);
-        let status = until(&what, within, || {
-            self.child.try_wait().unwrap().ok_or("it still runs")
-        });
+        let status = until(&what, within, || self.child.try_wait().unwrap().ok_or("it still runs"));
         Ended { code: status.code(), log: self.log() }
     }
 
@@ -155,6 +159,13 @@ impl Drop for WorkerProcess {
         // It may have ended: then there is nothing to kill, and nothing to say about it.
         drop(self.child.kill());
         drop(self.child.wait());
+        if let Some(kept) = std::env::var_os("TEST_KEEP_LOGS") {
+            let name = self.log.parent().and_then(Path::file_name).unwrap_or_default();
+            let copy = Path::new(&kept).join(name).with_extension(format!("{}.log", self.id));
+            if let Err(error) = fs::copy(&self.log, &copy) {
+                eprintln!("cannot keep the log of {}: {error}", self.id);
+            }
+        }
         if thread::panicking() {
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();

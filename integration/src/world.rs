@@ -2,9 +2,11 @@
 
 use std::{
     cell::Cell,
+    collections::BTreeSet,
     fs,
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -13,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::{
     books::Books,
-    kafka::{Given, Kafka, Observer},
+    kafka::{Given, Kafka, Observer, Record},
     order::{Act, Order},
     proc,
     wait::{SOON, until},
@@ -155,9 +157,9 @@ impl World {
 
     /// Produces orders to do each of these.
     pub fn order<'a>(&self, orders: impl IntoIterator<Item = (&'a str, Act)>) {
-        self.give(orders.into_iter().map(|(id, act)| {
-            Given::new(id, Order::new(id, act).to_value())
-        }));
+        self.give(
+            orders.into_iter().map(|(id, act)| Given::new(id, Order::new(id, act).to_value())),
+        );
     }
 
     /// Produces `count` orders to do `act`, called `{prefix}-0` and so on.
@@ -166,6 +168,39 @@ impl World {
             let id = format!("{prefix}-{number}");
             Given::new(id.clone(), Order::new(id, act).to_value())
         }));
+    }
+
+    /// The same from a thread of its own, while workers come and go.
+    #[must_use]
+    pub fn order_later(&self, prefix: &str, count: usize, act: Act) -> JoinHandle<()> {
+        self.order_in_background(prefix, count, move |_| act)
+    }
+
+    /// The same; one message in ten needs a program, one in a hundred fails for good.
+    #[must_use]
+    pub fn order_mixed_later(&self, prefix: &str, count: usize) -> JoinHandle<()> {
+        self.order_in_background(prefix, count, |number| match number % 100 {
+            0 => Act::Fail,
+            tenth if tenth % 10 == 0 => Act::SleepMs(5),
+            _ => Act::Precomputed,
+        })
+    }
+
+    fn order_in_background(
+        &self,
+        prefix: &str,
+        count: usize,
+        act: impl Fn(usize) -> Act + Send + 'static,
+    ) -> JoinHandle<()> {
+        let (kafka, source) = (self.kafka.clone(), self.source.clone());
+        let prefix = prefix.to_owned();
+        thread::spawn(move || {
+            let orders = (0..count).map(|number| {
+                let id = format!("{prefix}-{number}");
+                Given::new(id.clone(), Order::new(id, act(number)).to_value())
+            });
+            kafka.produce(&source, orders);
+        })
     }
 
     /// Produces any records.
@@ -184,6 +219,16 @@ impl World {
     pub fn committed(&self) -> usize {
         let committed = until("what is committed", SOON, || self.observer.committed(&self.source));
         usize::try_from(committed.values().sum::<i64>()).unwrap()
+    }
+
+    /// How many messages have a result and are not committed: what a crash at this moment may repeat.
+    #[must_use]
+    pub fn unconfirmed(&self) -> usize {
+        // In this order: what is committed between the questions counts as not committed.
+        let committed = self.committed();
+        let delivered: BTreeSet<String> =
+            self.kafka.read(&self.results).iter().map(Record::id).collect();
+        delivered.len().saturating_sub(committed)
     }
 
     /// Waits until there are at least `count` results.
@@ -205,10 +250,12 @@ impl World {
     /// Waits until everything that was produced is committed.
     #[track_caller]
     pub fn drained_within(&self, within: Duration) {
-        until("committed offsets to be end offsets", within, || self.lag().and_then(|lag| match lag {
-            0 => Ok(()),
-            lag => Err(format!("{lag} messages are not committed")),
-        }));
+        until("committed offsets to be end offsets", within, || {
+            self.lag().and_then(|lag| match lag {
+                0 => Ok(()),
+                lag => Err(format!("{lag} messages are not committed")),
+            })
+        });
     }
 
     /// How many messages are not committed.
@@ -242,6 +289,15 @@ impl World {
             none if none.is_empty() => Ok(()),
             some => Err(format!("{some:?} run")),
         });
+    }
+}
+
+impl Drop for World {
+    /// A worker that was killed leaves its programs behind.
+    fn drop(&mut self) {
+        for (pid, _) in self.programs() {
+            proc::kill(pid);
+        }
     }
 }
 

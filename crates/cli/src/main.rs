@@ -35,12 +35,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        Command::Demo(args) => demo::run(&args),
+    match Cli::parse().command {
+        Command::Demo(args) => demo::run(&args).unwrap_or_else(|error| {
+            eprintln!("drakkar: {error:#}");
+            ExitCode::FAILURE
+        }),
         Command::Check { config } => check::run(&config),
-    };
-    outcome.unwrap_or_else(|error| {
-        eprintln!("drakkar: {error:#}");
-        ExitCode::FAILURE
-    })
+    }
 }

@@ -127,7 +127,7 @@ pub struct Precomputed {
 ///     .timeout(Duration::from_secs(5));
 /// assert_eq!(task.args(), ["-u"]);
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Task {
     id: TaskId,
     program: Option<PathBuf>,
@@ -353,6 +353,23 @@ impl Task {
     }
 }
 
+/// Shows neither the values of variables nor what the program reads: both may be secrets.
+impl fmt::Debug for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Task")
+            .field("id", &self.id)
+            .field("program", &self.program)
+            .field("args", &self.args)
+            .field("env", &self.env.keys())
+            .field("stdin_bytes", &self.stdin.as_ref().map(Bytes::len))
+            .field("working_dir", &self.working_dir)
+            .field("timeout", &self.timeout)
+            .field("source_offsets", &self.source_offsets)
+            .field("parent", &self.parent)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Borrow<str> for TaskId {
     fn borrow(&self) -> &str {
         &self.0
@@ -381,6 +398,13 @@ mod tests {
             "t-426d56754e03ad9adb79f299c730f21f",
             "the id is part of what users store: it must not change between releases"
         );
+    }
+
+    #[test]
+    fn debug_output_shows_no_secret_of_a_task() {
+        let task = Task::new().env("API_TOKEN", "hunter2").stdin("hunter2");
+        let shown = format!("{task:?}");
+        assert!(shown.contains("API_TOKEN") && !shown.contains("hunter2"), "{shown}");
     }
 
     #[test]

@@ -70,6 +70,12 @@ impl Watermark {
         self.entries.front().map(|entry| entry.offset)
     }
 
+    /// The last offset that was delivered.
+    #[must_use]
+    pub fn last(&self) -> Option<Offset> {
+        self.last
+    }
+
     /// How many delivered offsets are not settled.
     #[must_use]
     pub fn unsettled(&self) -> usize {

@@ -13,7 +13,7 @@ use drakkar_sinks::Sinks;
 use serde_json::json;
 
 /// A sink that has accepted nothing for this long makes the worker unready.
-const SINK_WINDOW: Duration = Duration::from_secs(60);
+const SINK_WINDOW: Duration = Duration::from_mins(1);
 
 /// Reads the pipeline's numbers when a probe asks.
 pub(crate) struct WorkerHealth {

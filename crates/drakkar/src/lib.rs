@@ -11,7 +11,7 @@
 //!
 //! [`Handler`] says what each hook is for; [`Config`] lists every key of the configuration.
 
-mod config; // what is configured, and where each value came from
+pub mod config; // what is configured, and where each value came from
 mod error; // why a worker did not start or stopped, and its exit code
 mod health; // what the probes answer
 mod start; // connects everything, in the order of dependence
@@ -19,7 +19,7 @@ mod worker; // the builder, the run, the shutdown
 
 pub use config::{Config, ConfigError, Line, Loaded, Note, Origin};
 pub use drakkar_core::{
-    Collect, FilePayload, Failure, Handler, Header, HookError, HookResult, Input, Json,
+    Collect, Failure, FilePayload, Handler, Header, HookError, HookResult, Input, Json,
     KafkaPayload, Message, Offset, OnError, Output, Payload, PayloadError, Pending, Precomputed,
     Secret, SourceMessage, Task, TaskFailure, TaskId, TaskResult, Timestamp, TopicPartition,
 };
@@ -33,7 +33,7 @@ pub mod sections {
     pub use drakkar_executor::ExecutorConfig;
     pub use drakkar_kafka::KafkaConfig;
     pub use drakkar_sinks::{DlqConfig, FileSinkConfig, KafkaSinkConfig, SinksConfig};
-    pub use drakkar_telemetry::LoggingConfig;
+    pub use drakkar_telemetry::{LogFormat, LogLevel, LogOutput, LoggingConfig};
 }
 
 /// Version of this crate.

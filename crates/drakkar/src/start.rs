@@ -14,7 +14,11 @@ use drakkar_telemetry::{LogGuard, LogIdentity, LoggingError, Metrics, logging};
 use tokio::{sync::oneshot, task::JoinHandle};
 use tracing::{info, warn};
 
-use crate::{Config, Loaded, RunError, VERSION, config, health::WorkerHealth};
+use crate::{
+    Config, Loaded, RunError, VERSION,
+    config::{self, WorkerIdSource},
+    health::WorkerHealth,
+};
 
 /// How often the gauges of the pool are read.
 const POOL_GAUGES_EVERY: Duration = Duration::from_secs(1);
@@ -115,6 +119,13 @@ fn announce(loaded: &Loaded, worker: &config::WorkerId) -> Result<(), RunError> 
     }
     for note in &loaded.notes {
         warn!(category = "worker", "{note}");
+    }
+    if worker.source == WorkerIdSource::Random {
+        warn!(
+            category = "worker",
+            "neither {} nor a host name is set: this worker has a random id, new with every start",
+            loaded.config.worker_name_env
+        );
     }
     let config = &loaded.config;
     info!(

@@ -13,7 +13,7 @@ use drakkar_pipeline::Stop;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
-use crate::{Config, Loaded, RunError, config, start::Parts};
+use crate::{Config, Loaded, RunError, start::Parts};
 
 /// How long sinks, pool and client each get to close once all partitions were handed over.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
@@ -29,7 +29,7 @@ pub struct Worker<H> {
 }
 
 impl<H: Handler> Worker<H> {
-    /// A worker with the default configuration, and what `DRAKKAR_` variables change in it.
+    /// A worker with the default configuration; see [`Worker::config_file`] and [`Worker::config`].
     pub fn new(handler: H) -> Self {
         Self { handler, loaded: Loaded::default() }
     }
@@ -40,7 +40,7 @@ impl<H: Handler> Worker<H> {
     ///
     /// [`RunError::Config`] names each key that is wrong, and where it was read.
     pub fn config_file(mut self, path: impl AsRef<Path>) -> Result<Self, RunError> {
-        self.loaded = config::load(Some(path.as_ref()), std::env::vars())?;
+        self.loaded = Loaded::read(Some(path.as_ref()))?;
         Ok(self)
     }
 

@@ -1,5 +1,7 @@
 //! What becomes of one process: its input, its output, its end, and what it leaves behind.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // In a test a panic is the report.
+
 mod support;
 
 use std::{os::unix::fs::PermissionsExt, time::Duration};
@@ -7,7 +9,7 @@ use std::{os::unix::fs::PermissionsExt, time::Duration};
 use bytes::Bytes;
 use drakkar_core::{Failure, Task};
 use drakkar_executor::ExecutorConfig;
-use support::{Marker, config, failed, finished, pool, run, sh};
+use support::{Marker, config, failed, finished, pool, run, sh, submit, until};
 use tokio::time::Instant;
 
 #[tokio::test]
@@ -171,6 +173,35 @@ async fn a_program_that_cannot_be_started_is_a_permanent_failure_that_names_it()
         assert!(text.contains(reason) && text.contains(program.to_str().unwrap()), "{text}");
         assert_eq!(output.pid, None);
     }
+}
+
+/// A program whose file is open for writing: the system refuses to start it for now.
+fn busy_program() -> (tempfile::TempDir, Task, std::fs::File) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("program");
+    std::fs::copy("/bin/true", &path).unwrap();
+    let open = std::fs::File::options().append(true).open(&path).unwrap();
+    (dir, Task::new().program(path), open)
+}
+
+#[tokio::test]
+async fn a_start_that_fails_for_now_is_tried_again_without_telling() {
+    let pool = pool(&config(1));
+    let (_dir, task, open) = busy_program();
+    let started = Instant::now();
+    let (_ticket, end) = submit(&pool, task);
+    // Five retries take at least 62 ms, a tenth of their upper bounds.
+    until("it has been tried", || started.elapsed() > Duration::from_millis(20)).await;
+    drop(open);
+    finished(end.await.unwrap());
+}
+
+#[tokio::test]
+async fn a_start_that_keeps_failing_for_now_is_no_permanent_failure() {
+    let pool = pool(&config(1));
+    let (_dir, task, _open) = busy_program();
+    let (failure, _) = failed(run(&pool, task).await);
+    assert!(!failure.is_permanent() && failure.to_string().contains("busy"), "{failure}");
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! What becomes of many tasks: order, slots, withdrawal, and the end of the pool.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // In a test a panic is the report.
+
 mod support;
 
 use std::{

@@ -98,6 +98,11 @@ pub(crate) fn listed(list: &TopicPartitionList) -> Vec<TopicPartition> {
     list.elements().iter().map(|e| TopicPartition::new(e.topic(), e.partition())).collect()
 }
 
+/// `partitions` as a log line shows them.
+pub(crate) fn shown(partitions: &[TopicPartition]) -> String {
+    partitions.iter().map(TopicPartition::to_string).collect::<Vec<_>>().join(",")
+}
+
 /// `partitions` as the client lists them.
 pub(crate) fn list<'a>(
     partitions: impl IntoIterator<Item = &'a TopicPartition>,

@@ -23,6 +23,16 @@ struct Marks {
     committed: Option<Position>,
 }
 
+/// What the broker said about a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Accepted,
+    /// Not now.
+    Refused,
+    /// Not with so much metadata.
+    TooLong,
+}
+
 impl Marks {
     /// The newest that was asked for or committed.
     fn newest(&self) -> Option<&Position> {
@@ -79,24 +89,26 @@ impl Commits {
         self.in_flight.then_some(batch)
     }
 
-    /// The broker answered: `accepted` says for which partitions it did what we asked. Returns what
-    /// was committed.
+    /// The broker answered; `answer` says what for which partition. Returns what was committed.
     pub(crate) fn settle(
         &mut self,
-        accepted: impl Fn(&TopicPartition) -> bool,
+        answer: impl Fn(&TopicPartition) -> Answer,
     ) -> Vec<(TopicPartition, Offset)> {
         self.in_flight = false;
         let mut committed = Vec::new();
         for (partition, marks) in &mut self.partitions {
-            let Some(position) = marks.sent.take() else {
-                continue;
-            };
-            if accepted(partition) {
-                committed.push((partition.clone(), position.next));
-                marks.committed = Some(position);
-            } else {
-                marks.wanted.get_or_insert(position);
+            let Some(mut position) = marks.sent.take() else { continue };
+            match answer(partition) {
+                Answer::Accepted => {
+                    committed.push((partition.clone(), position.next));
+                    marks.committed = Some(position);
+                    continue;
+                }
+                Answer::Refused => {}
+                // The offset is what counts: without the map some work is done again.
+                Answer::TooLong => position.metadata.clear(),
             }
+            marks.wanted.get_or_insert(position);
         }
         committed
     }
@@ -157,7 +169,7 @@ mod tests {
         assert_eq!(sent(&mut commits), [1]);
         commits.want(&partition(), position(2, ""));
         assert_eq!(sent(&mut commits), [0_i64; 0]);
-        assert_eq!(commits.settle(|_| true), [(partition(), Offset(1))]);
+        assert_eq!(commits.settle(|_| Answer::Accepted), [(partition(), Offset(1))]);
         assert_eq!(sent(&mut commits), [2]);
     }
 
@@ -168,7 +180,7 @@ mod tests {
         commits.want(&partition(), position(4, ""));
         assert_eq!(sent(&mut commits), [5]);
         commits.want(&partition(), position(3, ""));
-        commits.settle(|_| true);
+        commits.settle(|_| Answer::Accepted);
         commits.want(&partition(), position(2, ""));
         assert_eq!(sent(&mut commits), [0_i64; 0]);
     }
@@ -182,7 +194,7 @@ mod tests {
         commits.want(&partition(), position(7, "fuller map"));
         assert_eq!(sent(&mut commits), [7], "same offset, more settled behind it");
         commits.want(&partition(), position(7, "fuller map"));
-        commits.settle(|_| true);
+        commits.settle(|_| Answer::Accepted);
         assert_eq!(sent(&mut commits), [0_i64; 0]);
         assert!(commits.all_done());
     }
@@ -192,11 +204,21 @@ mod tests {
         let mut commits = ours();
         commits.want(&partition(), position(1, ""));
         assert_eq!(sent(&mut commits), [1]);
-        assert_eq!(commits.settle(|_| false), []);
+        assert_eq!(commits.settle(|_| Answer::Refused), []);
         assert_eq!(sent(&mut commits), [1]);
         commits.want(&partition(), position(2, ""));
-        commits.settle(|_| false);
+        commits.settle(|_| Answer::Refused);
         assert_eq!(sent(&mut commits), [2]);
+    }
+
+    #[test]
+    fn metadata_that_is_too_long_is_left_out_rather_than_the_commit() {
+        let mut commits = ours();
+        commits.want(&partition(), position(5, "a long map"));
+        assert_eq!(sent(&mut commits), [5]);
+        commits.settle(|_| Answer::TooLong);
+        let again = commits.next_batch().unwrap_or_default();
+        assert_eq!(again, [(partition(), position(5, ""))]);
     }
 
     #[test]
@@ -215,7 +237,7 @@ mod tests {
         assert_eq!(sent(&mut commits), [5]);
         commits.end(&partition());
         commits.begin(partition(), Some(position(3, "")));
-        assert_eq!(commits.settle(|_| true), []);
+        assert_eq!(commits.settle(|_| Answer::Accepted), []);
         assert_eq!(commits.committed(&partition()), Some(Offset(3)));
     }
 

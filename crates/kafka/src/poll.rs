@@ -25,6 +25,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::BorrowedMessage,
+    topic_partition_list::TopicPartitionListElem,
 };
 use tokio::{sync::mpsc, time::Instant};
 use tracing::{info, trace, warn};
@@ -32,7 +33,7 @@ use tracing::{info, trace, warn};
 use crate::{
     KafkaConfig, align,
     assignment::{self, Ownership},
-    commit::Commits,
+    commit::{Answer, Commits},
     context::{Context, Notice},
     lag, message, native,
     rebalance::HandOvers,
@@ -42,8 +43,10 @@ use crate::{
 /// could cost.
 const IDLE: Duration = Duration::from_millis(100);
 
-/// Before a refused commit is made again.
+/// Before a refused commit is made again; doubles while it is refused.
 const COMMIT_BACKOFF: Duration = Duration::from_millis(100);
+
+const LONGEST_COMMIT_BACKOFF: Duration = Duration::from_secs(5);
 
 /// Between two log lines about the same trouble.
 const SAME_TROUBLE: Duration = Duration::from_secs(30);
@@ -63,6 +66,7 @@ pub(crate) struct Poller<'a> {
     hand_overs: HandOvers,
     commits: Commits,
     commit_not_before: Option<Instant>,
+    commit_backoff: Duration,
     subscribe_at: Option<Instant>,
     quiet: bool,
     troubles: Vec<(Option<RDKafkaErrorCode>, Instant)>,
@@ -97,6 +101,7 @@ impl<'a> Poller<'a> {
             hand_overs: HandOvers::default(),
             commits: Commits::default(),
             commit_not_before: None,
+            commit_backoff: COMMIT_BACKOFF,
             subscribe_at: Some(Instant::now() + alignment(config)),
             quiet: false,
             troubles: Vec::new(),
@@ -181,7 +186,7 @@ impl<'a> Poller<'a> {
     fn pause(&self, partition: &TopicPartition) {
         match self.consumer.pause(&assignment::list([partition])) {
             Ok(()) => self.outlet.observer.paused(partition, true),
-            // Polled on: more is held than allowed until the next message tries again.
+            // Only of a partition that the client no longer has.
             Err(error) => warn!(category = "kafka", %partition, %error, "cannot pause"),
         }
     }
@@ -227,26 +232,43 @@ impl<'a> Poller<'a> {
         }
     }
 
+    /// What is to be committed now has no time to wait for.
+    fn hurry_commits(&mut self) {
+        self.commit_not_before = None;
+        self.commit_backoff = COMMIT_BACKOFF;
+    }
+
     /// A commit was answered. "Not committed" is never fatal: what is still ours is sent again.
     fn committed(&mut self, outcome: &KafkaResult<()>, offsets: &TopicPartitionList) {
-        let accepted: Vec<TopicPartition> = offsets
-            .elements()
-            .iter()
-            .filter(|element| outcome.is_ok() && element.error().is_ok())
-            .map(|element| TopicPartition::new(element.topic(), element.partition()))
-            .collect();
-        for (partition, next) in self.commits.settle(|partition| accepted.contains(partition)) {
+        let told = offsets.elements();
+        let told_of = |partition: &TopicPartition| {
+            told.iter().find(|element| {
+                element.partition() == partition.partition && element.topic() == &*partition.topic
+            })
+        };
+        let answer = |partition: &TopicPartition| match told_of(partition)
+            .map(TopicPartitionListElem::error)
+        {
+            Some(Ok(())) if outcome.is_ok() => Answer::Accepted,
+            Some(Err(error)) if is_too_long(&error) => Answer::TooLong,
+            _ => Answer::Refused,
+        };
+        for (partition, next) in self.commits.settle(answer) {
             self.outlet.observer.committed(&partition, next.0);
         }
-        let refused = outcome
-            .as_ref()
-            .err()
-            .cloned()
-            .or_else(|| offsets.elements().iter().find_map(|element| element.error().err()));
-        if let Some(error) = refused {
-            self.commit_not_before = Some(Instant::now() + COMMIT_BACKOFF);
-            self.outlet.observer.commit_refused(&error.to_string());
-            info!(category = "kafka", %error, "not committed; made again while still ours");
+        let errors = told.iter().filter_map(|element| element.error().err());
+        match outcome.as_ref().err().cloned().into_iter().chain(errors).next() {
+            None => self.commit_backoff = COMMIT_BACKOFF,
+            Some(error) => {
+                if self.hand_overs.any() {
+                    // The group waits, and this commit has but seconds.
+                    self.commit_backoff = COMMIT_BACKOFF;
+                }
+                self.commit_not_before = Some(Instant::now() + self.commit_backoff);
+                self.commit_backoff = (self.commit_backoff * 2).min(LONGEST_COMMIT_BACKOFF);
+                self.outlet.observer.commit_refused(&error.to_string());
+                info!(category = "kafka", %error, "not committed; made again while still ours");
+            }
         }
     }
 
@@ -257,14 +279,22 @@ impl<'a> Poller<'a> {
         self.troubles.retain(|(_, told)| now.duration_since(*told) < SAME_TROUBLE);
         if !self.troubles.iter().any(|(known, _)| *known == code) {
             self.troubles.push((code, now));
-            warn!(category = "kafka", "the client recovers by itself: {reason}");
+            warn!(category = "kafka", "the Kafka client reports: {reason}");
         }
         self.last_trouble = reason;
     }
 
     fn fatal(&self, code: RDKafkaErrorCode) -> SourceFailure {
+        use RDKafkaErrorCode as Code;
+        let advice = match code {
+            Code::FencedInstanceId | Code::UnreleasedInstanceId => {
+                "; another worker uses the same kafka.group_instance_id, or one that died holds it \
+                 until its session ends"
+            }
+            _ => "",
+        };
         let reason = &self.last_trouble;
-        SourceFailure { message: format!("the Kafka client cannot go on: {code}: {reason}") }
+        SourceFailure { message: format!("the Kafka client cannot go on: {reason}{advice}") }
     }
 
     /// How long to sleep when there is nothing to do.
@@ -295,4 +325,8 @@ fn alignment(config: &KafkaConfig) -> Duration {
     let wait = align::wait(now, least, interval);
     info!(category = "kafka", ?wait, "joining the group at the moment all workers have in common");
     wait
+}
+
+fn is_too_long(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::OffsetMetadataTooLarge)
 }

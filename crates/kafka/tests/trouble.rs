@@ -14,11 +14,9 @@ use world::{Broker, Heard, Member, SOON, position};
 async fn start_fails(config: &KafkaConfig) -> (SourceStartError, Duration) {
     let begun = Instant::now();
     let start = Source::start(config, "trouble", Arc::new(()));
-    match timeout(SOON, start).await {
-        Ok(Err(error)) => (error, begun.elapsed()),
-        Ok(Ok(_)) => panic!("it started"),
-        Err(_) => panic!("it waits for ever"),
-    }
+    let Ok(started) = timeout(SOON, start).await else { panic!("it waits for ever") };
+    let Err(error) = started else { panic!("it started") };
+    (error, begun.elapsed())
 }
 
 #[tokio::test]
@@ -85,6 +83,24 @@ async fn a_commit_that_a_rebalance_refuses_is_made_again() {
     member.close().await;
     let mut next = Member::start(&config).await;
     assert_eq!(next.assigned().await[0].committed, Some(position(5, "kept")));
+    next.close().await;
+}
+
+#[tokio::test]
+async fn a_done_map_that_the_broker_finds_too_long_does_not_hold_the_offset_back() {
+    let broker = Broker::start();
+    let config = broker.topic("long", 1);
+    let mut member = Member::start(&config).await;
+    let assigned = member.assigned().await;
+    broker.with(|cluster| {
+        let refusal = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_METADATA_TOO_LARGE];
+        cluster.request_errors(RDKafkaApiKey::OffsetCommit, &refusal);
+    });
+    member.commit(&assigned[0], 5, "a map that is too long");
+    member.hears(|heard| matches!(heard, Heard::Committed(_, 5)).then_some(())).await;
+    member.close().await;
+    let mut next = Member::start(&config).await;
+    assert_eq!(next.assigned().await[0].committed, Some(position(5, "")));
     next.close().await;
 }
 

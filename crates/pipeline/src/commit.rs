@@ -55,13 +55,17 @@ impl CommitClock {
     }
 }
 
-/// What may be committed, with the done map of what is settled above it.
+/// What may be committed, with the done map of what is settled above it: by us, and by earlier owners
+/// (`inherited`) as far as it was not delivered to us yet.
 ///
 /// `None` as long as nothing was delivered to us.
-pub(crate) fn position(watermark: &Watermark) -> Option<Position> {
+pub(crate) fn position(watermark: &Watermark, inherited: &DoneMap) -> Option<Position> {
     // Before the first offset settles, everything below it is settled all the same.
     let next: Offset = watermark.position().or(watermark.first_unsettled())?;
-    let encoded = DoneMap::encode(next, watermark.settled_above(), METADATA_LIMIT);
+    let last = watermark.last()?;
+    let ahead = inherited.iter().skip_while(|offset| *offset <= last);
+    let settled = watermark.settled_above().chain(ahead);
+    let encoded = DoneMap::encode(next, settled, METADATA_LIMIT);
     Some(Position { next, metadata: encoded.metadata })
 }
 
@@ -94,14 +98,28 @@ mod tests {
     #[test]
     fn an_offset_settled_behind_an_open_one_is_reported_in_the_done_map() {
         let mut mark = Watermark::default();
-        assert_eq!(position(&mark), None);
+        let none = DoneMap::default();
+        assert_eq!(position(&mark, &none), None);
         for offset in 7..10 {
             mark.begin(Offset(offset));
         }
         mark.settle(Offset(9));
-        let reported = position(&mark).unwrap();
+        let reported = position(&mark, &none).unwrap();
         assert_eq!(reported.next, Offset(7));
         let done = DoneMap::decode(reported.next, &reported.metadata).unwrap();
         assert!(done.contains(Offset(9)) && !done.contains(Offset(8)));
+    }
+
+    #[test]
+    fn what_an_earlier_owner_settled_is_passed_on_until_it_is_reached() {
+        let encoded = DoneMap::encode(Offset(7), [Offset(8), Offset(20)], METADATA_LIMIT);
+        let inherited = DoneMap::decode(Offset(7), &encoded.metadata).unwrap();
+        let mut mark = Watermark::default();
+        for offset in 7..10 {
+            mark.begin(Offset(offset));
+        }
+        let reported = position(&mark, &inherited).unwrap();
+        let done = DoneMap::decode(reported.next, &reported.metadata).unwrap();
+        assert_eq!(done.iter().collect::<Vec<_>>(), [Offset(20)], "8 is ours to tell by now");
     }
 }

@@ -101,7 +101,7 @@ impl<H: Handler> Partition<H> {
     pub(crate) fn hand_over(&mut self) {
         // From here on nothing may settle: no hook and no delivery of ours goes on.
         self.flows.abort_all();
-        let position = position(self.ledger.watermark());
+        let position = position(self.ledger.watermark(), &self.done);
         let dropped = self.drain.map_or(0, |drain| drain.dropped);
         let next = position.as_ref().map(|position| position.next);
         self.shared.metrics.partition_revoked(&self.id, next, dropped as u64);

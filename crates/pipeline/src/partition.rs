@@ -152,7 +152,7 @@ pub(crate) struct Partition<H: Handler> {
     inbox_open: bool,
     pub load: Arc<Load>,
     /// What an earlier owner settled above its commit.
-    done: DoneMap,
+    pub done: DoneMap,
     pub ledger: Ledger<Held>,
     pub tasks: HashMap<TaskKey, Active>,
     windows: HashMap<u64, Window>,
@@ -298,8 +298,13 @@ impl<H: Handler> Partition<H> {
             let held = Held { message: Arc::clone(&message), window };
             match self.ledger.admit(offset, held) {
                 Ok(()) => messages.push(message),
-                // The client fetched it twice: the first copy is open or settled.
-                Err(_) => self.unload(size),
+                // The client fetched it twice (the first copy is open or settled), or the log was
+                // truncated under us, which nobody can repair here.
+                Err(_) => {
+                    warn!(category = "kafka", partition = %self.id, %offset,
+                        "an offset was delivered again and is dropped");
+                    self.unload(size);
+                }
             }
         }
         self.incoming = incoming; // Keeps its allocation.
@@ -400,7 +405,7 @@ impl<H: Handler> Partition<H> {
     fn report(&mut self) {
         self.clock.reported();
         self.show_load();
-        if let Some(position) = position(self.ledger.watermark()) {
+        if let Some(position) = position(self.ledger.watermark(), &self.done) {
             self.shared.control.send(SourceCommand::Commit {
                 partition: self.id.clone(),
                 epoch: self.epoch,

@@ -193,10 +193,10 @@ impl KafkaSinkConfig {
         if self.delivery_timeout <= self.linger {
             wrong.push(format!("{at}.delivery_timeout: must be longer than {at}.linger"));
         }
-        if Duration::from_secs(900) < self.linger {
+        if Duration::from_mins(15) < self.linger {
             wrong.push(format!("{at}.linger: must not be longer than 15 min"));
         }
-        if Duration::from_secs(24 * 3_600) < self.delivery_timeout {
+        if Duration::from_hours(24) < self.delivery_timeout {
             wrong.push(format!("{at}.delivery_timeout: must not be longer than a day"));
         }
         validate_cluster(at, &self.brokers, &self.security, wrong);

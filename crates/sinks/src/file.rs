@@ -126,11 +126,11 @@ impl Writer {
     fn append<'a>(&self, path: &Path, lines: impl Iterator<Item = &'a [u8]>) -> io::Result<()> {
         let mut file = self.open(path)?;
         append::lock(&file)?;
-        let fresh = append::append(&mut file, lines, self.fsync)?;
-        if fresh && self.fsync == Fsync::Batch {
+        // Before the lines, so that a failure leaves none to be written twice.
+        if self.fsync == Fsync::Batch && file.metadata()?.len() == 0 {
             self.sync_dirs(path)?;
         }
-        Ok(())
+        append::append(&mut file, lines, self.fsync)
     }
 
     fn open(&self, path: &Path) -> io::Result<File> {
@@ -155,7 +155,7 @@ impl Writer {
     fn sync_dirs(&self, path: &Path) -> io::Result<()> {
         for dir in path.ancestors().skip(1) {
             let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-            self.dir.open_dir(dir)?.into_std_file().sync_all()?;
+            self.dir.open(dir)?.sync_all()?;
         }
         Ok(())
     }

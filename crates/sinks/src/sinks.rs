@@ -144,7 +144,7 @@ impl Sinks {
                 // The lane of dead letters refuses nothing. Were it to, the message behind the
                 // letter must not count as settled.
                 tracing::error!(%error, "a dead letter was refused; its message stays unsettled");
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         }
     }
@@ -178,8 +178,8 @@ fn find<'a, P: Send + Sync + 'static>(
     named: Option<&str>,
 ) -> Result<&'a Lane<P>, RouteError> {
     let exist = || {
-        let names: Vec<&str> = instances.keys().map(|name| &**name).collect();
-        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+        let all: Vec<&str> = instances.keys().map(|name| &**name).collect();
+        if all.is_empty() { "none".to_owned() } else { all.join(", ") }
     };
     match named {
         Some(name) => instances.get(name).ok_or_else(|| RouteError::Unknown {

@@ -105,9 +105,9 @@ fn dockerfile() -> String {
 
 /// `500ms`, `5s`, `2m` as Docker and Prometheus write durations.
 fn seconds(text: &str) -> u64 {
-    text.strip_suffix('s').and_then(|number| number.parse().ok()).unwrap_or_else(|| {
-        panic!("{text} is not a number of seconds")
-    })
+    text.strip_suffix('s')
+        .and_then(|number| number.parse().ok())
+        .unwrap_or_else(|| panic!("{text} is not a number of seconds"))
 }
 
 #[test]
@@ -115,7 +115,10 @@ fn every_service_has_an_image_or_a_way_to_build_one() {
     for (name, service) in compose().services {
         assert!(service.image.is_some() != service.build.is_some(), "{name}");
         if let Some(image) = &service.image {
-            assert!(image.rsplit_once(':').is_some_and(|(_, tag)| tag != "latest"), "{name}: {image}");
+            assert!(
+                image.rsplit_once(':').is_some_and(|(_, tag)| tag != "latest"),
+                "{name}: {image}"
+            );
         }
         if let Some(Build { context, dockerfile }) = &service.build {
             assert!(root().join(context).join(dockerfile).is_file(), "{name}: {dockerfile}");
@@ -129,11 +132,17 @@ fn a_service_waits_only_for_what_the_other_can_reach() {
     for (name, service) in &compose.services {
         for (other, Dependency { condition }) in &service.depends_on {
             let other = compose.services.get(other).unwrap_or_else(|| panic!("{name}: {other}"));
-            assert!(*condition != Condition::ServiceHealthy || other.healthcheck.is_some(), "{name}");
+            assert!(
+                *condition != Condition::ServiceHealthy || other.healthcheck.is_some(),
+                "{name}"
+            );
         }
         if let Some(health) = &service.healthcheck {
             assert_eq!(health.test[0], "CMD", "{name}");
-            assert!(seconds(&health.interval) * u64::from(health.retries) >= 60, "{name} starts slowly");
+            assert!(
+                seconds(&health.interval) * u64::from(health.retries) >= 60,
+                "{name} starts slowly"
+            );
             assert!(seconds(&health.timeout) > 0, "{name}");
         }
     }
@@ -145,7 +154,10 @@ fn ports_are_published_on_loopback_only() {
         for port in service.ports {
             let parts: Vec<&str> = port.split(':').collect();
             assert_eq!((parts.len(), parts[0]), (3, "127.0.0.1"), "{name}: {port}");
-            assert!(parts[1..].iter().all(|number| number.parse::<u16>().is_ok()), "{name}: {port}");
+            assert!(
+                parts[1..].iter().all(|number| number.parse::<u16>().is_ok()),
+                "{name}: {port}"
+            );
         }
     }
 }
@@ -170,7 +182,7 @@ fn the_workers_get_a_configuration_that_a_worker_accepts() {
     let compose = compose();
     let worker = &compose.services["worker"];
     assert_eq!(worker.deploy.as_ref().unwrap().replicas, 2);
-    let loaded = drakkar::Config::load(
+    let loaded = drakkar::config::load(
         Some(&root().join("config/worker.yaml")),
         worker.environment.clone().into_iter(),
     )
@@ -225,6 +237,9 @@ fn the_dockerfile_copies_what_is_there_and_runs_the_worker_as_process_1() {
     let entrypoint = text.lines().find_map(|line| line.strip_prefix("ENTRYPOINT ")).unwrap();
     let command: Vec<String> = serde_json::from_str(entrypoint).unwrap();
     for path in command {
-        assert!(text.lines().any(|line| line.starts_with("COPY ") && line.ends_with(&path)), "{path}");
+        assert!(
+            text.lines().any(|line| line.starts_with("COPY ") && line.ends_with(&path)),
+            "{path}"
+        );
     }
 }

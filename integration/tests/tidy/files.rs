@@ -53,7 +53,8 @@ fn nothing_is_left_for_later_and_no_test_is_switched_off() {
 
 #[test]
 fn what_is_run_by_name_can_be_run() {
-    for path in ["integration/test", "integration/services", "integration/kafka/broker", ".ci/run"] {
+    for path in ["integration/test", "integration/services", "integration/kafka/broker", ".ci/run"]
+    {
         let mode = root().join(path).metadata().unwrap().permissions().mode();
         assert!(mode & 0o111 == 0o111, "{path} is not executable");
     }

@@ -40,7 +40,8 @@ fn every_dependency_has_a_licence_that_deny_toml_allows() {
     let covered = |wanted: &LicenseReq| allowed.iter().any(|licence| licence.satisfies(wanted));
     for package in metadata().packages {
         let (name, version) = (&package.name, &package.version);
-        let stated = package.license.unwrap_or_else(|| panic!("{name} {version} states no licence"));
+        let stated =
+            package.license.unwrap_or_else(|| panic!("{name} {version} states no licence"));
         let terms = Expression::parse_mode(&stated, ParseMode::LAX).unwrap();
         assert!(terms.evaluate(covered), "{name} {version}: {stated}");
     }

@@ -97,8 +97,7 @@ mod tests {
     #[test]
     fn a_line_is_read_whatever_the_file_is_called_and_the_text_holds() {
         let hits = Hits::parse(b"a:b.txt\x007:see: \xff here\n").unwrap();
-        let expected =
-            Hit { file: "a:b.txt".into(), line: 7, text: "see: \u{fffd} here".into() };
+        let expected = Hit { file: "a:b.txt".into(), line: 7, text: "see: \u{fffd} here".into() };
         assert_eq!(hits, Hits(vec![expected]));
     }
 

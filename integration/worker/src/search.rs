@@ -57,7 +57,13 @@ impl Search {
             .working_dir(&self.corpus)
             .env("LC_ALL", "C.UTF-8")
             // A NUL after the file name: names may hold colons.
-            .with_args(["--extended-regexp", "--line-number", "--with-filename", "--null", "--text"])
+            .with_args([
+                "--extended-regexp",
+                "--line-number",
+                "--with-filename",
+                "--null",
+                "--text",
+            ])
             .arg(format!("--regexp={}", request.pattern))
             // What later hooks need of the request travels with the task.
             .metadata(serde_json::to_value(&request.0)?);
@@ -85,7 +91,8 @@ impl Handler for Search {
         let request = Request::deserialize(done.task.meta())?;
         let hits = Hits::parse(&done.output.stdout)?;
         let report = Report::new(&request, &hits, done.output.is_truncated());
-        let collect = Collect::new().kafka(KafkaPayload::json(&report)?.key(request.request_id.clone()));
+        let collect =
+            Collect::new().kafka(KafkaPayload::json(&report)?.key(request.request_id.clone()));
         Ok(if hits.count() > SHOWN {
             collect.file(FilePayload::json(MANY_HITS, &report.with_all(&hits))?)
         } else {

@@ -116,6 +116,12 @@ impl Books {
         }
     }
 
+    /// How many messages there will be.
+    pub(crate) fn planned(&self) -> u64 {
+        self.plan.messages()
+    }
+
+    /// Where the run stands.
     pub(crate) fn standing(&self) -> Standing {
         Standing { sent: self.sent, done: self.done, letters: self.letters.values().sum() }
     }
@@ -175,8 +181,11 @@ impl Books {
         if self.plan.value(id).as_deref() != letter.value {
             self.fault(Some(id), "its dead letter is not what was sent".to_owned());
         }
-        let expected = Destination::DeadLetters { class: letter.class };
-        if self.plan.destination(id) != expected {
+        let expected = match self.plan.destination(id) {
+            Destination::DeadLetters { class } => Some(class),
+            Destination::Results { .. } | Destination::Deleted => None,
+        };
+        if expected != Some(letter.class) {
             self.fault(Some(id), format!("was dead-lettered because of {}", letter.class));
         }
         self.count(id, |account| &mut account.letters);
@@ -286,14 +295,16 @@ impl Balance {
 
     fn close(&mut self, id: u64, account: &Account, destination: Destination) {
         let Account { place, results, lines, letters } = *account;
-        self.duplicates += [results, lines, letters].map(|n| u64::from(n.saturating_sub(1))).iter().sum::<u64>();
+        self.duplicates +=
+            [results, lines, letters].map(|n| u64::from(n.saturating_sub(1))).iter().sum::<u64>();
         let has_arrived = match destination {
             Destination::Results { .. } => results > 0 && lines > 0,
             Destination::Deleted => results > 0,
             Destination::DeadLetters { .. } => letters > 0,
         };
         let Some(place) = place else { return };
-        let is_behind = |at: &&Position| at.partition == place.partition && place.offset < at.committed;
+        let is_behind =
+            |at: &&Position| at.partition == place.partition && place.offset < at.committed;
         match (has_arrived, self.positions.iter().find(is_behind)) {
             (false, Some(_)) => self.lost.push(id),
             (false, None) => self.unfinished += 1,

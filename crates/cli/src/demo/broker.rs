@@ -31,9 +31,6 @@ pub(crate) const GROUP: &str = "demo-workers";
 /// Partitions of each topic.
 pub(crate) const PARTITIONS: i32 = 4;
 
-/// Bytes of a partition, beyond which the broker drops the oldest batches.
-pub(crate) const KEPT_BYTES: u64 = 5 << 20;
-
 /// How long a question to the broker may take.
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
@@ -61,8 +58,7 @@ impl Broker {
 
     /// What the group has committed, as anybody who is not in it can ask.
     pub(crate) fn positions(&self) -> anyhow::Result<Vec<Position>> {
-        let observer: BaseConsumer =
-            client(&self.address()).set("group.id", GROUP).create().context("cannot observe")?;
+        let observer = observer(&self.address(), GROUP)?;
         let mut asked = TopicPartitionList::new();
         asked.add_partition_range(REQUESTS, 0, PARTITIONS - 1);
         let committed = observer
@@ -70,7 +66,8 @@ impl Broker {
             .context("cannot read what was committed")?;
         let position = |partition| {
             let (_, end) = observer.fetch_watermarks(REQUESTS, partition, ANSWER_WITHIN)?;
-            let committed = match committed.find_partition(REQUESTS, partition).map(|p| p.offset()) {
+            let committed = match committed.find_partition(REQUESTS, partition).map(|p| p.offset())
+            {
                 Some(Offset::Offset(next)) => next,
                 _ => 0,
             };
@@ -80,13 +77,16 @@ impl Broker {
     }
 }
 
-/// Settings of every client that is not the worker.
-pub(crate) fn client(address: &str) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config
+/// A consumer that is in no group; `group` is whose commits it can ask for.
+pub(crate) fn observer(address: &str, group: &str) -> anyhow::Result<BaseConsumer> {
+    let consumer = ClientConfig::new()
         .set("bootstrap.servers", address)
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
         // The broker does not wake a waiting fetch, so this is how old a record gets.
         .set("fetch.wait.max.ms", "10")
-        .set("enable.auto.commit", "false");
-    config
+        // A record that the broker dropped before it was read must not go unnoticed.
+        .set("auto.offset.reset", "error")
+        .create();
+    consumer.context("cannot create a consumer")
 }

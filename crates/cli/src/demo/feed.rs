@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use rdkafka::{
-    ClientContext, Message,
+    ClientConfig, ClientContext, Message,
     error::{KafkaError, RDKafkaErrorCode},
     producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext},
 };
@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use super::{
     books::Books,
-    broker::{ANSWER_WITHIN, PARTITIONS, REQUESTS, client},
+    broker::{ANSWER_WITHIN, PARTITIONS, REQUESTS},
     input::Plan,
 };
 
@@ -63,7 +63,8 @@ impl Feed {
         rate: Option<f64>,
         books: &Arc<Mutex<Books>>,
     ) -> anyhow::Result<Self> {
-        let producer = client(address)
+        let producer = ClientConfig::new()
+            .set("bootstrap.servers", address)
             .set("linger.ms", "5")
             .create_with_context(Receipts(Arc::clone(books)))
             .context("cannot create a producer")?;
@@ -137,10 +138,12 @@ fn whole(number: f64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::{broker::KEPT_BYTES, input::MIN_MESSAGES};
+    use crate::demo::input::MIN_MESSAGES;
 
     #[test]
     fn what_is_on_its_way_fits_into_one_partition_of_the_broker() {
+        // Beyond this the broker drops the oldest batches.
+        const KEPT_BYTES: u64 = 5 << 20;
         // Even if all of it were in one partition, each in a batch of its own.
         const BATCH_OVERHEAD: u64 = 200;
         let plan = Plan::new(MIN_MESSAGES).unwrap();

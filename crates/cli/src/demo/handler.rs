@@ -27,6 +27,7 @@ const FAIL_ONCE: &str = r#"[ -e "$1" ] || { : > "$1"; echo "not yet" >&2; exit 7
 
 /// What is delivered for a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::struct_field_names)] // It reads best where it is used.
 pub(crate) struct Answer {
     /// Number of the message.
     pub(crate) id: u64,
@@ -89,9 +90,7 @@ impl WordCount {
         match action {
             Action::Count => task.arg("-w"),
             Action::Fail => sh(task, "echo 'on purpose' >&2; exit 3"),
-            Action::FailOnce => {
-                sh(task, FAIL_ONCE).arg("sh").arg(self.marks.join(id.to_string()))
-            }
+            Action::FailOnce => sh(task, FAIL_ONCE).arg("sh").arg(self.marks.join(id.to_string())),
             Action::Hang => sh(task, "exec sleep 3600").timeout(PATIENCE),
             Action::IgnoreTerm => {
                 sh(task, "trap '' TERM; while :; do sleep 1; done").timeout(PATIENCE)

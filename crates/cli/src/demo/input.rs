@@ -190,9 +190,10 @@ mod tests {
         for messages in [MIN_MESSAGES, 300, 20_000, MAX_MESSAGES] {
             let plan = Plan::new(messages).unwrap();
             for (kind, count) in TROUBLE {
-                let ids = plan.trouble.iter().filter(|(id, planned)| {
-                    **planned == kind && **id < messages
-                });
+                let ids = plan
+                    .trouble
+                    .iter()
+                    .filter(|(id, planned)| **planned == kind && **id < messages);
                 assert_eq!(ids.count(), count, "{kind:?} of {messages}");
             }
         }

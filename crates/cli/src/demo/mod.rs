@@ -40,8 +40,10 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     if args.rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
         bail!("--rate must be more than 0");
     }
-    let directory =
-        tempfile::Builder::new().prefix("drakkar-demo-").tempdir().context("no directory to work in")?;
+    let directory = tempfile::Builder::new()
+        .prefix("drakkar-demo-")
+        .tempdir()
+        .context("no directory to work in")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ending = runtime.block_on(run::run(plan, args.rate, directory.path()))?;
     drop(runtime);
@@ -59,9 +61,9 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
 fn number(count: u64) -> String {
     let digits = count.to_string();
     let first = digits.len() % 3;
-    let groups = [&digits[..first]].into_iter().chain(
-        (first..digits.len()).step_by(3).map(|at| &digits[at..at + 3]),
-    );
+    let groups = [&digits[..first]]
+        .into_iter()
+        .chain((first..digits.len()).step_by(3).map(|at| &digits[at..at + 3]));
     groups.filter(|group| !group.is_empty()).collect::<Vec<_>>().join(" ")
 }
 

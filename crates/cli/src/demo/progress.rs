@@ -18,7 +18,7 @@ const PLAIN_EVERY: Duration = Duration::from_secs(2);
 const LOOKS: usize = 20;
 
 /// Characters of the bar.
-const BAR: u64 = 24;
+const BAR: usize = 24;
 
 /// The line.
 pub(crate) struct Progress {
@@ -55,14 +55,14 @@ impl Progress {
     pub(crate) fn say(&self, text: &str) {
         self.write(text);
         if self.is_terminal {
-            self.write_raw("\n");
+            write_raw("\n");
         }
     }
 
     /// Removes the line.
     pub(crate) fn clear(&self) {
         if self.is_terminal {
-            self.write_raw("\r\x1b[K");
+            write_raw("\r\x1b[K");
         }
     }
 
@@ -79,17 +79,17 @@ impl Progress {
 
     fn write(&self, line: &str) {
         if self.is_terminal {
-            self.write_raw(&format!("\r\x1b[K{line}"));
+            write_raw(&format!("\r\x1b[K{line}"));
         } else {
-            self.write_raw(&format!("{line}\n"));
+            write_raw(&format!("{line}\n"));
         }
     }
+}
 
-    fn write_raw(&self, text: &str) {
-        let mut out = io::stderr().lock();
-        // Whoever closed our standard error does not want to see it.
-        drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
-    }
+fn write_raw(text: &str) {
+    let mut out = io::stderr().lock();
+    // Whoever closed our standard error does not want to see it.
+    drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
 }
 
 fn line(standing: Standing, total: u64, rate: f64, running: Option<usize>) -> String {
@@ -97,8 +97,8 @@ fn line(standing: Standing, total: u64, rate: f64, running: Option<usize>) -> St
     if done == 0 {
         return "joining the group (takes about 3 s) ...".to_owned();
     }
-    let filled = usize::try_from(BAR * done / total.max(1)).unwrap_or(0);
-    let bar = format!("{:<width$}", "#".repeat(filled), width = BAR as usize);
+    let filled = usize::try_from(BAR as u64 * done / total.max(1)).unwrap_or(BAR);
+    let bar = format!("{:<BAR$}", "#".repeat(filled));
     let running = running.map_or(String::new(), |count| format!(" | {count} tasks running"));
     format!(
         "[{bar}] {}/{} messages | {rate:.0}/s{running} | {} dead letters",
@@ -130,7 +130,6 @@ mod tests {
         assert_eq!(
             line(standing, 20_000, 1_999.6, Some(4)),
             "[############            ] 10 000/20 000 messages | 2000/s | 4 tasks running | 7 dead letters"
-                .replace("2000/s", "2000/s")
         );
     }
 

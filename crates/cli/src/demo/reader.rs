@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use super::{
     books::{Books, Letter},
-    broker::{ANSWER_WITHIN, DEAD_LETTERS, PARTITIONS, RESULTS, client},
+    broker::{ANSWER_WITHIN, DEAD_LETTERS, PARTITIONS, RESULTS, observer},
 };
 
 /// How long to wait for a record before looking whether to stop.
@@ -39,12 +39,7 @@ pub(crate) struct Reader {
 impl Reader {
     /// Begins to read.
     pub(crate) fn start(address: &str, books: &Arc<Mutex<Books>>) -> anyhow::Result<Self> {
-        let consumer: BaseConsumer = client(address)
-            .set("group.id", "demo-reader") // Required by the client; nothing is committed.
-            // A record that the broker dropped before it was read must not go unnoticed.
-            .set("auto.offset.reset", "error")
-            .create()
-            .context("cannot create a consumer")?;
+        let consumer = observer(address, "demo-reader")?;
         let mut partitions = TopicPartitionList::new();
         for topic in [RESULTS, DEAD_LETTERS] {
             for partition in 0..PARTITIONS {
@@ -59,7 +54,8 @@ impl Reader {
             stop: Arc::clone(&stop),
             next: HashMap::new(),
         };
-        let thread = thread::Builder::new().name("demo-reader".to_owned()).spawn(|| reading.run())?;
+        let thread =
+            thread::Builder::new().name("demo-reader".to_owned()).spawn(|| reading.run())?;
         Ok(Self { stop, thread })
     }
 
@@ -109,13 +105,12 @@ impl Reading {
 
     fn step(&mut self) -> anyhow::Result<()> {
         let message = match self.consumer.poll(WAIT) {
-            None => return Ok(()),
             Some(Ok(message)) => message,
             Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))) => {
                 bail!("the embedded broker dropped records before they were read")
             }
             // The client tries again by itself; what stays unread is noticed at the end.
-            Some(Err(_)) => return Ok(()),
+            None | Some(Err(_)) => return Ok(()),
         };
         let at = (message.topic().to_owned(), message.partition());
         self.next.insert(at, message.offset() + 1);

@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
+    io::{self, BufRead},
     num::NonZeroUsize,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -38,7 +39,7 @@ use super::{
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Without an outcome for so long, with messages on their way, something is wrong.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How a demo ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +62,7 @@ enum Reason {
     /// Nothing moves any more.
     Stuck(&'static str),
     /// The worker ended by itself.
-    WorkerEnded(Result<(), RunError>),
+    WorkerEnded(anyhow::Result<()>),
 }
 
 /// Runs `plan` in `directory`.
@@ -90,22 +91,23 @@ pub(crate) async fn run(plan: Plan, rate: Option<f64>, directory: &Path) -> anyh
     let is_complete = matches!(reason, Reason::Done);
     let outcome = match reason {
         Reason::WorkerEnded(outcome) => outcome,
-        _ => match worker.stop(&mut signals).await? {
+        _ => match worker.stop(&mut signals).await {
             Some(outcome) => outcome,
             None => return Ok(Ending::Aborted),
         },
     };
     reader.finish()?;
+    let peak = peak_memory();
 
     let balance = close(&books, &broker, directory, is_complete)?;
     let seconds = last.saturating_duration_since(first).as_secs_f64().max(0.001);
     let done = books.lock().unwrap_or_else(PoisonError::into_inner).standing().done;
     #[allow(clippy::cast_precision_loss)] // Far below 2^52.
     let rate = done as f64 / seconds;
-    let summary = Summary { balance: &balance, rate, took: begin.elapsed(), peak: peak_memory() };
+    let summary = Summary { balance: &balance, rate, took: begin.elapsed(), peak };
     println!("\n{summary}");
     if let Err(error) = &outcome {
-        println!("The worker failed: {error:?}");
+        println!("{error:#}");
     }
     let is_well = balance.is_balanced() && outcome.is_ok();
     Ok(if is_well { Ending::Balanced } else { Ending::Unbalanced })
@@ -115,7 +117,9 @@ impl Reason {
     fn text(&self) -> &'static str {
         match self {
             Self::Done => "every message has an outcome; stopping the worker and closing the books",
-            Self::Interrupted => "interrupted; the worker finishes what it started (again: at once)",
+            Self::Interrupted => {
+                "interrupted; the worker finishes what it started (again: at once)"
+            }
             Self::Stuck(text) => text,
             Self::WorkerEnded(_) => "the worker ended by itself; closing the books",
         }
@@ -189,23 +193,19 @@ impl RunningWorker {
         Ok(Self { stop: Some(stop), task })
     }
 
-    async fn ended(&mut self) -> Result<(), RunError> {
-        match (&mut self.task).await {
-            Ok(outcome) => outcome,
-            Err(died) => std::panic::resume_unwind(died.into_panic()),
-        }
+    async fn ended(&mut self) -> anyhow::Result<()> {
+        (&mut self.task).await.context("the worker panicked")?.context("the worker failed")
     }
 
     /// Lets it finish what it started; `None` if a signal came first.
-    async fn stop(mut self, signals: &mut Signals) -> anyhow::Result<Option<Result<(), RunError>>> {
+    async fn stop(mut self, signals: &mut Signals) -> Option<anyhow::Result<()>> {
         drop(self.stop.take());
         tokio::select! {
-            outcome = &mut self.task => Ok(Some(outcome.context("the worker panicked")?)),
-            () = signals.next() => {
-                self.task.abort();
-                Ok(None)
-            }
+            outcome = self.ended() => return Some(outcome),
+            () = signals.next() => {}
         }
+        self.task.abort();
+        None
     }
 }
 
@@ -235,8 +235,8 @@ impl Signals {
 fn config(broker: &Broker, directory: &Path) -> Config {
     let mut config = Config::default();
     config.kafka.brokers = broker.address();
-    config.kafka.source_topic = REQUESTS.to_owned();
-    config.kafka.consumer_group = GROUP.to_owned();
+    config.kafka.source_topic = REQUESTS.into();
+    config.kafka.consumer_group = GROUP.into();
     config.kafka.startup_align_enabled = false; // There is nobody to wait for.
     // The broker does not wake a waiting fetch.
     config.kafka.client_config =
@@ -257,7 +257,7 @@ fn config(broker: &Broker, directory: &Path) -> Config {
     config.sinks.filesystem.insert("files".to_owned(), files);
 
     config.metrics.enabled = false;
-    config.metrics.host = "127.0.0.1".to_owned();
+    config.metrics.host = "127.0.0.1".into();
     config.metrics.port = 0;
     config.logging.output = LogOutput::File(directory.join("worker.log").display().to_string());
     config
@@ -270,15 +270,18 @@ fn close(
     directory: &Path,
     is_complete: bool,
 ) -> anyhow::Result<Balance> {
-    let written = match fs::read(directory.join(RESULTS_FILE)) {
-        Ok(written) => written,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(error).context("cannot read the result file back"),
-    };
     let positions = broker.positions()?;
     let mut books = books.lock().unwrap_or_else(PoisonError::into_inner);
-    for line in written.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        books.line(line);
+    let unreadable = "cannot read the result file back";
+    match fs::File::open(directory.join(RESULTS_FILE)) {
+        Ok(file) => {
+            for line in io::BufReader::new(file).split(b'\n') {
+                books.line(&line.context(unreadable)?);
+            }
+        }
+        // An interrupted run may have written none.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).context(unreadable),
     }
     Ok(books.balance(&positions, is_complete))
 }

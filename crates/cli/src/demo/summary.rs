@@ -101,7 +101,12 @@ impl Summary<'_> {
     }
 }
 
-fn row(f: &mut fmt::Formatter<'_>, name: &str, count: u64, what: fmt::Arguments<'_>) -> fmt::Result {
+fn row(
+    f: &mut fmt::Formatter<'_>,
+    name: &str,
+    count: u64,
+    what: fmt::Arguments<'_>,
+) -> fmt::Result {
     let line = format!("  {name:<14}{:>10} {what}", number(count));
     writeln!(f, "{}", line.trim_end())
 }

@@ -1,6 +1,7 @@
 //! What the tests of the pool share: a pool, shell tasks, waiting for conditions, and finding
 //! processes by a variable of their environment.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // In a test a panic is the report.
 #![allow(dead_code, unreachable_pub)] // Every test binary uses a part.
 
 use std::{
@@ -63,7 +64,6 @@ pub fn failed(run: Run) -> (Failure, Output) {
 }
 
 /// Waits until `condition` holds.
-#[track_caller]
 pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {

@@ -17,6 +17,7 @@ impl Poller<'_> {
     /// The consumer itself is closed by whoever owns it.
     pub(super) fn close(mut self) -> Result<(), SourceFailure> {
         self.quiesce();
+        self.hurry_commits();
         let deadline = Instant::now() + LAST_COMMITS;
         while !self.commits.all_done() {
             let now = Instant::now();

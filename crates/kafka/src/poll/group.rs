@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use super::Poller;
 use crate::{
-    assignment::{self, listed},
+    assignment::{self, listed, shown},
     context::give_back,
     rebalance::GiveUp,
 };
@@ -32,7 +32,7 @@ impl Poller<'_> {
     /// Partitions are given to us, perhaps none.
     pub(super) fn assigned(&mut self, list: &TopicPartitionList) {
         let partitions = listed(list);
-        info!(category = "kafka", ?partitions, "assigned");
+        info!(category = "kafka", partitions = shown(&partitions), "assigned");
         if partitions.iter().any(|partition| self.hand_overs.contains(partition)) {
             // Given back before we gave it up: end the old assignment first, or the client refuses
             // the new one.
@@ -79,7 +79,7 @@ impl Poller<'_> {
     /// Partitions are taken from us.
     pub(super) fn revoked(&mut self, taken: &TopicPartitionList, lost: bool) {
         let partitions = listed(taken);
-        info!(category = "kafka", ?partitions, lost, "revoked");
+        info!(category = "kafka", partitions = shown(&partitions), lost, "revoked");
         if lost || !self.is_incremental() {
             // Lost: others read them already. All at once: no time to finish anything.
             if !lost {
@@ -104,6 +104,7 @@ impl Poller<'_> {
             }
             open.push((partition, epoch));
         }
+        self.hurry_commits();
         self.hand_overs.begin(open, grace, Instant::now());
         self.outlet.observer.rebalanced("revoke", &worked_on);
         self.tell(SourceEvent::Revoked { partitions: worked_on, grace });
@@ -139,12 +140,12 @@ impl Poller<'_> {
 
     fn give_up(&mut self, given: &GiveUp) {
         if given.unfinished.is_empty() {
-            info!(category = "kafka", partitions = ?given.partitions, "handed over");
+            info!(category = "kafka", partitions = shown(&given.partitions), "handed over");
         } else {
             warn!(
                 category = "kafka",
-                partitions = ?given.partitions,
-                unfinished = ?given.unfinished,
+                partitions = shown(&given.partitions),
+                unfinished = shown(&given.unfinished),
                 "handed over unfinished: what was not committed is read again by the next owner"
             );
         }

@@ -1,4 +1,7 @@
-//! A broker in this process, a producer for it, and a stand-in for the pipeline.
+//! A broker, a producer for it, and a stand-in for the pipeline.
+//!
+//! The broker runs in this process. With `DRAKKAR_TEST_KAFKA=host:port` the tests that injure no broker
+//! run against that one instead, and with `DRAKKAR_TEST_GROUP_PROTOCOL=consumer` by KIP-848.
 
 #![allow(dead_code)] // Every test binary uses its own part of it.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // It is test code without being a test.
@@ -6,7 +9,7 @@
 use std::{
     sync::{Arc, LazyLock, Mutex, mpsc as queue},
     thread,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use drakkar_core::{
@@ -14,14 +17,15 @@ use drakkar_core::{
     observe::SourceObserver,
     source::{Assignment, Position, SourceCommand, SourceEvent},
 };
-use drakkar_kafka::{KafkaConfig, Source};
+use drakkar_kafka::{GroupProtocol, KafkaConfig, Source};
 use rdkafka::{
     ClientConfig,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     message::ToBytes,
     mocking::MockCluster,
     producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer},
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{runtime::Handle, sync::mpsc, time::timeout};
 
 /// Longest wait for anything that must happen.
 pub(crate) const SOON: Duration = Duration::from_secs(40);
@@ -30,27 +34,44 @@ pub(crate) type Cluster = MockCluster<'static, DefaultProducerContext>;
 
 type Work = Box<dyn FnOnce(&Cluster) + Send>;
 
-/// One broker, owned by a thread of its own.
+/// One broker.
 pub(crate) struct Broker {
-    pub address: String,
-    work: Mutex<queue::Sender<Work>>,
+    pub(crate) address: String,
+    kind: Kind,
+}
+
+enum Kind {
+    /// Owned by a thread of its own.
+    Mock(Mutex<queue::Sender<Work>>),
+    /// What it keeps from an earlier run must not disturb.
+    Real { suffix: String },
 }
 
 /// The broker that the tests of one binary share.
-pub(crate) static BROKER: LazyLock<Broker> = LazyLock::new(Broker::start);
+pub(crate) static BROKER: LazyLock<Broker> =
+    LazyLock::new(|| match std::env::var("DRAKKAR_TEST_KAFKA") {
+        Ok(address) => Broker { address, kind: Kind::Real { suffix: format!("-{}", run()) } },
+        Err(_) => Broker::start(),
+    });
+
+/// A number that no other run has.
+fn run() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()
+}
 
 impl Broker {
+    /// A broker in this process.
     pub(crate) fn start() -> Self {
         let (work, todo) = queue::channel::<Work>();
         let (ready, address) = queue::channel();
         thread::spawn(move || {
             let cluster = MockCluster::new(1).unwrap();
-            ready.send("127.0.0.1:29592".to_owned()).unwrap();
+            ready.send(cluster.bootstrap_servers()).unwrap();
             for work in todo {
                 work(&cluster);
             }
         });
-        Self { address: address.recv().unwrap(), work: Mutex::new(work) }
+        Self { address: address.recv().unwrap(), kind: Kind::Mock(Mutex::new(work)) }
     }
 
     /// Does `work` with the cluster, and returns when it is done.
@@ -60,30 +81,45 @@ impl Broker {
             work(cluster);
             finished.send(()).unwrap();
         };
-        self.work.lock().unwrap().send(Box::new(work)).unwrap();
+        let Kind::Mock(todo) = &self.kind else { panic!("not ours to injure") };
+        todo.lock().unwrap().send(Box::new(work)).unwrap();
         finish.recv().unwrap();
+    }
+
+    /// What the topic that a test calls `name` is called here.
+    pub(crate) fn name(&self, name: &str) -> String {
+        match &self.kind {
+            Kind::Mock(_) => name.to_owned(),
+            Kind::Real { suffix } => format!("{name}{suffix}"),
+        }
     }
 
     /// A topic of its own for one test; returns how to read it.
     pub(crate) fn topic(&self, name: &str, partitions: i32) -> KafkaConfig {
-        let topic = name.to_owned();
-        std::thread::spawn(move || {
-            use rdkafka::admin::*;
-            let rt = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            let a: AdminClient<_> = ClientConfig::new().set("bootstrap.servers", "127.0.0.1:29592").create().unwrap();
-            rt.block_on(a.create_topics(&[NewTopic::new(&topic, partitions, TopicReplication::Fixed(1))], &AdminOptions::new())).unwrap()[0].as_ref().unwrap();
-        }).join().unwrap();
+        let topic = self.name(name);
+        match &self.kind {
+            Kind::Mock(_) => {
+                let topic = topic.clone();
+                self.with(move |cluster| cluster.create_topic(&topic, partitions, 1).unwrap());
+            }
+            Kind::Real { .. } => create(&self.address, &topic, partitions),
+        }
         let mut config = KafkaConfig {
             brokers: self.address.clone(),
-            source_topic: name.to_owned(),
-            consumer_group: format!("group-of-{name}-{}", std::env::var("P848").is_ok()),
+            consumer_group: format!("group-of-{topic}"),
+            source_topic: topic,
             startup_align_enabled: false,
             // The mock paces rebalances by this; below its first delay of 3 s nobody ever joins.
-            session_timeout_ms: 6_000,
-            group_protocol: if std::env::var("P848").is_ok() {drakkar_kafka::GroupProtocol::Consumer} else {drakkar_kafka::GroupProtocol::Classic},
+            session_timeout_ms: 4_000,
             heartbeat_interval_ms: 100,
             ..KafkaConfig::default()
         };
+        if let Kind::Real { .. } = self.kind {
+            config.session_timeout_ms = 6_000;
+            if std::env::var("DRAKKAR_TEST_GROUP_PROTOCOL").is_ok_and(|name| name == "consumer") {
+                config.group_protocol = GroupProtocol::Consumer;
+            }
+        }
         // A waiting fetch of the mock does not wake for new data.
         config.client_config.insert("fetch.wait.max.ms".to_owned(), "10".to_owned());
         config
@@ -97,8 +133,9 @@ impl Broker {
         values: impl IntoIterator<Item = String>,
     ) {
         let producer = self.producer();
+        let topic = self.name(topic);
         for value in values {
-            send(&producer, BaseRecord::<(), _>::to(topic).partition(partition).payload(&value));
+            send(&producer, BaseRecord::<(), _>::to(&topic).partition(partition).payload(&value));
         }
         producer.flush(SOON).unwrap();
     }
@@ -111,6 +148,19 @@ impl Broker {
             .create()
             .unwrap()
     }
+}
+
+/// Creates `topic`; blocks the test, which has nothing else to do.
+fn create(address: &str, topic: &str, partitions: i32) {
+    let client: AdminClient<_> =
+        ClientConfig::new().set("bootstrap.servers", address).create().unwrap();
+    let wanted = [NewTopic::new(topic, partitions, TopicReplication::Fixed(1))];
+    let options = AdminOptions::new();
+    let runtime = Handle::current();
+    let created = thread::scope(|scope| {
+        scope.spawn(|| runtime.block_on(client.create_topics(&wanted, &options))).join().unwrap()
+    });
+    created.unwrap()[0].as_ref().unwrap();
 }
 
 /// Sends `record`, waiting for room.
@@ -236,10 +286,15 @@ impl Member {
         });
     }
 
-    /// Hands nothing over and leaves.
-    pub(crate) async fn close(self) {
+    /// Leaves. What the observer heard until the end.
+    pub(crate) async fn close(mut self) -> Vec<Heard> {
         self.source.control.send(SourceCommand::Close);
         self.source.join(SOON).await;
+        let mut rest = Vec::new();
+        while let Ok(heard) = self.heard.try_recv() {
+            rest.push(heard);
+        }
+        rest
     }
 
     /// The next message of `assignment`, settled at once.

@@ -165,7 +165,8 @@ fn name(compression: Compression) -> &'static str {
     }
 }
 
-#[cfg(all(test, feature = "kafka"))]
+#[cfg(feature = "kafka")]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -67,12 +67,12 @@ pub(super) fn lock(file: &File) -> io::Result<()> {
     }
 }
 
-/// Appends `lines` and tells whether the file was empty before.
+/// Appends `lines`: all or none.
 pub(super) fn append<'a>(
     file: &mut impl Medium,
     lines: impl Iterator<Item = &'a [u8]>,
     fsync: Fsync,
-) -> io::Result<bool> {
+) -> io::Result<()> {
     let size = file.size()?;
     let mut text = Vec::new();
     if size > 0 && file.byte_at(size - 1)? != b'\n' {
@@ -87,7 +87,7 @@ pub(super) fn append<'a>(
         written = file.sync();
     }
     let Err(failure) = written else {
-        return Ok(size == 0);
+        return Ok(());
     };
     if let Err(error) = file.cut(size) {
         error!(%error, "cannot take back a write that failed; it may leave half a line or a line twice");
@@ -151,13 +151,13 @@ mod tests {
     #[test]
     fn a_write_that_fails_half_way_leaves_neither_half_a_line_nor_a_line_twice() {
         let mut disk = Disk { room: 9, ..Disk::default() };
-        assert!(append(&mut disk, lines(&["one"]), Fsync::Batch).unwrap());
+        append(&mut disk, lines(&["one"]), Fsync::Batch).unwrap();
         let full = append(&mut disk, lines(&["two", "three"]), Fsync::Batch).unwrap_err();
         assert_eq!(full.kind(), io::ErrorKind::StorageFull);
         assert_eq!(disk.bytes, b"one\n");
 
         disk.room = 100;
-        assert!(!append(&mut disk, lines(&["two", "three"]), Fsync::Batch).unwrap());
+        append(&mut disk, lines(&["two", "three"]), Fsync::Batch).unwrap();
         assert_eq!(disk.bytes, b"one\ntwo\nthree\n");
     }
 

@@ -14,6 +14,7 @@ use rdkafka::{
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code},
     message::{Header, OwnedHeaders},
+    metadata::MetadataTopic,
     producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer},
 };
 use tokio::{sync::oneshot, time::Instant};
@@ -38,31 +39,25 @@ pub(super) fn make(settings: &ClientConfig) -> KafkaResult<Client> {
 /// Asks the brokers for `topic`, or just for an answer where it is empty; blocks, for `within` at
 /// the longest.
 pub(super) fn ask(client: &Client, topic: &str, within: Duration) -> KafkaResult<Topic> {
-    let until = Instant::now() + within;
+    let begun = Instant::now();
     let named = (!topic.is_empty()).then_some(topic);
     loop {
-        let left = until.saturating_duration_since(Instant::now());
-        let answer = client.client().fetch_metadata(named, left);
-        let topic = match answer {
-            Ok(metadata) => {
-                let topic = named.and_then(|name| {
-                    metadata
-                        .topics()
-                        .iter()
-                        .find(|topic| topic.name() == name)
-                        .and_then(rdkafka::metadata::MetadataTopic::error)
-                });
-                match topic.map(Code::from) {
-                    None => return Ok(Topic::Present),
-                    Some(error) => Ok(Topic::Absent(error.to_string())),
-                }
+        let left = within.saturating_sub(begun.elapsed());
+        let answer = client.client().fetch_metadata(named, left).map(|metadata| {
+            let found = metadata.topics().iter().find(|found| found.name() == topic);
+            match found.and_then(MetadataTopic::error).map(Code::from) {
+                Some(error) => Topic::Absent(error.to_string()),
+                None => Topic::Present,
             }
-            Err(error) => Err(error),
+        });
+        let patience = match answer {
+            Ok(Topic::Present) => Duration::ZERO,
+            // One that the brokers are about to make exists a moment later.
+            Ok(Topic::Absent(_)) => TOPIC_PATIENCE.min(within),
+            Err(_) => within,
         };
-        // A topic that the brokers are about to make exists a moment later.
-        let patience = if topic.is_ok() { TOPIC_PATIENCE } else { within };
-        if until <= Instant::now() || within.saturating_sub(left) >= patience {
-            return topic;
+        if patience <= begun.elapsed() {
+            return answer;
         }
         std::thread::sleep(Duration::from_millis(200));
     }

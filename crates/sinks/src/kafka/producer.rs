@@ -243,3 +243,32 @@ async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static)
     started.ok()?;
     answer.await.ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::KafkaSinkConfig;
+
+    #[tokio::test]
+    async fn brokers_that_do_not_answer_are_an_error_in_bounded_time_that_names_the_section() {
+        // Taken from the system and given back: nobody listens there.
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let sink = KafkaSinkConfig {
+            topic: "t".to_owned(),
+            brokers: free.to_string(),
+            ..KafkaSinkConfig::default()
+        };
+        let settings =
+            ProducerSettings::of_sink(&sink, &drakkar_core::kafka_client::Cluster::default(), "w");
+        let within = Duration::from_millis(700);
+        let begun = Instant::now();
+        let Err(error) = Producer::connect("sinks.kafka.a".to_owned(), settings, within).await
+        else {
+            panic!("connected to nothing");
+        };
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        let text = error.to_string();
+        let begins = format!("sinks.kafka.a: the brokers {free} did not answer within 700ms (");
+        assert!(text.starts_with(&begins), "{text}");
+    }
+}

@@ -45,11 +45,11 @@ impl Room {
     pub(super) async fn enter(&self, size: usize, hold: &Arc<Hold>, trouble: &Trouble) -> Space {
         let mut stuck = trouble.stuck();
         let mut entered = std::pin::pin!(self.wait(size));
-        let mut held = None;
+        let mut waiting = None;
         loop {
-            match (*stuck.borrow_and_update(), held.is_some()) {
-                (true, false) => held = Some(Held::begin(hold)),
-                (false, true) => held = None,
+            match (*stuck.borrow_and_update(), waiting.is_some()) {
+                (true, false) => waiting = Some(Held::begin(hold)),
+                (false, true) => waiting = None,
                 _ => {}
             }
             tokio::select! {

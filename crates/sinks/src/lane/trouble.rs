@@ -18,7 +18,7 @@ use super::{Common, Permanent, Shape};
 /// Shortest time between two holds that are said.
 const QUIET: Duration = Duration::from_secs(10);
 /// How often a hold that lasts is said again.
-const REMINDER: Duration = Duration::from_secs(60);
+const REMINDER: Duration = Duration::from_mins(1);
 
 /// How a lane fares.
 pub(super) struct Trouble {

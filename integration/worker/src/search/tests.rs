@@ -33,7 +33,8 @@ fn only_report(world: &World) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_search_is_answered_with_its_hits_under_its_own_key() {
-    let world = after(json!({"request_id": "r-1", "pattern": "whale", "files": ["moby-dick.txt"]})).await;
+    let world =
+        after(json!({"request_id": "r-1", "pattern": "whale", "files": ["moby-dick.txt"]})).await;
     let report = only_report(&world);
     assert_eq!(report["request_id"], "r-1");
     assert_eq!(report["matches"], 1);

@@ -18,8 +18,7 @@ fn deliver(books: &mut Books, id: u64) {
     let key = id.to_string();
     match books.plan.destination(id) {
         Destination::Results { answer } => {
-            let line =
-                serde_json::to_vec(&Answer { id, answer, attempt: 1, dropped: 0 }).unwrap();
+            let line = serde_json::to_vec(&Answer { id, answer, attempt: 1, dropped: 0 }).unwrap();
             books.result(key.as_bytes(), Some(&line));
             books.line(&line);
         }
@@ -119,7 +118,10 @@ fn a_dead_letter_for_another_reason_or_with_another_value_is_a_fault() {
     books.letter(&Letter { key: key.as_bytes(), value: Some(&value), class: "timeout" });
     books.letter(&Letter { key: key.as_bytes(), value: Some(b"{}"), class: "exit_code" });
     let found: Vec<&str> = books.faults.iter().map(|fault| fault.what.as_str()).collect();
-    assert_eq!(found, ["was dead-lettered because of timeout", "its dead letter is not what was sent"]);
+    assert_eq!(
+        found,
+        ["was dead-lettered because of timeout", "its dead letter is not what was sent"]
+    );
 }
 
 #[test]

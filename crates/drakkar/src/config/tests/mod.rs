@@ -162,17 +162,21 @@ fn everything_that_is_wrong_is_reported_at_once() {
 }
 
 #[test]
-fn relations_between_keys_are_checked_with_the_place_of_the_key() {
+fn what_cannot_be_is_named_with_the_place_of_the_key() {
     refused(
         "kafka:\n  source_topic: a\n  source_topics: [b]\n",
-        &[("DRAKKAR_KAFKA__REVOKE_TIMEOUT", "301")],
+        &[("DRAKKAR_METRICS__HOST", "")],
         &[
             "FILE:3: kafka.source_topics: excludes kafka.source_topic; list every topic in one of \
              them",
-            "DRAKKAR_KAFKA__REVOKE_TIMEOUT: kafka.revoke_timeout: must be shorter than \
-             kafka.max_poll_interval_ms",
+            "DRAKKAR_METRICS__HOST: metrics.host: must not be empty",
         ],
     );
+    let missing_topic = "sinks:\n  kafka:\n    results: {}\n";
+    refused(missing_topic, &[], &["FILE:3: sinks.kafka.results.topic: is required; name a topic"]);
+    let revoke = "kafka:\n  revoke_timeout: 300\n";
+    let error = File::new(revoke).load(&[]).unwrap_err();
+    assert!(error.starts_with("FILE:2: kafka.revoke_timeout: must be"), "{error}");
 }
 
 #[test]

@@ -1,0 +1,175 @@
+//! A broker in this process, written to by sinks and read back by tests.
+
+use std::{
+    sync::{Arc, LazyLock, Mutex, mpsc as queue},
+    thread,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use drakkar_core::{
+    Header, KafkaPayload, Payload, hold::HoldBoard, kafka_client::Cluster as Source,
+    observe::SinkObserver,
+};
+use drakkar_sinks::{DlqConfig, Identity, KafkaSinkConfig, Settled, Sinks, SinksConfig};
+use rdkafka::{
+    ClientConfig, Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    message::Headers,
+    mocking::MockCluster,
+    producer::DefaultProducerContext,
+};
+use tokio::{task::JoinHandle, time::Instant};
+
+/// Longest wait for anything that must happen.
+pub(crate) const SOON: Duration = Duration::from_secs(40);
+
+pub(crate) type Cluster = MockCluster<'static, DefaultProducerContext>;
+
+type Work = Box<dyn FnOnce(&Cluster) + Send>;
+
+/// One broker, owned by a thread of its own.
+pub(crate) struct Broker {
+    pub address: String,
+    work: Mutex<queue::Sender<Work>>,
+}
+
+/// The broker that tests share which do not make it fail.
+pub(crate) static BROKER: LazyLock<Broker> = LazyLock::new(Broker::start);
+
+/// What was read back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Read {
+    pub key: Option<Bytes>,
+    pub value: Option<Bytes>,
+    pub headers: Vec<Header>,
+}
+
+impl Broker {
+    pub(crate) fn start() -> Self {
+        let (work, todo) = queue::channel::<Work>();
+        let (ready, address) = queue::channel();
+        thread::spawn(move || {
+            let cluster = MockCluster::new(1).unwrap();
+            ready.send(cluster.bootstrap_servers()).unwrap();
+            for work in todo {
+                work(&cluster);
+            }
+        });
+        Self { address: address.recv().unwrap(), work: Mutex::new(work) }
+    }
+
+    /// Does `work` with the cluster, and returns when it is done.
+    pub(crate) fn with(&self, work: impl FnOnce(&Cluster) + Send + 'static) {
+        let (finished, finish) = queue::channel();
+        let work = move |cluster: &Cluster| {
+            work(cluster);
+            finished.send(()).unwrap();
+        };
+        self.work.lock().unwrap().send(Box::new(work)).unwrap();
+        finish.recv().unwrap();
+    }
+
+    pub(crate) fn topic(&self, name: &str) {
+        let name = name.to_owned();
+        self.with(move |cluster| cluster.create_topic(&name, 1, 1).unwrap());
+    }
+
+    /// The cluster as a consumer would name it.
+    pub(crate) fn source(&self) -> Source {
+        Source { brokers: self.address.clone(), ..Source::default() }
+    }
+
+    /// One Kafka sink `out` for `topic`, and dead letters.
+    pub(crate) async fn sinks(&self, topic: &str) -> Sinks {
+        self.sinks_with(&sink(topic)).await
+    }
+
+    /// One Kafka sink `out`, and dead letters.
+    pub(crate) async fn sinks_with(&self, out: &KafkaSinkConfig) -> Sinks {
+        let config = SinksConfig {
+            kafka: [("out".to_owned(), out.clone())].into(),
+            retry_backoff_max: Duration::from_millis(200),
+            ..SinksConfig::default()
+        };
+        let observer: Arc<dyn SinkObserver> = Arc::new(());
+        Sinks::connect(&config, &DlqConfig::default(), &self.source(), &identity(), observer)
+            .await
+            .unwrap()
+    }
+
+    /// Reads partition 0 of `topic` until it holds `count` records.
+    pub(crate) fn read(&self, topic: &str, count: usize) -> Vec<Read> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &self.address)
+            .set("group.id", "reader")
+            // A waiting fetch of the mock does not wake for new data.
+            .set("fetch.wait.max.ms", "10")
+            .create()
+            .unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
+        consumer.assign(&list).unwrap();
+        let until = Instant::now() + SOON;
+        let mut read = Vec::new();
+        while read.len() < count {
+            assert!(Instant::now() < until, "{topic} holds {} of {count}: {read:?}", read.len());
+            if let Some(message) = consumer.poll(Duration::from_millis(100)) {
+                read.push(detached(&message.unwrap()));
+            }
+        }
+        read
+    }
+}
+
+/// Settings that notice an outage soon.
+pub(crate) fn sink(topic: &str) -> KafkaSinkConfig {
+    KafkaSinkConfig {
+        topic: topic.to_owned(),
+        delivery_timeout: Duration::from_millis(800),
+        client_config: [
+            ("topic.metadata.propagation.max.ms", "300"),
+            ("topic.metadata.refresh.fast.interval.ms", "50"),
+            ("reconnect.backoff.max.ms", "200"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into(),
+        ..KafkaSinkConfig::default()
+    }
+}
+
+pub(crate) fn identity() -> Identity {
+    Identity { group: "group".to_owned(), worker: "worker-1".to_owned() }
+}
+
+/// Delivers on a task of its own, under a hold of `board`.
+pub(crate) fn send(
+    sinks: &Sinks,
+    payload: KafkaPayload,
+    board: &Arc<HoldBoard>,
+) -> JoinHandle<Settled> {
+    let (sinks, payload, hold) = (sinks.clone(), Payload::Kafka(payload), board.task());
+    tokio::spawn(async move { sinks.deliver(payload, &hold).await })
+}
+
+/// Waits until so many tasks of `board` are held.
+pub(crate) async fn until_held(board: &HoldBoard, tasks: usize) {
+    let held = async {
+        while board.held_tasks() != tasks {
+            board.changed().await;
+        }
+    };
+    tokio::time::timeout(SOON, held).await.unwrap();
+}
+
+fn detached(message: &impl Message) -> Read {
+    let copy = Bytes::copy_from_slice;
+    let headers = message.headers().into_iter().flat_map(Headers::iter);
+    Read {
+        key: message.key().map(copy),
+        value: message.payload().map(copy),
+        headers: headers
+            .map(|header| Header { name: header.key.into(), value: header.value.map(copy) })
+            .collect(),
+    }
+}

@@ -1,0 +1,231 @@
+//! File sinks against a real directory.
+
+#![allow(clippy::unwrap_used)] // A helper of a test fails the test.
+
+use std::{fs, io::Write, os::unix::fs::symlink, path::Path, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use drakkar_core::{FilePayload, Payload, hold::HoldBoard, retry::Backoff};
+use drakkar_sinks::{FileSink, FileSinkConfig, Fsync, Settled, Sinks};
+use futures_util::future::join_all;
+use tempfile::TempDir;
+
+/// Longest wait for anything that must happen.
+const SOON: Duration = Duration::from_secs(40);
+
+struct Desk {
+    base: TempDir,
+    sinks: Sinks,
+    board: Arc<HoldBoard>,
+}
+
+impl Desk {
+    fn open() -> Self {
+        Self::open_with(Fsync::Batch)
+    }
+
+    fn open_with(fsync: Fsync) -> Self {
+        let base = TempDir::new().unwrap();
+        let config = FileSinkConfig { base_path: base.path().join("out/results"), fsync };
+        let backoff = Backoff { initial: Duration::from_millis(5), max: Duration::from_millis(20) };
+        let sinks = Sinks::builder(Arc::new(()))
+            .backoff(backoff)
+            .filesystem("files", FileSink::open(&config).unwrap())
+            .build();
+        Self { base, sinks, board: Arc::default() }
+    }
+
+    fn path(&self, path: &str) -> std::path::PathBuf {
+        self.base.path().join("out/results").join(path)
+    }
+
+    fn text(&self, path: &str) -> String {
+        fs::read_to_string(self.path(path)).unwrap()
+    }
+
+    async fn append(&self, path: impl AsRef<Path>, line: &str) -> Settled {
+        self.sinks.deliver(line_for(path, line), &self.board.task()).await
+    }
+
+    /// The class of the error that refuses this path.
+    async fn refusal(&self, path: impl AsRef<Path>) -> String {
+        match self.append(&path, "x").await {
+            Settled::Refused { error, .. } => error.class,
+            Settled::Confirmed => panic!("{} was written to", path.as_ref().display()),
+        }
+    }
+}
+
+fn line_for(path: impl AsRef<Path>, line: &str) -> Payload {
+    Payload::File(FilePayload {
+        sink: None,
+        path: path.as_ref().to_owned(),
+        line: Bytes::copy_from_slice(line.as_bytes()),
+    })
+}
+
+#[tokio::test]
+async fn lines_are_appended_and_missing_directories_are_made() {
+    let desk = Desk::open();
+    for line in ["{\"n\":1}", "{\"n\":2}", ""] {
+        assert_eq!(desk.append("a/b/c.jsonl", line).await, Settled::Confirmed);
+    }
+    assert_eq!(desk.append("./top.jsonl", "t").await, Settled::Confirmed);
+    assert_eq!(desk.text("a/b/c.jsonl"), "{\"n\":1}\n{\"n\":2}\n\n");
+    assert_eq!(desk.text("top.jsonl"), "t\n");
+    let left: Vec<_> = fs::read_dir(desk.path("")).unwrap().collect();
+    assert_eq!(left.len(), 2, "nothing of ours is left behind: {left:?}");
+}
+
+#[tokio::test]
+async fn a_thousand_lines_of_a_thousand_tasks_are_all_whole() {
+    let desk = Desk::open();
+    let sent = (0..1_000).map(|n| {
+        let (sinks, hold) = (desk.sinks.clone(), desk.board.task());
+        let line = format!("{n}-{}", "x".repeat(n % 300));
+        tokio::spawn(async move {
+            sinks.deliver(line_for(format!("{}.jsonl", n % 7), &line), &hold).await
+        })
+    });
+    for settled in join_all(sent).await {
+        assert_eq!(settled.unwrap(), Settled::Confirmed);
+    }
+    let mut seen = vec![0; 1_000];
+    for file in 0..7 {
+        for line in desk.text(&format!("{file}.jsonl")).lines() {
+            let (n, rest) = line.split_once('-').unwrap();
+            let n: usize = n.parse().unwrap();
+            assert_eq!((n % 7, rest.len()), (file, n % 300));
+            seen[n] += 1;
+        }
+    }
+    assert_eq!(seen, vec![1; 1_000]);
+}
+
+#[tokio::test]
+async fn no_path_leads_out_of_the_directory() {
+    let desk = Desk::open();
+    let outside = desk.base.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    symlink(&outside, desk.path("link")).unwrap();
+    symlink("../../outside", desk.path("relative")).unwrap();
+    symlink(outside.join("made.jsonl"), desk.path("file.jsonl")).unwrap();
+    for path in [
+        "../escape.jsonl",
+        "a/../../escape.jsonl",
+        "a/../inside.jsonl",
+        "link/escape.jsonl",
+        "link/deeper/escape.jsonl",
+        "relative/escape.jsonl",
+        "file.jsonl",
+    ] {
+        assert_eq!(desk.refusal(path).await, "outside_base_path", "{path}");
+    }
+    let absolute = outside.join("absolute.jsonl");
+    assert_eq!(desk.refusal(&absolute).await, "outside_base_path");
+    let absolute_inside = desk.path("inside.jsonl");
+    assert_eq!(desk.refusal(&absolute_inside).await, "outside_base_path");
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "something was made outside");
+    assert!(!desk.base.path().join("out/escape.jsonl").exists());
+}
+
+#[tokio::test]
+async fn a_symlink_that_stays_inside_is_followed() {
+    let desk = Desk::open();
+    fs::create_dir(desk.path("real")).unwrap();
+    symlink("real", desk.path("alias")).unwrap();
+    assert_eq!(desk.append("alias/a.jsonl", "1").await, Settled::Confirmed);
+    assert_eq!(desk.text("real/a.jsonl"), "1\n");
+}
+
+#[tokio::test]
+async fn what_can_never_be_a_line_of_a_file_is_refused_and_its_neighbours_are_not() {
+    let desk = Desk::open();
+    fs::create_dir(desk.path("dir")).unwrap();
+    fs::write(desk.path("file"), "").unwrap();
+    assert_eq!(desk.refusal("").await, "no_file_name");
+    assert_eq!(desk.refusal(".").await, "no_file_name");
+    assert_eq!(desk.refusal("dir").await, "IsADirectory");
+    assert_eq!(desk.refusal("file/below.jsonl").await, "NotADirectory");
+    assert_eq!(desk.refusal("n".repeat(300)).await, "InvalidFilename");
+    assert_eq!(desk.refusal("nul\0byte").await, "InvalidInput");
+    let hold = desk.board.task();
+    let [before, torn, after] = ["1", "2\n3", "4"].map(|line| line_for("lines.jsonl", line));
+    let (before, torn, after) = tokio::join!(
+        desk.sinks.deliver(before, &hold),
+        desk.sinks.deliver(torn, &hold),
+        desk.sinks.deliver(after, &hold),
+    );
+    let Settled::Refused { error, .. } = torn else {
+        panic!("a line feed inside a line was accepted");
+    };
+    assert_eq!(error.class, "line_feed");
+    assert_eq!((before, after), (Settled::Confirmed, Settled::Confirmed));
+    assert_eq!(desk.text("lines.jsonl"), "1\n4\n");
+}
+
+#[tokio::test]
+async fn a_file_that_is_renamed_or_removed_meanwhile_is_made_anew() {
+    let desk = Desk::open_with(Fsync::Never);
+    assert_eq!(desk.append("a.jsonl", "1").await, Settled::Confirmed);
+    fs::rename(desk.path("a.jsonl"), desk.path("a.jsonl.1")).unwrap();
+    assert_eq!(desk.append("a.jsonl", "2").await, Settled::Confirmed);
+    fs::remove_file(desk.path("a.jsonl")).unwrap();
+    assert_eq!(desk.append("a.jsonl", "3").await, Settled::Confirmed);
+    assert_eq!(desk.text("a.jsonl.1"), "1\n");
+    assert_eq!(desk.text("a.jsonl"), "3\n");
+}
+
+#[tokio::test]
+async fn two_sinks_may_append_to_one_file() {
+    let desk = Desk::open();
+    let config = FileSinkConfig { base_path: desk.path(""), fsync: Fsync::Never };
+    let other =
+        Sinks::builder(Arc::new(())).filesystem("other", FileSink::open(&config).unwrap()).build();
+    let mut sent = Vec::new();
+    for n in 0..500 {
+        for sinks in [&desk.sinks, &other] {
+            let (sinks, hold) = (sinks.clone(), desk.board.task());
+            let line = "x".repeat(n);
+            sent.push(tokio::spawn(async move {
+                sinks.deliver(line_for("shared.jsonl", &line), &hold).await
+            }));
+        }
+    }
+    for settled in join_all(sent).await {
+        assert_eq!(settled.unwrap(), Settled::Confirmed);
+    }
+    let mut lengths: Vec<usize> = desk.text("shared.jsonl").lines().map(str::len).collect();
+    lengths.sort_unstable();
+    let twice: Vec<usize> = (0..500).flat_map(|n| [n, n]).collect();
+    assert_eq!(lengths, twice);
+}
+
+#[tokio::test]
+async fn while_a_file_cannot_be_opened_its_lines_are_held_and_written_once_when_it_can() {
+    let desk = Desk::open();
+    // Somebody else has locked it for good, as far as the sink can tell.
+    let mut locked = fs::File::create(desk.path("a.jsonl")).unwrap();
+    locked.lock().unwrap();
+    let (sinks, hold) = (desk.sinks.clone(), desk.board.task());
+    let sent = tokio::spawn(async move { sinks.deliver(line_for("a.jsonl", "2"), &hold).await });
+    let until_held = async {
+        while desk.board.held_tasks() == 0 {
+            desk.board.changed().await;
+        }
+    };
+    tokio::time::timeout(SOON, until_held).await.unwrap();
+    locked.write_all(b"1\n").unwrap();
+    drop(locked);
+    assert_eq!(tokio::time::timeout(SOON, sent).await.unwrap().unwrap(), Settled::Confirmed);
+    assert_eq!(desk.text("a.jsonl"), "1\n2\n");
+    assert_eq!(desk.board.held_tasks(), 0);
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_to_is_an_error_at_the_start() {
+    let base = TempDir::new().unwrap();
+    fs::write(base.path().join("file"), "").unwrap();
+    let base_path = base.path().join("file");
+    assert!(FileSink::open(&FileSinkConfig { base_path, fsync: Fsync::Batch }).is_err());
+}

@@ -1,0 +1,194 @@
+//! Things that are down for a while: what cannot be delivered is held, the worker stays, and goes on by
+//! itself when they are back.
+
+use std::{sync::mpsc, thread, time::Duration};
+
+use drakkar_integration::{Act, Given, Kafka, Order, OwnBroker, SOON, World, heavy, until};
+
+/// A world whose topics exist but for one.
+fn world_without(dead: bool, results: bool) -> World {
+    let world = World::without_topics(Kafka::shared());
+    world.kafka.create_topic(&world.source, 2);
+    if !dead {
+        world.kafka.create_topic(&world.dead, 1);
+    }
+    if !results {
+        world.kafka.create_topic(&world.results, 1);
+    }
+    world.with("sinks.kafka.results.delivery_timeout", "2s")
+}
+
+#[test]
+fn while_the_dead_letter_topic_is_missing_its_message_is_held_and_when_it_is_there_nothing_is_lost() {
+    let _one = heavy();
+    let world = world_without(true, false);
+    let mut worker = world.start();
+    world.order([("good-1", Act::Echo), ("good-2", Act::Echo)]);
+    world.order([("bad-1", Act::Fail), ("bad-2", Act::ArrangePanic)]);
+    world.order([("good-3", Act::Echo), ("good-4", Act::Echo)]);
+    world.wait_delivered(4);
+
+    let held = until("the probes to say what is held", SOON, || {
+        let (_, body) = worker.get("/readyz").unwrap();
+        if body.contains("held_sinks\":[{") { Ok(body) } else { Err(body) }
+    });
+    assert!(held.contains("dlq"), "{held}");
+    until("refused attempts to be counted", SOON, || {
+        match worker.metric("drakkar_dlq_send_failures_total") {
+            some if some >= 2.0 => Ok(()),
+            few => Err(few),
+        }
+    });
+    assert_eq!(worker.get("/healthz").unwrap().0, 200, "a restart cures nothing");
+    assert_eq!(world.committed(), 2, "a message whose dead letter is not confirmed is not settled");
+
+    world.kafka.create_topic(&world.dead, 1);
+    world.drained();
+    worker.assert_runs();
+    let books = world.books();
+    books.balance();
+    books.given_up("bad-1", "execute", "exit_code");
+    books.given_up("bad-2", "arrange", "hook_panic");
+}
+
+#[test]
+fn sigterm_while_a_dead_letter_is_held_loses_nothing() {
+    let _one = heavy();
+    let world = world_without(true, false).with("executor.drain_timeout_seconds", 2);
+    let mut worker = world.start();
+    world.order([("good", Act::Echo), ("bad", Act::Fail)]);
+    world.wait_delivered(1);
+    until("the dead letter to be refused", SOON, || {
+        match worker.metric("drakkar_dlq_send_failures_total") {
+            some if some >= 1.0 => Ok(()),
+            few => Err(few),
+        }
+    });
+    worker.stop();
+    assert_eq!(world.lag(), Ok(1));
+
+    world.kafka.create_topic(&world.dead, 1);
+    let _next = world.start();
+    world.drained();
+    world.books().balance();
+}
+
+#[test]
+fn while_a_sink_topic_is_missing_results_are_held_and_when_it_is_there_nothing_is_lost() {
+    let _one = heavy();
+    let world = world_without(false, true);
+    let mut worker = world.start();
+    world.order_many("held", 50, Act::Echo);
+    until("refused attempts to be counted", SOON, || {
+        let series =
+            "drakkar_sink_delivery_retries_total{sink_name=\"results\",sink_type=\"kafka\"}";
+        match worker.metric(series) {
+            some if some >= 1.0 => Ok(()),
+            few => Err(few),
+        }
+    });
+    assert_eq!(world.lag(), Ok(50));
+
+    world.kafka.create_topic(&world.results, 1);
+    world.drained();
+    worker.assert_runs();
+    world.books().balance();
+}
+
+/// Takes the broker away under load and brings it back, twice; the worker must not end, and every
+/// message must be answered.
+fn broker_goes_and_comes(away: fn(&OwnBroker)) {
+    const EACH: usize = 1_500;
+    let _one = heavy();
+    let broker = OwnBroker::start();
+    let world = World::on(broker.kafka(), 4);
+    let mut worker = world.start();
+    let mut most = 0;
+    for round in 0..2 {
+        let produce = world.order_later(&format!("round-{round}"), EACH, Act::SleepMs(2));
+        world.wait_delivered(round * EACH + EACH / 5);
+        let errors = worker.metric("drakkar_consumer_errors_total");
+        away(&broker);
+        until("the worker to notice", SOON, || {
+            match worker.metric("drakkar_consumer_errors_total") {
+                more if more > errors => Ok(()),
+                same => Err(format!("{same} errors are counted")),
+            }
+        });
+        worker.assert_runs();
+        assert_eq!(worker.get("/healthz").unwrap().0, 200, "a restart cures nothing");
+        broker.restart();
+        most += world.unconfirmed();
+        produce.join().unwrap();
+        world.drained_within(4 * SOON);
+        worker.assert_runs();
+    }
+    let lost = worker.metric("drakkar_rebalance_events_total{type=\"lost\"}");
+    let again = "drakkar_sink_delivery_retries_total{sink_name=\"results\",sink_type=\"kafka\"}";
+    let again = worker.metric(again);
+    let why = format!(
+        "{most} results were not committed when the broker came back; after that {again} were written \
+         again because nobody had confirmed them, and partitions were lost {lost} times"
+    );
+    world.books().balance_with(most, &why);
+    worker.stop();
+    world.no_program_survives();
+}
+
+#[test]
+fn a_broker_that_stops_and_starts_under_load_costs_no_message() {
+    broker_goes_and_comes(OwnBroker::stop);
+}
+
+#[test]
+fn a_broker_that_is_killed_and_starts_under_load_costs_no_message() {
+    broker_goes_and_comes(OwnBroker::kill);
+}
+
+#[test]
+fn a_worker_that_is_stopped_while_the_broker_is_away_ends_in_bounded_time() {
+    let _one = heavy();
+    let broker = OwnBroker::start();
+    let world = World::on(broker.kafka(), 2).with("executor.drain_timeout_seconds", 3);
+    let mut worker = world.start();
+    world.order_many("first", 50, Act::Echo);
+    world.drained();
+    broker.stop();
+    worker.terminate();
+    let ended = worker.wait(SOON);
+    assert_eq!(ended.code, Some(0), "{}", ended.log);
+    broker.restart();
+    world.books().balance();
+}
+
+#[test]
+fn a_worker_that_is_paused_longer_than_its_session_loses_its_partitions_and_no_message() {
+    let _one = heavy();
+    let world = World::new(2);
+    let worker = world.start();
+    world.order_many("first", 100, Act::Echo);
+    world.drained();
+    worker.signal("STOP");
+    let (sender, done) = mpsc::channel();
+    let (kafka, source) = (world.kafka.clone(), world.source.clone());
+    thread::spawn(move || {
+        let orders = (0..400).map(|number| {
+            let id = format!("second-{number}");
+            Given::new(id.clone(), Order::new(id, Act::Echo).to_value())
+        });
+        kafka.produce(&source, orders);
+        sender.send(()).unwrap();
+    });
+    done.recv_timeout(SOON).unwrap();
+    let mut other = world.start();
+    world.drained(); // By the other: the first does not run.
+    worker.signal("CONT");
+    world.order_many("third", 100, Act::SleepMs(1));
+    world.drained();
+    other.assert_runs();
+    // The first finds out that it is no member any more, and works again when the other leaves.
+    other.stop();
+    world.order_many("fourth", 100, Act::Echo);
+    world.drained_within(Duration::from_secs(120));
+    world.books().balance();
+}

@@ -1,0 +1,159 @@
+//! How a worker starts, or does not: what it says, how long that takes, which exit code it has, and
+//! what it serves over HTTP once it runs.
+
+use std::{net::TcpListener, time::Duration};
+
+use drakkar_integration::{Act, Kafka, SOON, World, until};
+use tokio::time::Instant;
+
+/// How long a worker is told to wait for brokers and topics in these tests.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Starts a worker that must not start; returns what it said, and fails when that took too long.
+#[track_caller]
+fn refused(world: &World, code: i32) -> String {
+    let begun = Instant::now();
+    let ended = world.start().wait(SOON);
+    let took = begun.elapsed();
+    assert_eq!(ended.code, Some(code), "{}", ended.log);
+    assert!(took < PATIENCE + Duration::from_secs(15), "it took {took:?}: {}", ended.log);
+    ended.log
+}
+
+#[track_caller]
+fn says(log: &str, texts: &[&str]) {
+    for text in texts {
+        assert!(log.contains(text), "{text:?} is not in: {log}");
+    }
+}
+
+#[test]
+fn a_missing_source_topic_is_named_within_the_start_time_out_and_the_exit_code_is_3() {
+    let world = World::without_topics(Kafka::shared()).with("kafka.start_timeout", "3s");
+    let log = refused(&world, 3);
+    says(&log, &["cannot start", &world.source, "Unknown topic"]);
+}
+
+#[test]
+fn a_wrong_broker_address_is_named_within_the_start_time_out_and_the_exit_code_is_3() {
+    // Taken, so that nobody else listens there, and never accepted.
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = nobody.local_addr().unwrap().to_string();
+    drop(nobody);
+    let world = World::without_topics(Kafka { servers: address.clone() })
+        .with("kafka.start_timeout", "3s");
+    let log = refused(&world, 3);
+    says(&log, &["cannot start", &address]);
+}
+
+#[test]
+fn a_broker_that_accepts_and_never_answers_is_named_within_the_start_time_out() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let world = World::without_topics(Kafka { servers: address.clone() })
+        .with("kafka.start_timeout", "3s");
+    let log = refused(&world, 3);
+    says(&log, &["cannot start", &address]);
+}
+
+#[test]
+fn a_sink_with_a_wrong_broker_address_stops_the_start_and_is_named() {
+    let world = World::new(1)
+        .with("kafka.start_timeout", "3s")
+        .with("sinks.kafka.results.brokers", "127.0.0.1:1");
+    let begun = Instant::now();
+    let ended = world.start().wait(SOON);
+    assert_eq!(ended.code, Some(3), "{}", ended.log);
+    assert!(begun.elapsed() < Duration::from_secs(45), "it took {:?}", begun.elapsed());
+    says(&ended.log, &["cannot start the sinks", "127.0.0.1:1", "results"]);
+}
+
+#[test]
+fn a_wrong_configuration_names_every_wrong_key_and_the_exit_code_is_2() {
+    let world = World::without_topics(Kafka::shared())
+        .with("kafka.sorce_topic", "x")
+        .with("executor.window_size", 0);
+    let log = refused(&world, 2);
+    says(&log, &["kafka.sorce_topic", "kafka.source_topic", "executor.window_size"]);
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_and_the_exit_code_is_3() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let world = World::new(1).with("metrics.port", port);
+    let log = refused(&world, 3);
+    says(&log, &["cannot start the metrics and probes server", &port.to_string()]);
+}
+
+#[test]
+fn sigterm_while_it_waits_for_the_broker_ends_a_worker_with_0() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let world = World::without_topics(Kafka { servers: address }).with("kafka.start_timeout", "5m");
+    let mut worker = world.start();
+    worker.wait_for_log("worker starts");
+    worker.stop();
+}
+
+#[test]
+fn probes_and_metrics_answer_over_http() {
+    let world = World::new(2);
+    let worker = world.start();
+    world.order([("a", Act::Echo), ("b", Act::Fail), ("c", Act::Precomputed)]);
+    world.give([drakkar_integration::Given::new("d", "no order")]);
+    world.drained();
+
+    let (status, body) = worker.get("/healthz").unwrap();
+    assert_eq!((status, body.contains("worker-1")), (200, true), "{body}");
+    until("readiness", SOON, || match worker.get("/readyz").unwrap() {
+        (200, _) => Ok(()),
+        (status, body) => Err(format!("{status} {body}")),
+    });
+    assert_eq!(worker.get("/nothing").unwrap().0, 404);
+
+    let source = &world.source;
+    assert!((worker.metric("drakkar_executor_tasks_total{status=\"completed\"}") - 2.0).abs() < 0.1);
+    let (_, metrics) = worker.get("/metrics").unwrap();
+    for series in [
+        "drakkar_worker_info{consumer_group=",
+        &format!("drakkar_messages_consumed_total{{partition=\"0\",topic=\"{source}\"}} 3"),
+        &format!("drakkar_messages_settled_total{{partition=\"1\",topic=\"{source}\"}} 1"),
+        &format!("drakkar_message_parse_failures_total{{partition=\"0\",topic=\"{source}\"}} 1"),
+        "drakkar_executor_tasks_total{status=\"started\"}",
+        "drakkar_executor_tasks_total{status=\"failed\"} 4",
+        "drakkar_task_retries_total 3",
+        "drakkar_tasks_precomputed_total 1",
+        "drakkar_executor_duration_seconds_count",
+        "drakkar_executor_spawn_seconds_count",
+        "drakkar_executor_queue_wait_seconds_count",
+        "drakkar_executor_pool_max 4",
+        "drakkar_executor_pool_active",
+        "drakkar_host_effective_cpus",
+        "drakkar_handler_duration_seconds_count{hook=\"arrange\"}",
+        "drakkar_handler_duration_seconds_count{hook=\"on_task_complete\"} 2",
+        "drakkar_handler_duration_seconds_count{hook=\"on_error\"} 4",
+        "drakkar_sink_payloads_delivered_total{sink_name=\"results\",sink_type=\"kafka\"} 2",
+        "drakkar_sink_dlq_messages_total 2",
+        "drakkar_dead_letters_total{stage=\"decode\"} 1",
+        "drakkar_dead_letters_total{stage=\"execute\"} 1",
+        "drakkar_assigned_partitions 2",
+        "drakkar_offsets_committed_total{",
+        "drakkar_rebalance_events_total{type=\"assign\"}",
+        "drakkar_backpressure_active 0",
+        "drakkar_total_queued 0",
+        "drakkar_batch_duration_seconds_count",
+    ] {
+        let there = metrics.lines().any(|line| line.starts_with(series));
+        assert!(there, "{series} is not in:\n{metrics}");
+    }
+    world.books().balance();
+}
+
+#[test]
+fn probes_stay_when_metrics_are_switched_off() {
+    let world = World::new(1).with("metrics.enabled", false);
+    let worker = world.start();
+    assert_eq!(worker.get("/healthz").unwrap().0, 200);
+    assert_eq!(worker.get("/metrics").unwrap().0, 404);
+}
