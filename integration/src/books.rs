@@ -89,16 +89,12 @@ impl Books {
                 count => duplicates += count - 1,
             }
         }
-        // Not through the capture of the test runner: this line is for every run.
-        let test = std::thread::current().name().unwrap_or_default().to_owned();
-        writeln!(
-            std::io::stderr(),
-            "books: {} produced, {} delivered, {} dead-lettered, {duplicates} duplicates ({why}) [{test}]",
+        say(&format!(
+            "{} produced, {} delivered, {} dead-lettered, {duplicates} duplicates ({why})",
             self.produced.len(),
             delivered.len(),
             dead.len(),
-        )
-        .unwrap();
+        ));
         let unknown: Vec<&String> = delivered
             .keys()
             .chain(dead.keys())
@@ -109,6 +105,13 @@ impl Books {
         assert!(lost.is_empty(), "lost: {lost:?}");
         assert!(duplicates <= most, "{duplicates} duplicates, at most {most} expected ({why})");
     }
+}
+
+/// Prints a line also when the test passes: the test runner captures `eprintln!` only.
+#[allow(clippy::explicit_write, reason = "the macro would be captured")]
+fn say(line: &str) {
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    writeln!(std::io::stderr(), "books: {line} [{test}]").unwrap();
 }
 
 #[track_caller]

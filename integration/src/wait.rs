@@ -5,7 +5,7 @@ use std::{fmt::Display, thread, time::Duration};
 use tokio::time::Instant;
 
 /// Longest wait for anything that must happen, on a machine that is busy with other things.
-pub const SOON: Duration = Duration::from_secs(60);
+pub const SOON: Duration = Duration::from_mins(1);
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(50);

@@ -137,14 +137,23 @@ impl WorkerProcess {
         Ok((status.ok_or_else(malformed)?, body.to_owned()))
     }
 
-    /// The value of the series `series` (`name` or `name{label="value"}`); 0 when it is not there.
+    /// The status with which `path` is answered.
     #[track_caller]
     #[must_use]
-    pub fn metric(&self, series: &str) -> f64 {
+    pub fn status(&self, path: &str) -> u16 {
+        self.get(path).unwrap().0
+    }
+
+    /// The value of the series `series` (`name` or `name{label="value"}`), which counts something; 0
+    /// when it is not there.
+    #[track_caller]
+    #[must_use]
+    pub fn metric(&self, series: &str) -> usize {
         let (status, body) = self.get("/metrics").unwrap();
         assert_eq!(status, 200);
-        let mut lines = body.lines().filter_map(|line| line.strip_prefix(series));
-        lines.find_map(|rest| rest.strip_prefix(' ')?.parse().ok()).unwrap_or(0.0)
+        let mut lines =
+            body.lines().filter_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        lines.next().map_or(0, |count| count.parse().unwrap())
     }
 
     /// The most memory it has had resident, in MiB.

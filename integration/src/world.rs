@@ -131,6 +131,16 @@ impl World {
         *place = value.into();
     }
 
+    /// Workers read these topics instead of the one that the books are about.
+    #[must_use]
+    pub fn reading(mut self, topics: &[&str]) -> Self {
+        if let Some(kafka) = self.config["kafka"].as_object_mut() {
+            kafka.remove("source_topic");
+        }
+        self.set("kafka.source_topics", topics.to_vec());
+        self
+    }
+
     /// Workers answer any bytes with the same bytes, instead of doing what a message says.
     #[must_use]
     pub fn raw(mut self) -> Self {
@@ -250,11 +260,20 @@ impl World {
     /// Waits until everything that was produced is committed.
     #[track_caller]
     pub fn drained_within(&self, within: Duration) {
-        until("committed offsets to be end offsets", within, || {
-            self.lag().and_then(|lag| match lag {
-                0 => Ok(()),
-                lag => Err(format!("{lag} messages are not committed")),
-            })
+        self.wait_drained(&self.source, within);
+    }
+
+    /// Waits until everything that is in `topic` is committed.
+    #[track_caller]
+    pub fn drained_of(&self, topic: &str) {
+        self.wait_drained(topic, 3 * SOON);
+    }
+
+    #[track_caller]
+    fn wait_drained(&self, topic: &str, within: Duration) {
+        until("committed offsets to be end offsets", within, || match self.lag_of(topic)? {
+            0 => Ok(()),
+            lag => Err(format!("{lag} messages are not committed")),
         });
     }
 
@@ -264,9 +283,13 @@ impl World {
     ///
     /// When no broker answers.
     pub fn lag(&self) -> Result<i64, String> {
+        self.lag_of(&self.source)
+    }
+
+    fn lag_of(&self, topic: &str) -> Result<i64, String> {
         let text = |error: rdkafka::error::KafkaError| error.to_string();
-        let ends = self.observer.ends(&self.source).map_err(text)?;
-        let committed = self.observer.committed(&self.source).map_err(text)?;
+        let ends = self.observer.ends(topic).map_err(text)?;
+        let committed = self.observer.committed(topic).map_err(text)?;
         Ok(ends.iter().map(|(partition, (_, end))| end - committed[partition]).sum())
     }
 

@@ -24,7 +24,7 @@ fn gives_up(act: Act, stage: &str, class: &str, text: &str) {
     let (_, books) = with_neighbours(act);
     books.balance();
     books.given_up("odd", stage, class);
-    let said = books.letter("odd").header("drakkar-error-message").unwrap();
+    let said = books.letter("odd").header("drakkar-error-message").unwrap_or_default();
     assert!(said.contains(text), "{text:?} is not in {said:?}");
 }
 
@@ -32,8 +32,7 @@ fn gives_up(act: Act, stage: &str, class: &str, text: &str) {
 fn answers(act: Act, value: &str) -> World {
     let (world, books) = with_neighbours(act);
     books.balance();
-    let answer = books.result("odd").value.clone().unwrap();
-    assert_eq!(String::from_utf8_lossy(&answer), value);
+    assert_eq!(books.result("odd").value.as_deref(), Some(value.as_bytes()));
     world
 }
 
@@ -98,7 +97,7 @@ fn a_gibibyte_of_output_is_read_to_its_end_and_not_kept() {
     let peak = worker.peak_mib();
     assert!(peak < 150, "the worker had {peak} MiB resident");
     let truncated = worker.metric("drakkar_executor_output_truncated_total{stream=\"stdout\"}");
-    assert!((truncated - 1.0).abs() < 0.1, "{truncated} counted");
+    assert_eq!(truncated, 1);
 }
 
 #[test]
@@ -164,9 +163,8 @@ fn all_of_it_together_is_answered_message_by_message() {
     ];
     let world = World::new(3);
     let mut worker = world.start();
-    let orders: Vec<(String, Act)> = (0..140)
-        .map(|number| (format!("mixed-{number}"), acts[number % acts.len()]))
-        .collect();
+    let orders: Vec<(String, Act)> =
+        (0..140).map(|number| (format!("mixed-{number}"), acts[number % acts.len()])).collect();
     world.order(orders.iter().map(|(id, act)| (id.as_str(), *act)));
     world.drained();
     world.no_program_survives();

@@ -1,15 +1,16 @@
 //! Workers that come and go under load, in order and not: nothing is lost, an orderly change makes no
 //! duplicates, and a crash makes no more than it had delivered and not committed.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
-use drakkar_integration::{Act, SOON, World, WorkerProcess, heavy, until};
+use drakkar_integration::{Act, SOON, WorkerProcess, World, heavy, until};
+use tokio::time::Instant;
 
 /// Partitions of the topics in this file.
 const PARTITIONS: i32 = 8;
 
 #[track_caller]
-fn wait_assigned(worker: &WorkerProcess, least: f64) {
+fn wait_assigned(worker: &WorkerProcess, least: usize) {
     until(&format!("{} to own partitions", worker.id), SOON, || {
         match worker.metric("drakkar_assigned_partitions") {
             owned if owned >= least => Ok(()),
@@ -27,7 +28,7 @@ fn a_second_worker_joins_and_leaves_under_load_without_a_duplicate() {
     let produce = world.order_later("joined", COUNT, Act::SleepMs(2));
     world.wait_delivered(COUNT / 10);
     let mut second = world.start();
-    wait_assigned(&second, 1.0);
+    wait_assigned(&second, 1);
     world.wait_delivered(world.delivered() + COUNT / 10);
     second.stop();
     world.wait_delivered(COUNT * 8 / 10);
@@ -72,6 +73,44 @@ fn sigterm_while_long_tasks_run_waits_for_them() {
     worker.stop();
     assert_eq!((world.delivered(), world.committed()), (4, 4));
     world.books().balance();
+}
+
+#[test]
+fn what_was_settled_behind_a_message_that_is_stuck_is_not_done_again_by_the_next_worker() {
+    const BEHIND: usize = 300;
+    let _one = heavy();
+    let world = World::new(1).with("executor.drain_timeout_seconds", 1);
+    let mut worker = world.start();
+    world.order([("stuck", Act::SleepMs(20_000))]);
+    world.order_many("behind", BEHIND, Act::Echo);
+    world.wait_delivered(BEHIND);
+    worker.stop();
+    assert_eq!(world.committed(), 0, "the first message is not settled");
+    let mut next = world.start();
+    world.drained();
+    next.stop();
+    world.books().balance_with(0, "the commit said which later offsets were settled");
+}
+
+#[test]
+fn a_second_signal_ends_a_worker_at_once_with_exit_code_130() {
+    let _one = heavy();
+    let world = World::new(1);
+    let mut worker = world.start();
+    world.order([("long", Act::SleepMs(3_600_000))]);
+    until("the program to run", SOON, || match world.programs().len() {
+        0 => Err("none runs"),
+        _ => Ok(()),
+    });
+    worker.terminate();
+    worker.wait_for_log("asked to stop");
+    worker.terminate();
+    let begun = Instant::now();
+    let ended = worker.wait(SOON);
+    assert_eq!(ended.code, Some(130), "{}", ended.log);
+    assert!(begun.elapsed() < Duration::from_secs(15), "it took {:?}", begun.elapsed());
+    world.no_program_survives();
+    assert_eq!(world.committed(), 0, "its message is still to be processed");
 }
 
 #[test]
@@ -141,7 +180,7 @@ fn with_kip_848_two_workers_share_the_partitions_and_lose_nothing() {
     let produce = world.order_later("smoke", COUNT, Act::SleepMs(5));
     world.wait_delivered(COUNT / 10);
     let mut second = world.start();
-    wait_assigned(&second, 1.0);
+    wait_assigned(&second, 1);
     produce.join().unwrap();
     world.drained();
     second.stop();

@@ -3,7 +3,13 @@
 //! Nothing is connected to. What is wrong goes to standard error with its key and place, exit code 2;
 //! what this build lacks is a note and no error, because the rest of the file is as good as it was.
 
-use std::{error::Error, path::Path, process::ExitCode, time::Duration};
+use std::{
+    error::Error,
+    io::{self, Write},
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
 
 use drakkar::{Config, ConfigError, Line, Loaded};
 use humantime::format_duration;
@@ -15,10 +21,16 @@ const WRONG: u8 = 2;
 pub(crate) fn run(path: &Path) -> ExitCode {
     match Loaded::read(Some(path)) {
         Ok(loaded) => {
-            for line in report(&loaded) {
-                println!("{line}");
+            let text = report(&loaded).join("\n") + "\n";
+            match io::stdout().write_all(text.as_bytes()) {
+                Ok(()) => ExitCode::SUCCESS,
+                // Whoever reads has seen enough.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("drakkar: cannot write the report: {error}");
+                    ExitCode::FAILURE
+                }
             }
-            ExitCode::SUCCESS
         }
         Err(error) => {
             eprintln!("{}", complaint(&error));
@@ -74,7 +86,7 @@ fn waits(config: &Config) -> Vec<String> {
         row("a shutdown waits for it", drain, "executor.drain_timeout_seconds"),
         cut("A hand-over", task, revoke, "kafka.revoke_timeout"),
         cut("A shutdown", task, drain, "executor.drain_timeout_seconds"),
-        "A task that failed and waits for its retry is not waited for: its message runs again there."
+        "Neither waits for a task that backs off before its retry: its message runs again."
             .to_owned(),
     ]
 }

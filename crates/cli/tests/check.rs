@@ -1,5 +1,7 @@
 //! `drakkar check`, as a user runs it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // In a test a panic is the report.
+
 use std::{
     fs,
     path::PathBuf,

@@ -24,6 +24,12 @@ pub(crate) struct Owned {
 }
 
 impl Owned {
+    /// Whether it holds too much: a resume that was asked for before it filled up again is overtaken.
+    /// Obeyed all the same, it would be read without bound, because a full partition asks only once.
+    pub(crate) fn is_full(&self) -> bool {
+        self.load.is_paused()
+    }
+
     /// Puts `message` into the inbox.
     pub(crate) fn deliver(&self, message: SourceMessage) -> Intake {
         let size = message.size();

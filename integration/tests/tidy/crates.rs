@@ -25,7 +25,7 @@ const EDGES: [(&str, &[&str]); 13] = [
 const ONLY: [(&str, &[&str]); 7] = [
     ("rdkafka", &["kafka", "sinks", "cli", "bench", "integration"]),
     ("axum", &["debug"]),
-    ("nix", &["executor", "cli"]),
+    ("rustix", &["executor"]),
     ("prometheus", &["telemetry"]),
     ("tracing-subscriber", &["telemetry"]),
     ("figment", &["drakkar"]),

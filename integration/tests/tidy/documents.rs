@@ -174,3 +174,34 @@ fn the_guide_for_migration_says_same_and_different_only_of_keys_that_exist() {
         assert_eq!(keys.contains_key(&key), expected, "docs/migration.md: {key}: {verdict}");
     }
 }
+
+#[test]
+fn every_key_that_is_named_exists() {
+    let keys = keys();
+    let sections = ["kafka.", "executor.", "sinks.", "dlq.", "metrics.", "logging."];
+    for document in ["README.md", "docs/delivery.md", "docs/architecture.md"] {
+        let text = read(document);
+        for named in text.split('`').skip(1).step_by(2) {
+            let is_key = sections.iter().any(|section| named.starts_with(section))
+                && named.chars().all(|c| c.is_ascii_lowercase() || "._<>".contains(c));
+            assert!(!is_key || keys.contains_key(named), "{document} names the key {named}");
+        }
+    }
+}
+
+#[test]
+fn a_file_of_the_original_is_accepted_with_every_key() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for (key, _) in rows("docs/migration.md", "## Keys") {
+        // `a.b.c` as nested sections in the flow style of YAML.
+        let path: Vec<&str> = key.split('.').collect();
+        let written = format!("{}: 1{}", path.join(": {"), "}".repeat(path.len() - 1));
+        std::fs::write(file.path(), written.replace("<name>", "name")).unwrap();
+        let loaded =
+            drakkar::config::load(Some(file.path()), std::iter::empty::<(String, String)>());
+        if let Err(error) = loaded {
+            // A number may be no value for it, but the key is known.
+            assert!(!error.to_string().contains("unknown key"), "{key}: {error}");
+        }
+    }
+}

@@ -59,3 +59,22 @@ fn what_is_run_by_name_can_be_run() {
         assert!(mode & 0o111 == 0o111, "{path} is not executable");
     }
 }
+
+#[test]
+fn a_test_program_has_a_name_of_its_own() {
+    // `integration/test` names those that need a broker, in a call for the whole workspace.
+    let mut names = Vec::new();
+    for path in files("crates", "rs").into_iter().chain(files("integration", "rs")) {
+        let program = match path.file_name().unwrap().to_str().unwrap() {
+            "main.rs" => path.parent().unwrap().to_owned(),
+            _ => path.with_extension(""),
+        };
+        if program.parent().is_some_and(|parent| parent.ends_with("tests")) {
+            names.push(program.file_name().unwrap().to_owned());
+        }
+    }
+    let count = names.len();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), count, "two test programs share a name: {names:?}");
+}

@@ -75,7 +75,7 @@ impl<'a> Report<'a> {
             *files.entry(hit.file.as_str()).or_default() += 1;
         }
         Self {
-            request_id: &request.request_id,
+            request_id: &request.id,
             pattern: &request.pattern,
             matches: hits.count(),
             files,

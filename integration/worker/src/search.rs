@@ -24,7 +24,8 @@ const MANY_HITS: &str = "many-hits.jsonl";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Request {
     /// Names the request in the answer, and is its key.
-    pub request_id: String,
+    #[serde(rename = "request_id")]
+    pub id: String,
     /// An extended regular expression, as `grep -E` takes it.
     pub pattern: String,
     /// Files below the corpus; none is all of them.
@@ -91,8 +92,7 @@ impl Handler for Search {
         let request = Request::deserialize(done.task.meta())?;
         let hits = Hits::parse(&done.output.stdout)?;
         let report = Report::new(&request, &hits, done.output.is_truncated());
-        let collect =
-            Collect::new().kafka(KafkaPayload::json(&report)?.key(request.request_id.clone()));
+        let collect = Collect::new().kafka(KafkaPayload::json(&report)?.key(request.id.clone()));
         Ok(if hits.count() > SHOWN {
             collect.file(FilePayload::json(MANY_HITS, &report.with_all(&hits))?)
         } else {

@@ -18,7 +18,7 @@ const PLAIN_EVERY: Duration = Duration::from_secs(2);
 const LOOKS: usize = 20;
 
 /// Characters of the bar.
-const BAR: usize = 24;
+const BAR: usize = 12;
 
 /// The line.
 pub(crate) struct Progress {
@@ -92,6 +92,7 @@ fn write_raw(text: &str) {
     drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
 }
 
+/// Fits into 80 columns.
 fn line(standing: Standing, total: u64, rate: f64, running: Option<usize>) -> String {
     let Standing { done, letters, .. } = standing;
     if done == 0 {
@@ -99,9 +100,9 @@ fn line(standing: Standing, total: u64, rate: f64, running: Option<usize>) -> St
     }
     let filled = usize::try_from(BAR as u64 * done / total.max(1)).unwrap_or(BAR);
     let bar = format!("{:<BAR$}", "#".repeat(filled));
-    let running = running.map_or(String::new(), |count| format!(" | {count} tasks running"));
+    let running = running.map_or(String::new(), |count| format!(" | {count} running"));
     format!(
-        "[{bar}] {}/{} messages | {rate:.0}/s{running} | {} dead letters",
+        "[{bar}] {}/{} | {rate:.0} msg/s{running} | {} dead letters",
         number(done),
         number(total),
         number(letters)
@@ -129,7 +130,7 @@ mod tests {
         let standing = Standing { sent: 12_000, done: 10_000, letters: 7 };
         assert_eq!(
             line(standing, 20_000, 1_999.6, Some(4)),
-            "[############            ] 10 000/20 000 messages | 2000/s | 4 tasks running | 7 dead letters"
+            "[######      ] 10 000/20 000 | 2000 msg/s | 4 running | 7 dead letters"
         );
     }
 

@@ -88,7 +88,8 @@ pub(crate) async fn run(plan: Plan, rate: Option<f64>, directory: &Path) -> anyh
     progress.say(reason.text());
 
     feed.finish()?;
-    let is_complete = matches!(reason, Reason::Done);
+    // Only who interrupts it does not expect everything.
+    let is_complete = !matches!(reason, Reason::Interrupted);
     let outcome = match reason {
         Reason::WorkerEnded(outcome) => outcome,
         _ => match worker.stop(&mut signals).await {

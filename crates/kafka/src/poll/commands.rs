@@ -10,7 +10,7 @@ use rdkafka::consumer::Consumer;
 use tracing::{debug, info, warn};
 
 use super::{Flow, Poller};
-use crate::assignment;
+use crate::assignment::{self, Owned};
 
 impl Poller<'_> {
     /// Does everything that was asked for. Nobody left to ask is the wish to close.
@@ -48,8 +48,8 @@ impl Poller<'_> {
     }
 
     fn resume(&mut self, partition: &TopicPartition, epoch: u64) {
-        let current = self.ours.current(partition, epoch).is_some_and(|owned| !owned.fenced);
-        if !current || self.quiet {
+        let wanted = |owned: &mut Owned| !owned.fenced && !owned.is_full();
+        if self.quiet || !self.ours.current(partition, epoch).is_some_and(wanted) {
             return;
         }
         match self.consumer.resume(&assignment::list([partition])) {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-async fn world() -> World {
+fn world() -> World {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     World::of(Search::new(corpus))
         .executor(|executor| {
@@ -19,7 +19,7 @@ async fn world() -> World {
 
 /// Runs one request to its end and returns the world it ended in.
 async fn after(request: Value) -> World {
-    let mut world = world().await;
+    let mut world = world();
     world.produce(0, request.to_string());
     world.committed(0, 1).await;
     world
