@@ -65,6 +65,22 @@ impl Books {
         assert_eq!(why, [Some(stage.to_owned()), Some(class.to_owned())], "of {id}");
     }
 
+    /// How many messages at or above what is `committed` of their partition `worker` has answered.
+    #[must_use]
+    pub fn open_of(&self, worker: &str, committed: &BTreeMap<i32, i64>) -> usize {
+        let is_open = |source: &String| {
+            let mut parts = source.rsplit(':').map(|part| part.parse::<i64>().unwrap());
+            let (offset, partition) = (parts.next().unwrap(), parts.next().unwrap());
+            committed[&i32::try_from(partition).unwrap()] <= offset
+        };
+        let by = |record: &&Record, header: &str| record.header(header).as_deref() == Some(worker);
+        let results = self.results.iter().filter(|record| by(record, "worker"));
+        let dead = self.dead.iter().filter(|record| by(record, "drakkar-worker"));
+        let sources =
+            results.filter_map(|one| one.header("source")).chain(dead.filter_map(original));
+        sources.filter(is_open).collect::<BTreeSet<String>>().len()
+    }
+
     /// Asserts that nothing is lost and nothing came out twice.
     #[track_caller]
     pub fn balance(&self) {
@@ -138,4 +154,55 @@ fn by_source(
 fn original(letter: &Record) -> Option<String> {
     let part = |name: &str| letter.header(&format!("drakkar-original-{name}"));
     Some(format!("{}:{}:{}", part("topic")?, part("partition")?, part("offset")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(source: &str) -> Record {
+        let headers = vec![("source".to_owned(), Some(source.as_bytes().to_vec()))];
+        let (partition, offset) = (0, 0);
+        Record { partition, offset, timestamp: None, key: None, value: None, headers }
+    }
+
+    /// Two messages, and what came out.
+    fn books(answers: &[&str]) -> Books {
+        let produced = [("t:0:0", "a"), ("t:0:1", "b")];
+        Books {
+            produced: produced.map(|(at, id)| (at.to_owned(), id.to_owned())).into(),
+            results: answers.iter().map(|source| answer(source)).collect(),
+            dead: Vec::new(),
+            absent: BTreeSet::new(),
+        }
+    }
+
+    #[test]
+    fn one_answer_each_balances() {
+        books(&["t:0:0", "t:0:1"]).balance();
+    }
+
+    #[test]
+    #[should_panic(expected = "lost: [\"b (t:0:1)\"]")]
+    fn a_message_without_an_answer_is_lost() {
+        books(&["t:0:0"]).balance();
+    }
+
+    #[test]
+    #[should_panic(expected = "1 duplicates, at most 0 expected")]
+    fn a_second_answer_is_a_duplicate() {
+        books(&["t:0:0", "t:0:1", "t:0:1"]).balance();
+    }
+
+    #[test]
+    #[should_panic(expected = "answers to messages that nobody sent")]
+    fn an_answer_to_nothing_is_found() {
+        books(&["t:0:0", "t:0:1", "t:0:2"]).balance();
+    }
+
+    #[test]
+    #[should_panic(expected = "came out after all")]
+    fn an_answer_that_must_not_be_is_found() {
+        books(&["t:0:0", "t:0:1"]).without(["b"]).balance();
+    }
 }

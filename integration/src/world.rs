@@ -2,7 +2,6 @@
 
 use std::{
     cell::Cell,
-    collections::BTreeSet,
     fs,
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -15,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::{
     books::Books,
-    kafka::{Given, Kafka, Observer, Record},
+    kafka::{Given, Kafka, Observer},
     order::{Act, Order},
     proc,
     wait::{SOON, until},
@@ -231,14 +230,11 @@ impl World {
         usize::try_from(committed.values().sum::<i64>()).unwrap()
     }
 
-    /// How many messages have a result and are not committed: what a crash at this moment may repeat.
+    /// How many messages were answered by `worker` and are not committed: what its crash may repeat.
     #[must_use]
-    pub fn unconfirmed(&self) -> usize {
-        // In this order: what is committed between the questions counts as not committed.
-        let committed = self.committed();
-        let delivered: BTreeSet<String> =
-            self.kafka.read(&self.results).iter().map(Record::id).collect();
-        delivered.len().saturating_sub(committed)
+    pub fn unconfirmed(&self, worker: &str) -> usize {
+        let committed = until("what is committed", SOON, || self.observer.committed(&self.source));
+        self.books().open_of(worker, &committed)
     }
 
     /// Waits until there are at least `count` results.

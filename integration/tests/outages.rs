@@ -143,10 +143,13 @@ impl Outage {
     fn end(mut self) {
         let dropped = self.dropped();
         let lost = self.worker.metric("drakkar_rebalance_events_total{type=\"lost\"}");
-        let why = format!(
-            "the session ran out {lost} times; {dropped} messages were under way then, and all that \
-             had been written of them without being committed was written again"
-        );
+        let why = match lost {
+            0 => "the session was long enough".to_owned(),
+            times => format!(
+                "the session ran out {times} times; {dropped} messages were under way then, and all \
+                 that had been written of them without being committed was written again"
+            ),
+        };
         self.worker.stop();
         self.world.no_program_survives();
         self.world.books().balance_with(dropped, &why);

@@ -92,21 +92,30 @@ pub mod duration {
     use super::{Deserialize, Deserializer, Duration, Wrapped, de};
     use serde::Serializer;
 
+    /// Added to a moment it is still one; clocks and timers give up far beyond it.
+    const LONGEST: Duration = Duration::from_hours(365 * 24);
+    const LONGEST_TEXT: &str = "365 days";
+
     /// Reads a duration.
     ///
     /// # Errors
     ///
-    /// When the value is neither a number that is not negative nor a duration in words.
+    /// When the value is neither a number that is not negative nor a duration in words, or longer
+    /// than a year.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let Wrapped(text) = Wrapped::deserialize(deserializer)?;
-        match text.parse::<f64>() {
+        let read = match text.parse::<f64>() {
             Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(de::Error::custom),
             Err(_) => humantime::parse_duration(&text).map_err(|error| {
                 de::Error::custom(format!(
                     "{text:?} is not a duration ({error}); write seconds or a unit: 5, 1.5, 500ms, 2m"
                 ))
             }),
+        }?;
+        if LONGEST < read {
+            return Err(de::Error::custom(format!("{text:?} is longer than {LONGEST_TEXT}")));
         }
+        Ok(read)
     }
 
     /// Writes a duration with its unit.
@@ -143,5 +152,7 @@ mod tests {
         check("\"500ms\"", Some(Duration::from_millis(500)));
         check("-1", None);
         check("\"soon\"", None);
+        check("1e18", None);
+        check("\"365d\"", Some(Duration::from_hours(365 * 24)));
     }
 }

@@ -99,7 +99,11 @@ pub enum SourceCommand {
     /// Fetch nothing more from any partition; go on serving the group until [`Self::Close`].
     Quiesce,
     /// Commit what was handed over, leave the group and end the poll thread.
-    Close,
+    Close {
+        /// How long the last commits may take: while the group lets members in or out, it may hear
+        /// nothing else from us.
+        within: Duration,
+    },
 }
 
 /// The sending end of the poll thread's command queue.

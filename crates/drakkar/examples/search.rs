@@ -1,3 +1,5 @@
+//! Searches `/etc/services` for what each message asks for.
+
 use std::process::ExitCode;
 
 use drakkar::{

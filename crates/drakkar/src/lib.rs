@@ -17,6 +17,7 @@ mod health; // what the probes answer
 mod start; // connects everything, in the order of dependence
 mod worker; // the builder, the run, the shutdown
 
+pub use bytes::Bytes;
 pub use config::{Config, ConfigError, Line, Loaded, Note, Origin};
 pub use drakkar_core::{
     Collect, Failure, FilePayload, Handler, Header, HookError, HookResult, Input, Json,

@@ -11,7 +11,10 @@ use drakkar_kafka::{PollThread, Source};
 use drakkar_pipeline::{CommitPace, Pipeline, Settings, Status};
 use drakkar_sinks::{Identity, Sinks};
 use drakkar_telemetry::{LogGuard, LogIdentity, LoggingError, Metrics, logging};
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::{
+    sync::oneshot,
+    task::{JoinHandle, JoinSet},
+};
 use tracing::{info, warn};
 
 use crate::{
@@ -57,6 +60,7 @@ impl<H: Handler> Parts<H> {
             &config.dlq,
             &config.kafka.cluster(),
             &identity,
+            config.kafka.start_timeout,
             Arc::clone(&metrics) as _,
         )
         .await
@@ -166,7 +170,8 @@ fn settings(config: &Config) -> Settings {
 /// Probes and metrics, until they are told to stop.
 pub(crate) struct ProbeServer {
     serving: JoinHandle<()>,
-    gauges: JoinHandle<()>,
+    /// Ended with this: it holds a handle to the pool, and a pool lives as long as its last handle.
+    gauges: JoinSet<()>,
     stop: oneshot::Sender<()>,
 }
 
@@ -190,13 +195,14 @@ impl ProbeServer {
                 warn!(category = "worker", %error, "probes and metrics are no longer served");
             }
         });
-        let gauges = tokio::spawn(show_pool(Arc::clone(metrics), pool.clone()));
+        let mut gauges = JoinSet::new();
+        gauges.spawn(show_pool(Arc::clone(metrics), pool.clone()));
         Self { serving, gauges, stop }
     }
 
     pub(crate) async fn stop(self) {
         drop(self.stop);
-        self.gauges.abort();
+        drop(self.gauges);
         if let Err(error) = self.serving.await {
             warn!(category = "worker", %error, "the probe server died");
         }

@@ -10,7 +10,13 @@ use std::{
 
 use drakkar_core::{Handler, source::SourceCommand};
 use drakkar_pipeline::Stop;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+    task::JoinHandle,
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{Config, Loaded, RunError, start::Parts};
@@ -18,11 +24,20 @@ use crate::{Config, Loaded, RunError, start::Parts};
 /// How long sinks, pool and client each get to close once all partitions were handed over.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
+/// What the last commits get in any case, also when finishing took all the time there was.
+const COMMIT_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long a thread that a hook blocks is waited for at the very end.
+const ABANDON_AFTER: Duration = Duration::from_secs(1);
+
+/// How soon a repeated signal is taken for the same one.
+const SAME_SIGNAL: Duration = Duration::from_millis(500);
+
 /// Runs a [`Handler`].
 ///
 /// On SIGTERM or SIGINT a worker stops taking messages, finishes what was started within
-/// `executor.drain_timeout_seconds`, commits, and leaves the group. A second signal makes it drop the
-/// rest at once: those messages will be processed again.
+/// `executor.drain_timeout_seconds`, commits, and leaves the group. A second signal, half a second later or
+/// more, makes it drop the rest at once: those messages will be processed again.
 pub struct Worker<H> {
     handler: H,
     loaded: Loaded,
@@ -96,8 +111,8 @@ impl<H: Handler> Worker<H> {
     /// # use drakkar::{Handler, HookResult, Message, Pending, Task, Worker};
     /// # struct MyHandler;
     /// # impl Handler for MyHandler {
-    /// #     type Input = bytes::Bytes;
-    /// #     async fn arrange(&self, _: &[Message<bytes::Bytes>], _: &Pending) -> HookResult<Vec<Task>> { Ok(vec![]) }
+    /// #     type Input = drakkar::Bytes;
+    /// #     async fn arrange(&self, _: &[Message<drakkar::Bytes>], _: &Pending) -> HookResult<Vec<Task>> { Ok(vec![]) }
     /// # }
     /// fn main() -> std::process::ExitCode {
     ///     Worker::new(MyHandler).main()
@@ -108,7 +123,7 @@ impl<H: Handler> Worker<H> {
         let path = path.map_or_else(|| PathBuf::from("drakkar.yaml"), PathBuf::from);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let outcome = match runtime {
-            Ok(runtime) => runtime.block_on(async { self.config_file(path)?.run().await }),
+            Ok(runtime) => run_on(runtime, async { self.config_file(path)?.run().await }),
             Err(error) => Err(RunError::start("the runtime", error)),
         };
         match outcome {
@@ -129,13 +144,24 @@ impl<H: Handler> Worker<H> {
         };
         let Parts { pipeline, pool, sinks, control, poll_thread, probes, logs } = started;
 
+        let asked = tokio::spawn(asked_at(stop.clone()));
         let outcome = pipeline.run(stop.clone(), drain_timeout).await;
 
         // In the direction of the data: no run, no delivery, then the last commit.
         pool.close().await;
         sinks.close(CLOSE_WITHIN).await;
-        control.send(SourceCommand::Close);
-        poll_thread.join(CLOSE_WITHIN).await;
+        let left = time_left(asked, drain_timeout).await;
+        let within = if stop.now.is_cancelled() { COMMIT_WITHIN } else { left.max(COMMIT_WITHIN) };
+        control.send(SourceCommand::Close { within });
+        let closed = poll_thread.join(within + CLOSE_WITHIN);
+        if stop.now.is_cancelled() {
+            closed.await;
+        } else {
+            tokio::select! {
+                () = closed => {}
+                () = stop.now.cancelled() => {}
+            }
+        }
         probes.stop().await;
         info!(category = "worker", "stopped");
         drop(logs);
@@ -144,20 +170,74 @@ impl<H: Handler> Worker<H> {
     }
 }
 
-/// The first signal asks to finish, the second to stop now.
+/// Runs `work` and ends the runtime in bounded time, even if a hook still blocks one of its threads.
+fn run_on<T>(runtime: Runtime, work: impl Future<Output = T>) -> T {
+    let outcome = runtime.block_on(work);
+    runtime.shutdown_timeout(ABANDON_AFTER);
+    outcome
+}
+
+/// When the stop was asked for.
+async fn asked_at(stop: Stop) -> Instant {
+    stop.drain.cancelled().await;
+    Instant::now()
+}
+
+/// What is left of `drain_timeout` since the stop was asked for; nothing when it was not.
+async fn time_left(asked: JoinHandle<Instant>, drain_timeout: Duration) -> Duration {
+    // A stop that was asked for is known by now; otherwise this ends the wait for one.
+    asked.abort();
+    asked.await.map_or(Duration::ZERO, |at| drain_timeout.saturating_sub(at.elapsed()))
+}
+
+/// The first signal asks to finish, the next to stop now.
+///
+/// Whoever signals a process and its group (`timeout` of coreutils, some supervisors) sends twice what
+/// is meant once: a repeat within [`SAME_SIGNAL`] does not count.
 async fn on_signals(stop: Stop) {
+    next_signal(&stop.drain).await;
+    tokio::time::sleep(SAME_SIGNAL).await;
+    next_signal(&stop.now).await;
+}
+
+async fn next_signal(token: &CancellationToken) {
     let (Ok(mut term), Ok(mut int)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         warn!(category = "worker", "signals cannot be received; the worker stops only by SIGKILL");
-        return;
+        return std::future::pending().await;
     };
-    for token in [stop.drain, stop.now] {
-        let name = tokio::select! {
-            _ = term.recv() => "SIGTERM",
-            _ = int.recv() => "SIGINT",
-        };
-        info!(category = "worker", signal = name, "asked to stop");
-        token.cancel();
+    let name = tokio::select! {
+        _ = term.recv() => "SIGTERM",
+        _ = int.recv() => "SIGINT",
+    };
+    info!(category = "worker", signal = name, "asked to stop");
+    token.cancel();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hook_that_blocks_its_thread_does_not_keep_the_process_from_ending() {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let (release, blocked) = std::sync::mpsc::channel::<()>();
+        let (started, start) = tokio::sync::oneshot::channel::<()>();
+        let begun = Instant::now();
+        run_on(runtime, async {
+            tokio::spawn(async move {
+                drop(started);
+                // Until the test ends, or for longer than it may take.
+                assert!(blocked.recv_timeout(Duration::from_mins(1)).is_err());
+            });
+            start.await.unwrap_err();
+        });
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+        drop(release);
     }
 }

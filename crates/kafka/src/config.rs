@@ -64,8 +64,8 @@ pub struct KafkaConfig {
     pub startup_min_wait_seconds: f64,
     /// The common moments are the multiples of this many seconds on the wall clock. Default 10.
     pub startup_align_interval_seconds: u64,
-    /// How long to wait at start for brokers that do not answer and topics that do not exist.
-    /// Default 30 s.
+    /// How long to wait at start for brokers that do not answer, those of sinks and dead letters
+    /// too, and for source topics that do not exist. Default 30 s.
     #[serde(with = "lenient::duration")]
     pub start_timeout: Duration,
     /// What becomes of a message whose value does not decode. Default `dead_letter`.

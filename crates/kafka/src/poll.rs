@@ -77,7 +77,8 @@ pub(crate) struct Poller<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flow {
     Continue,
-    Close,
+    /// The last commits may take this long.
+    Close(Duration),
 }
 
 /// Whether there may be more to read.
@@ -115,8 +116,8 @@ impl<'a> Poller<'a> {
         commands: &queue::Receiver<SourceCommand>,
     ) -> Result<(), SourceFailure> {
         loop {
-            if self.execute(commands) == Flow::Close {
-                return self.close();
+            if let Flow::Close(within) = self.execute(commands) {
+                return self.close(within);
             }
             self.subscribe()?;
             let queue = self.receive()?;

@@ -256,6 +256,24 @@ async fn closing_while_the_group_waits_for_a_hand_over_commits_it_and_ends() {
 }
 
 #[tokio::test]
+async fn a_partition_that_was_handed_over_before_it_is_revoked_does_not_hold_the_group() {
+    let mut config = BROKER.topic("answered", 2);
+    config.revoke_timeout = Duration::from_secs(30);
+    let mut first = Member::start(&config).await;
+    for assignment in &first.assigned().await {
+        first.hand_over(assignment, None);
+    }
+    let mut second = Member::start(&config).await;
+    let revoked = |heard: &Heard| matches!(heard, Heard::Rebalanced("revoke", _)).then_some(());
+    first.hears(revoked).await;
+    let revoked = Instant::now();
+    second.assigned().await;
+    assert!(revoked.elapsed() < Duration::from_secs(15), "{:?}", revoked.elapsed());
+    first.close().await;
+    second.close().await;
+}
+
+#[tokio::test]
 async fn commands_of_an_older_assignment_are_ignored() {
     let config = BROKER.topic("epochs", 1);
     BROKER.produce("epochs", 0, numbers(10));

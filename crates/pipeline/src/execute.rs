@@ -26,19 +26,39 @@ impl<H: Handler> Partition<H> {
 
     /// Collects what has run and gives the pool what it has room for.
     pub(crate) fn start_what_fits(&mut self) {
-        while self.hooks_have_room() {
+        while self.collecting < self.shared.settings.max_hooks {
             let Some((key, run)) = self.ran.pop_front() else { break };
             self.collect(key, run);
         }
-        while self.in_pool < self.shared.settings.max_in_pool && self.hooks_have_room() {
+        if self.shared.settings.max_result_bytes <= self.result_bytes {
+            self.recall();
+        }
+        while self.pooled.len() < self.shared.settings.max_in_pool && self.results_have_room() {
             let Some(key) = self.backlog.pop_front() else { break };
             self.start(key);
         }
     }
 
-    fn hooks_have_room(&self) -> bool {
+    fn results_have_room(&self) -> bool {
         let settings = &self.shared.settings;
-        self.collecting < settings.max_hooks && self.result_bytes < settings.max_result_bytes
+        self.collecting + self.ran.len() < settings.max_hooks
+            && self.result_bytes < settings.max_result_bytes
+    }
+
+    /// Takes back what waits for a slot: its results would come on top of those that nobody takes.
+    /// What runs is finished, so the budget is exceeded by as much as the slots print.
+    pub(crate) fn recall(&mut self) {
+        // From the last to the first, so that the backlog keeps its order.
+        for key in std::mem::take(&mut self.pooled).into_iter().rev() {
+            let Some(active) = self.tasks.get_mut(&key) else { continue };
+            match &active.stage {
+                TaskStage::InPool(ticket) if ticket.cancel_queued() => {
+                    active.stage = TaskStage::Backlog;
+                    self.backlog.push_front(key);
+                }
+                _ => drop(self.pooled.insert(key)),
+            }
+        }
     }
 
     fn start(&mut self, key: TaskKey) {
@@ -54,6 +74,7 @@ impl<H: Handler> Partition<H> {
                 code => Run::Failed { failure: Failure::Exit(code), output },
             };
             self.ledger.mark_started(key);
+            self.result_bytes += held_bytes(&run);
             self.collect(key, run);
             return;
         }
@@ -66,15 +87,16 @@ impl<H: Handler> Partition<H> {
             done: Box::new(move |run| drop(report.send((key, run)))),
         });
         active.stage = TaskStage::InPool(ticket);
-        self.in_pool += 1;
+        self.pooled.insert(key);
     }
 
     /// The pool has run a task.
     pub(crate) fn task_ran(&mut self, key: TaskKey, run: Run) {
         let Some(active) = self.tasks.get_mut(&key) else { return };
         active.stage = TaskStage::Ran;
-        self.in_pool -= 1;
+        self.pooled.remove(&key);
         self.ledger.mark_started(key);
+        self.result_bytes += held_bytes(&run);
         self.ran.push_back((key, run));
     }
 
@@ -90,10 +112,8 @@ impl<H: Handler> Partition<H> {
             self.ledger.messages_of(key).map(|held| Arc::clone(&held.message)).collect();
         let (shared, hold) = (Arc::clone(&self.shared), self.board.task());
         let partition = self.id.clone();
-        let (Run::Finished(output) | Run::Failed { output, .. }) = &run;
-        let held_bytes = output.size();
+        let held_bytes = held_bytes(&run);
         self.collecting += 1;
-        self.result_bytes += held_bytes;
         self.flows.spawn(async move {
             let ended = match run {
                 Run::Finished(output) => {
@@ -143,4 +163,9 @@ impl<H: Handler> Partition<H> {
             self.backlog.push_front(key);
         }
     }
+}
+
+fn held_bytes(run: &Run) -> usize {
+    let (Run::Finished(output) | Run::Failed { output, .. }) = run;
+    output.size()
 }

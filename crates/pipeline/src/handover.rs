@@ -66,17 +66,12 @@ impl<H: Handler> Partition<H> {
         dropped
     }
 
-    /// Queued tasks return to the backlog; running ones are marked, so that they are finished.
+    /// Queued tasks return to the backlog; whatever has started is marked, so that it is finished.
     fn take_back_from_pool(&mut self) {
-        for (&key, active) in &mut self.tasks {
-            match &active.stage {
-                TaskStage::InPool(ticket) if ticket.cancel_queued() => {
-                    active.stage = TaskStage::Backlog;
-                    self.in_pool -= 1;
-                    self.backlog.push_back(key);
-                }
-                TaskStage::Backlog => {}
-                _ => self.ledger.mark_started(key),
+        self.recall();
+        for (&key, active) in &self.tasks {
+            if !matches!(active.stage, TaskStage::Backlog) {
+                self.ledger.mark_started(key);
             }
         }
         self.backlog.make_contiguous().sort_unstable();
@@ -85,7 +80,7 @@ impl<H: Handler> Partition<H> {
     /// Whether nothing is left that a hand-over would wait for.
     pub(crate) fn is_drained(&self) -> bool {
         let Some(drain) = &self.drain else { return false };
-        let working = self.in_pool + self.ran.len() + self.backlog.len();
+        let working = self.pooled.len() + self.ran.len() + self.backlog.len();
         drain.cut_off || (working == 0 && self.flows.len() <= self.board.held_tasks())
     }
 
@@ -93,19 +88,23 @@ impl<H: Handler> Partition<H> {
     pub(crate) fn cut_off(&mut self) {
         if let Some(drain) = &mut self.drain {
             drain.cut_off = true;
-            self.shared.metrics.drain_timed_out(self.in_pool, self.ledger.open_messages());
+            self.shared.metrics.drain_timed_out(self.pooled.len(), self.ledger.open_messages());
         }
     }
 
     /// The last word of this assignment. The loop ends after it.
     pub(crate) fn hand_over(&mut self) {
+        // What has ended already counts.
+        while let Some(ended) = self.flows.try_join_next() {
+            self.flow_ended(ended);
+        }
         // From here on nothing may settle: no hook and no delivery of ours goes on.
         self.flows.abort_all();
         let position = position(self.ledger.watermark(), &self.done);
         let dropped = self.drain.map_or(0, |drain| drain.dropped);
         let next = position.as_ref().map(|position| position.next);
         self.shared.metrics.partition_revoked(&self.id, next, dropped as u64);
-        self.shared.status.left_behind(self.in_pool, self.ledger.open_messages());
+        self.shared.status.left_behind(self.pooled.len(), self.ledger.open_messages());
         self.shared.control.send(SourceCommand::HandOver {
             partition: self.id.clone(),
             epoch: self.epoch,

@@ -13,6 +13,7 @@
 
 mod poll; // source events -> partitions
 mod partition; // one loop per partition, owns everything below
+mod intake; // inbox -> window
 mod arrange; // window -> tasks (user hook)
 mod execute; // task -> how it ended
 mod collect; // how it ended -> payloads or a verdict (user hooks)

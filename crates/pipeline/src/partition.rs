@@ -6,14 +6,14 @@
 //! of this assignment can settle afterwards. That is the fence.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     future::poll_fn,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use drakkar_core::{
-    DoneMap, Handler, Offset, OnInvalid, Pending, SourceMessage, Task, TopicPartition,
+    DoneMap, Handler, Offset, OnInvalid, SourceMessage, Task, TopicPartition,
     backpressure::Load,
     hold::HoldBoard,
     ledger::{Ledger, TaskKey},
@@ -32,16 +32,13 @@ use tokio_util::time::DelayQueue;
 use tracing::warn;
 
 use crate::{
-    arrange::{Plan, arrange},
+    arrange::Plan,
     collect::Ended,
     commit::{CommitClock, CommitPace, position},
     deliver::dead_letter,
     handover::{Drain, Order},
     status::Status,
 };
-
-/// Settled offsets that a partition remembers behind one that is stuck; beyond it takes no more.
-const MAX_SPAN: usize = 1_000_000;
 
 /// What the pipeline is told by the configuration.
 #[derive(Debug, Clone, Copy)]
@@ -97,7 +94,7 @@ pub(crate) enum PartitionEnd {
 #[derive(Debug)]
 pub(crate) struct Held {
     pub message: Arc<SourceMessage>,
-    window: u64,
+    pub window: u64,
 }
 
 /// A task that has not ended.
@@ -137,9 +134,10 @@ pub(crate) enum Flow {
     Collected { key: TaskKey, held_bytes: usize, ended: Ended },
 }
 
-struct Window {
-    open: usize,
-    since: Instant,
+/// Messages that were arranged together.
+pub(crate) struct Window {
+    pub open: usize,
+    pub since: Instant,
 }
 
 pub(crate) struct Partition<H: Handler> {
@@ -149,20 +147,24 @@ pub(crate) struct Partition<H: Handler> {
     pub metrics: PartitionMetrics,
     pub orders: mpsc::UnboundedReceiver<Order>,
     pub inbox: mpsc::UnboundedReceiver<SourceMessage>,
-    inbox_open: bool,
+    pub inbox_open: bool,
     pub load: Arc<Load>,
-    /// What an earlier owner settled above its commit.
+    /// What was committed when it was assigned.
+    pub committed: Option<Offset>,
+    /// What an earlier owner settled above that.
     pub done: DoneMap,
     pub ledger: Ledger<Held>,
     pub tasks: HashMap<TaskKey, Active>,
-    windows: HashMap<u64, Window>,
-    next_window: u64,
-    incoming: Vec<SourceMessage>,
+    pub windows: HashMap<u64, Window>,
+    pub next_window: u64,
+    pub incoming: Vec<SourceMessage>,
     pub arranging: Option<AbortHandle>,
     pub backlog: VecDeque<TaskKey>,
     pub ran: VecDeque<(TaskKey, Run)>,
-    pub in_pool: usize,
+    /// Tasks in the pool, queued or running.
+    pub pooled: BTreeSet<TaskKey>,
     pub collecting: usize,
+    /// Bytes of output of the tasks that have run and not ended.
     pub result_bytes: usize,
     pub report_run: mpsc::UnboundedSender<(TaskKey, Run)>,
     runs: mpsc::UnboundedReceiver<(TaskKey, Run)>,
@@ -201,6 +203,7 @@ impl<H: Handler> Partition<H> {
             inbox,
             inbox_open: true,
             load,
+            committed: next,
             done,
             ledger: Ledger::default(),
             tasks: HashMap::new(),
@@ -210,7 +213,7 @@ impl<H: Handler> Partition<H> {
             arranging: None,
             backlog: VecDeque::new(),
             ran: VecDeque::new(),
-            in_pool: 0,
+            pooled: BTreeSet::new(),
             collecting: 0,
             result_bytes: 0,
             report_run,
@@ -268,61 +271,7 @@ impl<H: Handler> Partition<H> {
         }
     }
 
-    /// How many messages the next window may take; 0 while there is no room for one.
-    fn window_room(&self) -> usize {
-        let settings = &self.shared.settings;
-        let may = self.inbox_open
-            && self.drain.is_none()
-            && self.arranging.is_none()
-            && self.backlog.len() + self.in_pool < settings.max_in_pool
-            && self.ledger.watermark().span() < MAX_SPAN;
-        let room = settings.max_in_flight.saturating_sub(self.ledger.open_messages());
-        if may { room.min(settings.window_size) } else { 0 }
-    }
-
-    /// Admits what was received and has it arranged.
-    fn open_window(&mut self) {
-        let window = self.next_window;
-        let mut messages = Vec::with_capacity(self.incoming.len());
-        let mut incoming = std::mem::take(&mut self.incoming);
-        for message in incoming.drain(..) {
-            self.metrics.consumed.inc();
-            let (offset, size) = (message.offset, message.size());
-            if self.done.contains(offset) {
-                self.ledger.admit_settled(offset);
-                self.unload(size);
-                self.clock.settled(1, Instant::now());
-                continue;
-            }
-            let message = Arc::new(message);
-            let held = Held { message: Arc::clone(&message), window };
-            match self.ledger.admit(offset, held) {
-                Ok(()) => messages.push(message),
-                // The client fetched it twice (the first copy is open or settled), or the log was
-                // truncated under us, which nobody can repair here.
-                Err(_) => {
-                    warn!(category = "kafka", partition = %self.id, %offset,
-                        "an offset was delivered again and is dropped");
-                    self.unload(size);
-                }
-            }
-        }
-        self.incoming = incoming; // Keeps its allocation.
-        self.show_load();
-        if messages.is_empty() {
-            return;
-        }
-        self.next_window += 1;
-        self.windows.insert(window, Window { open: messages.len(), since: Instant::now() });
-        let pending = Pending::new(self.tasks.values().map(|a| a.task.id().clone()).collect());
-        let shared = Arc::clone(&self.shared);
-        self.arranging = Some(
-            self.flows
-                .spawn(async move { Flow::Arranged(arrange(&shared, messages, pending).await) }),
-        );
-    }
-
-    fn flow_ended(&mut self, ended: Result<Flow, JoinError>) {
+    pub(crate) fn flow_ended(&mut self, ended: Result<Flow, JoinError>) {
         match ended {
             Ok(Flow::Arranged(plan)) => self.arranged(plan),
             Ok(Flow::Rejected(offset)) => {
@@ -398,7 +347,7 @@ impl<H: Handler> Partition<H> {
         }
     }
 
-    fn show_load(&self) {
+    pub(crate) fn show_load(&self) {
         self.metrics.queue_size.set(i64::try_from(self.load.messages()).unwrap_or(i64::MAX));
     }
 

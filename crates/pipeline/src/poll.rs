@@ -130,10 +130,10 @@ impl<H: Handler> Pipeline<H> {
             self.shared.status.failed.store(true, Ordering::Relaxed);
             error!(category = "worker", %error, "the pipeline stops");
         }
-        self.drain(&stop, drain_timeout).await;
+        let drained = self.drain(&stop, drain_timeout).await;
         let (running_tasks, unsettled) = self.shared.status.at_stop();
         self.shared.metrics.stopped(running_tasks, unsettled);
-        outcome
+        outcome.and(drained)
     }
 
     fn handle(&mut self, event: SourceEvent) -> Result<(), PipelineError> {
@@ -195,30 +195,47 @@ impl<H: Handler> Pipeline<H> {
     }
 
     /// Ends all partitions in order, at the latest after `timeout`, or at once on `stop.now`.
-    async fn drain(&mut self, stop: &Stop, timeout: Duration) {
+    async fn drain(&mut self, stop: &Stop, timeout: Duration) -> Result<(), PipelineError> {
         self.shared.status.draining.store(true, Ordering::Relaxed);
         self.shared.control.send(SourceCommand::Quiesce);
-        let order_all = |order| {
-            for running in self.running.values() {
-                running.command(order);
-            }
-        };
-        order_all(Order::HandOver { deadline: Instant::now() + timeout });
+        self.order_all(Order::HandOver { deadline: Instant::now() + timeout });
+        let mut outcome = Ok(());
         loop {
             tokio::select! {
                 biased;
                 () = stop.now.cancelled() => break,
-                ended = self.tasks.join_next() => if ended.is_none() { return },
-                // Assignments that come now are never started; a revoke finds its partitions draining.
-                Some(event) = self.events.recv() => if let SourceEvent::Lost { partitions } = event {
-                    self.order(&partitions, Order::Fence);
+                ended = self.tasks.join_next_with_id() => match ended {
+                    Some(ended) => outcome = outcome.and(self.ended(ended)),
+                    None => return outcome,
                 },
+                Some(event) = self.events.recv() => {
+                    outcome = outcome.and(self.handle_in_drain(event));
+                }
             }
         }
-        let now = Order::HandOver { deadline: Instant::now() };
-        for running in self.running.values() {
-            running.command(now);
+        self.order_all(Order::HandOver { deadline: Instant::now() });
+        while let Some(ended) = self.tasks.join_next_with_id().await {
+            outcome = outcome.and(self.ended(ended));
         }
-        while self.tasks.join_next().await.is_some() {}
+        outcome
+    }
+
+    /// A revoke shortens the time of the partitions concerned: the group waits less long than a stop.
+    fn handle_in_drain(&mut self, event: SourceEvent) -> Result<(), PipelineError> {
+        let SourceEvent::Assigned(assignments) = event else {
+            return self.handle(event);
+        };
+        // Never started. Answered now, so that nobody waits for us when they are taken away.
+        for Assignment { partition, epoch, .. } in assignments {
+            let position = None;
+            self.shared.control.send(SourceCommand::HandOver { partition, epoch, position });
+        }
+        Ok(())
+    }
+
+    fn order_all(&self, order: Order) {
+        for running in self.running.values() {
+            running.command(order);
+        }
     }
 }

@@ -1,4 +1,5 @@
 //! What happens to a partition that is taken away, and to all of them when the worker stops.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A test fails by panicking.
 
 mod common;
 
@@ -132,7 +133,7 @@ async fn a_hand_over_does_not_wait_for_a_retry_that_backs_off() {
     let handler = Echo::default()
         .arrange(|window| Ok(window.iter().map(|m| common::ending(m, 1)).collect()))
         .failed(|_| Ok(OnError::Retry));
-    let hour = Duration::from_secs(3_600);
+    let hour = Duration::from_hours(1);
     let mut world =
         World::of(handler).settings(|s| (s.backoff.initial, s.backoff.max) = (hour, hour)).start();
     world.produce(0, "a");

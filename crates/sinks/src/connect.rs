@@ -7,10 +7,6 @@ use drakkar_core::{kafka_client::Cluster, observe::SinkObserver};
 
 use crate::{DlqConfig, FileSink, FileSinkConfig, Sinks, SinksConfig};
 
-/// How long a cluster may take to answer at the start.
-#[cfg(feature = "kafka")]
-const CONNECT_WITHIN: Duration = Duration::from_secs(30);
-
 /// Who delivers, as dead letters and brokers are told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -72,7 +68,7 @@ pub enum ConnectError {
 }
 
 impl Sinks {
-    /// Connects every sink and the dead-letter topic, in bounded time.
+    /// Connects every sink and the dead-letter topic; a cluster may take `within` to answer.
     ///
     /// `source` is the cluster that is consumed; sinks without brokers of their own write there.
     ///
@@ -85,6 +81,7 @@ impl Sinks {
         dlq: &DlqConfig,
         source: &Cluster,
         identity: &Identity,
+        within: Duration,
         observer: Arc<dyn SinkObserver>,
     ) -> Result<Self, ConnectError> {
         let mut wrong = sinks.validate();
@@ -96,7 +93,7 @@ impl Sinks {
         for (name, config) in &sinks.filesystem {
             builder = builder.filesystem(name, file(name, config)?);
         }
-        let builder = kafka::connect(builder, sinks, dlq, source, identity).await?;
+        let builder = kafka::connect(builder, sinks, dlq, source, identity, within).await?;
         Ok(builder.build())
     }
 }
@@ -111,9 +108,11 @@ fn file(name: &str, config: &FileSinkConfig) -> Result<FileSink, ConnectError> {
 
 #[cfg(feature = "kafka")]
 mod kafka {
+    use std::time::Duration;
+
     use futures_util::future::try_join_all;
 
-    use super::{CONNECT_WITHIN, Cluster, ConnectError, DlqConfig, Identity, SinksConfig};
+    use super::{Cluster, ConnectError, DlqConfig, Identity, SinksConfig};
     use crate::{
         DeadLetterSink, KafkaSink, SinksBuilder, config::client::ProducerSettings,
         kafka::producer::Producer,
@@ -125,17 +124,18 @@ mod kafka {
         dlq: &DlqConfig,
         source: &Cluster,
         identity: &Identity,
+        within: Duration,
     ) -> Result<SinksBuilder, ConnectError> {
         let worker = &identity.worker;
         let asked = sinks.kafka.iter().map(async |(name, config)| {
             let settings = ProducerSettings::of_sink(config, source, worker);
             let producer =
-                Producer::connect(format!("sinks.kafka.{name}"), settings, CONNECT_WITHIN).await?;
+                Producer::connect(format!("sinks.kafka.{name}"), settings, within).await?;
             Ok((name, KafkaSink::new(producer)))
         });
         let dead_letters = async {
             let settings = ProducerSettings::of_dead_letters(dlq, source, worker);
-            let producer = Producer::connect("dlq".to_owned(), settings, CONNECT_WITHIN).await?;
+            let producer = Producer::connect("dlq".to_owned(), settings, within).await?;
             Ok(DeadLetterSink::new(producer, identity.clone()))
         };
         let (connected, dead_letters) = tokio::try_join!(try_join_all(asked), dead_letters)?;
@@ -148,6 +148,8 @@ mod kafka {
 
 #[cfg(not(feature = "kafka"))]
 mod kafka {
+    use std::time::Duration;
+
     use super::{Cluster, ConnectError, DlqConfig, Identity, SinksConfig};
     use crate::SinksBuilder;
 
@@ -159,6 +161,7 @@ mod kafka {
         _: &DlqConfig,
         _: &Cluster,
         _: &Identity,
+        _: Duration,
     ) -> Result<SinksBuilder, ConnectError> {
         let key = "dlq".to_owned();
         Err(ConnectError::NotCompiledIn { key })

@@ -242,7 +242,8 @@ async fn settings_the_client_does_not_know_are_refused_with_their_section() {
     };
     let source = BROKER.source();
     let refused =
-        Sinks::connect(&SinksConfig::default(), &dlq, &source, &identity(), Arc::new(())).await;
+        Sinks::connect(&SinksConfig::default(), &dlq, &source, &identity(), SOON, Arc::new(()))
+            .await;
     let Err(error @ ConnectError::Client { .. }) = refused else {
         panic!("accepted");
     };

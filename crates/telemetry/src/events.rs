@@ -64,21 +64,19 @@ impl Metrics {
         if matches!(failed.failure, Failure::TimedOut(_)) {
             self.timeouts.inc();
         }
-        if let Some(suppressed) = self.throttles.task_failed.admit() {
-            warn!(
-                category = "executor",
-                task = %failed.task.id(),
-                %partition,
-                offset = first_offset(failed),
-                error = %failed.failure,
-                error_class = failed.failure.class(),
-                attempt = failed.attempt,
-                retries_left = failed.retries_left,
-                took = ?failed.output.took,
-                suppressed,
-                "task failed"
-            );
-        }
+        // For some handlers a failure is an answer. What is made of it is said louder.
+        debug!(
+            category = "executor",
+            task = %failed.task.id(),
+            %partition,
+            offset = first_offset(failed),
+            error = %failed.failure,
+            error_class = failed.failure.class(),
+            attempt = failed.attempt,
+            retries_left = failed.retries_left,
+            took = ?failed.output.took,
+            "task failed"
+        );
     }
 
     /// A failed task will run again after `wait`.
@@ -88,6 +86,9 @@ impl Metrics {
             info!(
                 category = "executor",
                 task = %failed.task.id(),
+                offset = first_offset(failed),
+                error = %failed.failure,
+                error_class = failed.failure.class(),
                 attempt = failed.attempt,
                 retries_left = failed.retries_left,
                 ?wait,

@@ -17,7 +17,6 @@ const BURST: u64 = 20;
 /// One throttle per kind of event that can flood.
 #[derive(Debug, Default)]
 pub(crate) struct Throttles {
-    pub(crate) task_failed: Throttle,
     pub(crate) task_retried: Throttle,
     pub(crate) dead_letter: Throttle,
     pub(crate) hook_failed: Throttle,

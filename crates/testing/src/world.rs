@@ -12,7 +12,7 @@ use drakkar_core::{
     TopicPartition,
     backpressure::Limits,
     retry::Backoff,
-    source::{Position, SourceEvent},
+    source::{Position, SourceEvent, SourceFailure},
 };
 use drakkar_executor::{ExecutorConfig, Pool};
 use drakkar_pipeline::{CommitPace, Pipeline, PipelineError, Settings, Status, Stop};
@@ -78,6 +78,13 @@ impl<H: Handler> WorldBuilder<H> {
     #[must_use]
     pub fn dead_letters(mut self, script: &Script<DeadLetter>) -> Self {
         self.dead_letters = script.clone();
+        self
+    }
+
+    /// When a partition pauses, and when it goes on.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
         self
     }
 
@@ -256,6 +263,22 @@ impl World {
         self.source.tell(SourceEvent::Lost { partitions: vec![id] });
     }
 
+    /// The poll thread cannot go on.
+    pub fn fail_source(&self, message: &str) {
+        let failure = SourceFailure { message: message.to_owned() };
+        self.source.tell(SourceEvent::Failed(failure));
+    }
+
+    /// Asks the pipeline to finish; see [`World::ended`].
+    pub fn begin_stop(&self) {
+        self.stop.drain.cancel();
+    }
+
+    /// Asks the pipeline to drop what is left now; see [`World::ended`].
+    pub fn stop_now(&self) {
+        self.stop.now.cancel();
+    }
+
     /// What the pipeline asked of the source so far.
     pub fn book<T>(&self, look: impl FnOnce(&Book) -> T) -> T {
         look(&lock(&self.source.book))
@@ -302,7 +325,7 @@ impl World {
     ///
     /// When the pipeline itself panicked.
     pub async fn stop(self) -> Result<(), PipelineError> {
-        self.stop.drain.cancel();
+        self.begin_stop();
         self.ended().await
     }
 

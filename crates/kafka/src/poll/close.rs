@@ -8,17 +8,18 @@ use tracing::{info, warn};
 
 use super::{IDLE, Poller, Queue};
 
-/// How long the last commits may take.
-const LAST_COMMITS: Duration = Duration::from_secs(5);
-
 impl Poller<'_> {
-    /// Commits what was handed over, bounded, and gives up what is still being handed over.
+    /// Commits what was handed over, for at most `within`, and gives up what is still being handed
+    /// over.
+    ///
+    /// A commit can take long: while the group waits for a member that has died, the coordinator
+    /// answers our request to join again first, and what we sent behind it only then.
     ///
     /// The consumer itself is closed by whoever owns it.
-    pub(super) fn close(mut self) -> Result<(), SourceFailure> {
+    pub(super) fn close(mut self, within: Duration) -> Result<(), SourceFailure> {
         self.quiesce();
         self.hurry_commits();
-        let deadline = Instant::now() + LAST_COMMITS;
+        let deadline = Instant::now() + within;
         while !self.commits.all_done() {
             let now = Instant::now();
             if deadline <= now {

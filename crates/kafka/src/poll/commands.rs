@@ -1,6 +1,9 @@
 //! What the pipeline asks for. Whatever belongs to an older assignment is ignored.
 
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::{
+    sync::mpsc::{Receiver, TryRecvError},
+    time::Duration,
+};
 
 use drakkar_core::{
     TopicPartition,
@@ -11,6 +14,9 @@ use tracing::{debug, info, warn};
 
 use super::{Flow, Poller};
 use crate::assignment::{self, Owned};
+
+/// How long the last commits may take where nobody was left to say.
+const UNASKED: Duration = Duration::from_secs(5);
 
 impl Poller<'_> {
     /// Does everything that was asked for. Nobody left to ask is the wish to close.
@@ -32,7 +38,8 @@ impl Poller<'_> {
                     self.hand_overs.answer(&partition, epoch);
                 }
                 Ok(SourceCommand::Quiesce) => self.quiesce(),
-                Ok(SourceCommand::Close) | Err(TryRecvError::Disconnected) => return Flow::Close,
+                Ok(SourceCommand::Close { within }) => return Flow::Close(within),
+                Err(TryRecvError::Disconnected) => return Flow::Close(UNASKED),
                 Ok(other) => warn!(category = "kafka", ?other, "unknown command ignored"),
                 Err(TryRecvError::Empty) => return Flow::Continue,
             }

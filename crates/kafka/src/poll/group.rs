@@ -95,9 +95,11 @@ impl Poller<'_> {
         let mut open = Vec::new();
         for partition in partitions {
             let owned = self.ours.get_mut(&partition.topic, partition.partition);
-            let epoch = owned.map(|owned| {
-                owned.fenced = true;
-                owned.epoch
+            let epoch = owned.and_then(|owned| {
+                // Fenced without a revoke: it was handed over before, and there is no second answer.
+                let answered = std::mem::replace(&mut owned.fenced, true);
+                let answered = answered && !self.hand_overs.contains(&partition);
+                (!answered).then_some(owned.epoch)
             });
             if epoch.is_some() {
                 worked_on.push(partition.clone());

@@ -288,7 +288,7 @@ impl Member {
 
     /// Leaves. What the observer heard until the end.
     pub(crate) async fn close(mut self) -> Vec<Heard> {
-        self.source.control.send(SourceCommand::Close);
+        self.source.control.send(SourceCommand::Close { within: SOON });
         self.source.join(SOON).await;
         let mut rest = Vec::new();
         while let Ok(heard) = self.heard.try_recv() {

@@ -32,8 +32,12 @@ pub(super) enum Topic {
     Absent(String),
 }
 
-pub(super) fn make(settings: &ClientConfig) -> KafkaResult<Client> {
-    Client::from_config_and_context(settings, Context::default())
+/// Makes a client; the error says what is refused, without its value, which may be a secret.
+pub(super) fn make(settings: &ClientConfig) -> Result<Client, String> {
+    Client::from_config_and_context(settings, Context::default()).map_err(|error| match error {
+        KafkaError::ClientConfig(_, reason, key, _) => format!("{key}: {}", reason.trim()),
+        other => other.to_string(),
+    })
 }
 
 /// Asks the brokers for `topic`, or just for an answer where it is empty; blocks, for `within` at
@@ -41,23 +45,23 @@ pub(super) fn make(settings: &ClientConfig) -> KafkaResult<Client> {
 pub(super) fn ask(client: &Client, topic: &str, within: Duration) -> KafkaResult<Topic> {
     let begun = Instant::now();
     let named = (!topic.is_empty()).then_some(topic);
+    let mut absent = None;
     loop {
         let left = within.saturating_sub(begun.elapsed());
         let answer = client.client().fetch_metadata(named, left).map(|metadata| {
             let found = metadata.topics().iter().find(|found| found.name() == topic);
-            match found.and_then(MetadataTopic::error).map(Code::from) {
-                Some(error) => Topic::Absent(error.to_string()),
-                None => Topic::Present,
-            }
+            found.and_then(MetadataTopic::error).map(Code::from)
         });
-        let patience = match answer {
-            Ok(Topic::Present) => Duration::ZERO,
+        match answer {
+            Ok(None) => return Ok(Topic::Present),
             // One that the brokers are about to make exists a moment later.
-            Ok(Topic::Absent(_)) => TOPIC_PATIENCE.min(within),
-            Err(_) => within,
-        };
-        if patience <= begun.elapsed() {
-            return answer;
+            Ok(Some(error)) if begun.elapsed() < TOPIC_PATIENCE.min(within) => absent = Some(error),
+            Ok(Some(error)) => return Ok(Topic::Absent(error.to_string())),
+            Err(_) if begun.elapsed() < within => {}
+            // Out of time while asking again: that there is no such topic is known all the same.
+            Err(error) => {
+                return absent.map_or(Err(error), |absent| Ok(Topic::Absent(absent.to_string())));
+            }
         }
         std::thread::sleep(Duration::from_millis(200));
     }

@@ -61,10 +61,8 @@ impl Producer {
         settings: ProducerSettings,
         within: Duration,
     ) -> Result<Self, ConnectError> {
-        let client = client::make(&settings.client).map_err(|error| ConnectError::Client {
-            key: key.clone(),
-            reason: error.to_string(),
-        })?;
+        let client = client::make(&settings.client)
+            .map_err(|reason| ConnectError::Client { key: key.clone(), reason })?;
         let client = Arc::new(client);
         let topic = settings.topic.clone();
         let asked = Arc::clone(&client);
@@ -270,5 +268,21 @@ mod tests {
         let text = error.to_string();
         let begins = format!("sinks.kafka.a: the brokers {free} did not answer within 700ms (");
         assert!(text.starts_with(&begins), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_property_that_is_refused_is_named_but_its_value_is_not() {
+        let sink = KafkaSinkConfig {
+            topic: "t".to_owned(),
+            client_config: [("sasl.pasword".to_owned(), "hunter2".to_owned())].into(),
+            ..KafkaSinkConfig::default()
+        };
+        let settings =
+            ProducerSettings::of_sink(&sink, &drakkar_core::kafka_client::Cluster::default(), "w");
+        let within = Duration::from_secs(1);
+        let connected = Producer::connect("sinks.kafka.a".to_owned(), settings, within).await;
+        let Err(error) = connected else { panic!("made a client of nonsense") };
+        let text = error.to_string();
+        assert!(text.contains("sasl.pasword") && !text.contains("hunter2"), "{text}");
     }
 }

@@ -175,7 +175,9 @@ impl<S: Sink> Batch<S> {
 }
 
 impl Ticket {
-    fn answer(self, answer: Answer) {
+    fn answer(mut self, answer: Answer) {
+        // First: who was answered must not count as held, or a hand-over waits for one task less.
+        self.set_held(false);
         // A caller that left does not want to know.
         drop(self.reply.send(answer));
     }

@@ -93,7 +93,7 @@ impl Broker {
             ..SinksConfig::default()
         };
         let observer: Arc<dyn SinkObserver> = Arc::new(());
-        Sinks::connect(&config, &DlqConfig::default(), &self.source(), &identity(), observer)
+        Sinks::connect(&config, &DlqConfig::default(), &self.source(), &identity(), SOON, observer)
             .await
             .unwrap()
     }

@@ -1,0 +1,85 @@
+//! Inbox → window: how much may come in, and what becomes of it at the door.
+//!
+//! A message that an earlier owner settled settles without running; one that was delivered before is
+//! dropped. Everything else is open from here on.
+
+use std::sync::Arc;
+
+use drakkar_core::{DoneMap, Handler, Offset, Pending};
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::{
+    arrange::arrange,
+    partition::{Flow, Held, Partition, Window},
+};
+
+/// Settled offsets that a partition remembers behind one that is stuck; beyond it takes no more.
+const MAX_SPAN: usize = 1_000_000;
+
+impl<H: Handler> Partition<H> {
+    /// How many messages the next window may take; 0 while there is no room for one.
+    pub(crate) fn window_room(&self) -> usize {
+        let settings = &self.shared.settings;
+        let may = self.inbox_open
+            && self.drain.is_none()
+            && self.arranging.is_none()
+            && self.backlog.len() + self.pooled.len() < settings.max_in_pool
+            && self.ledger.watermark().span() < MAX_SPAN;
+        let room = settings.max_in_flight.saturating_sub(self.ledger.open_messages());
+        if may { room.min(settings.window_size) } else { 0 }
+    }
+
+    /// Admits what was received and has it arranged.
+    pub(crate) fn open_window(&mut self) {
+        let window = self.next_window;
+        let mut messages = Vec::with_capacity(self.incoming.len());
+        let mut incoming = std::mem::take(&mut self.incoming);
+        for message in incoming.drain(..) {
+            self.metrics.consumed.inc();
+            let (offset, size) = (message.offset, message.size());
+            self.check_log(offset);
+            if self.done.contains(offset) {
+                self.ledger.admit_settled(offset);
+                self.unload(size);
+                self.clock.settled(1, Instant::now());
+                continue;
+            }
+            let message = Arc::new(message);
+            let held = Held { message: Arc::clone(&message), window };
+            match self.ledger.admit(offset, held) {
+                Ok(()) => messages.push(message),
+                // The client fetched it twice (the first copy is open or settled), or the log was
+                // truncated under us, which nobody can repair here.
+                Err(_) => {
+                    warn!(category = "kafka", partition = %self.id, %offset,
+                        "an offset was delivered again and is dropped");
+                    self.unload(size);
+                }
+            }
+        }
+        self.incoming = incoming; // Keeps its allocation.
+        self.show_load();
+        if messages.is_empty() {
+            return;
+        }
+        self.next_window += 1;
+        self.windows.insert(window, Window { open: messages.len(), since: Instant::now() });
+        let pending = Pending::new(self.tasks.values().map(|a| a.task.id().clone()).collect());
+        let shared = Arc::clone(&self.shared);
+        self.arranging = Some(
+            self.flows
+                .spawn(async move { Flow::Arranged(arrange(&shared, messages, pending).await) }),
+        );
+    }
+
+    /// Below what was committed, the log was cut or made anew: these are other messages under the
+    /// offsets that an earlier owner settled.
+    fn check_log(&mut self, offset: Offset) {
+        if self.committed.is_some_and(|committed| offset < committed) && !self.done.is_empty() {
+            warn!(category = "kafka", partition = %self.id, %offset,
+                "reading began below what was committed; what was settled ahead is forgotten");
+            self.done = DoneMap::default();
+        }
+    }
+}
