@@ -13,7 +13,8 @@ pub type HookResult<T> = Result<T, HookError>;
 /// Turns messages into subprocess tasks, and what the tasks printed into payloads.
 ///
 /// Only [`arrange`](Handler::arrange) must be written. Hooks take `&self` because partitions call
-/// them concurrently. A hook that returns an error, panics or exceeds its time-out
+/// them concurrently. They share the runtime with everything else: what blocks or computes for more
+/// than some milliseconds belongs into a program, or on a thread of its own. A hook that returns an error, panics or exceeds its time-out
 /// (`executor.hook_timeout_seconds`) loses nothing: the messages concerned go to the dead-letter
 /// topic with the reason.
 #[allow(unused_variables)] // Default bodies keep readable parameter names in the documentation.

@@ -14,6 +14,8 @@ use crate::{Offset, SourceMessage, TopicPartition, backpressure::Load};
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SourceEvent {
+    /// The group is being joined: from now on this worker waits for partitions.
+    Joining,
     /// These partitions are ours from now on.
     Assigned(Vec<Assignment>),
     /// These partitions are being taken away: finish what was started within `grace`, answer each
@@ -70,6 +72,8 @@ pub struct Position {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SourceCommand {
+    /// Everything behind us is ready: join the group.
+    Join,
     /// Commit this some time soon; a later one for the same partition replaces it.
     Commit {
         /// Which partition.

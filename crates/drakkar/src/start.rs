@@ -1,10 +1,10 @@
-//! Starts the parts of a worker in the order of dependence: logs, port, sinks, pool, source, pipeline.
+//! Starts the parts of a worker in the order of dependence: logs, port, source, sinks, pool, pipeline.
 //!
 //! What fails here fails before a message is read.
 
 use std::{sync::Arc, time::Duration};
 
-use drakkar_core::Handler;
+use drakkar_core::{Handler, source::SourceCommand};
 use drakkar_debug::{Probes, Server};
 use drakkar_executor::{Pool, PoolStats};
 use drakkar_kafka::{PollThread, Source};
@@ -55,6 +55,10 @@ impl<H: Handler> Parts<H> {
             .map_err(|error| RunError::start("the metrics and probes server", error))?;
         let identity =
             Identity { group: config.kafka.consumer_group.clone(), worker: worker.id.clone() };
+        // The brokers first: sinks usually live on the same ones. The group is joined last.
+        let source = Source::start(&config.kafka, &worker.id, Arc::clone(&metrics) as _)
+            .await
+            .map_err(|error| RunError::start("the Kafka source", error))?;
         let sinks = Sinks::connect(
             &config.sinks,
             &config.dlq,
@@ -73,9 +77,6 @@ impl<H: Handler> Parts<H> {
             sinks: sinks.clone(),
         };
         let probes = ProbeServer::start(server, health, config, &metrics, &pool);
-        let source = Source::start(&config.kafka, &worker.id, Arc::clone(&metrics) as _)
-            .await
-            .map_err(|error| RunError::start("the Kafka source", error))?;
         let pipeline = Pipeline::new(
             handler,
             pool.clone(),
@@ -86,6 +87,7 @@ impl<H: Handler> Parts<H> {
             source.control.clone(),
             status,
         );
+        source.control.send(SourceCommand::Join);
         Ok(Self {
             pipeline,
             pool,

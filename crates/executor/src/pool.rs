@@ -16,6 +16,7 @@ use std::{
 };
 
 use drakkar_core::{Failure, Output, Task};
+use futures_util::FutureExt;
 use tokio::{
     runtime::Handle,
     sync::Notify,
@@ -291,9 +292,18 @@ impl Shared {
 /// One slot, for as long as the pool is open.
 async fn serve(shared: Arc<Shared>, mut runner: Runner) {
     while let Some((place, Queued { job, since, control })) = shared.next().await {
-        let run = runner.run(&job.task, since.elapsed(), &control.kill).await;
+        let running = runner.run(&job.task, since.elapsed(), &control.kill);
+        let run = AssertUnwindSafe(running).catch_unwind().await;
         shared.lock().running.remove(&place);
-        let Some(run) = run else { continue };
+        let run = match run {
+            Ok(Some(run)) => run,
+            Ok(None) => continue,
+            // A fault of ours: neither the slot nor the task may be lost by it.
+            Err(_) => Run::Failed {
+                failure: Failure::Io("the process pool panicked; please report it".to_owned()),
+                output: Output::default(),
+            },
+        };
         if catch_unwind(AssertUnwindSafe(|| (job.done)(run))).is_err() {
             error!(category = "executor", task = %job.task.id(), "the receiver of a result panicked");
         }

@@ -103,7 +103,7 @@ impl<'a> Poller<'a> {
             commits: Commits::default(),
             commit_not_before: None,
             commit_backoff: COMMIT_BACKOFF,
-            subscribe_at: Some(Instant::now() + alignment(config)),
+            subscribe_at: None,
             quiet: false,
             troubles: Vec::new(),
             last_trouble: String::new(),
@@ -129,6 +129,11 @@ impl<'a> Poller<'a> {
         }
     }
 
+    /// The group is to be joined, at the moment all workers have in common.
+    fn join(&mut self) {
+        self.subscribe_at = Some(Instant::now() + alignment(self.config));
+    }
+
     /// Joins the group when it is time.
     fn subscribe(&mut self) -> Result<(), SourceFailure> {
         if self.subscribe_at.is_none_or(|at| Instant::now() < at) {
@@ -140,7 +145,9 @@ impl<'a> Poller<'a> {
         info!(category = "kafka", ?topics, group = self.config.consumer_group, "joining the group");
         self.consumer.subscribe(&names).map_err(|error| SourceFailure {
             message: format!("cannot subscribe to {topics:?}: {error}"),
-        })
+        })?;
+        self.tell(SourceEvent::Joining);
+        Ok(())
     }
 
     /// Reads until there is nothing more, at most `max_poll_records`: then commands have their turn.

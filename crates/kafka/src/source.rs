@@ -102,8 +102,9 @@ pub enum SourceStartError {
 }
 
 impl Source {
-    /// Starts consuming: once the brokers answer and the topics exist, which may take
-    /// `kafka.start_timeout`. The group is joined later, when startup alignment says so.
+    /// Starts the poll thread, once the brokers answer and the topics exist, which may take
+    /// `kafka.start_timeout`. The group is joined after [`SourceCommand::Join`], when startup alignment
+    /// says so.
     ///
     /// # Errors
     ///

@@ -4,7 +4,11 @@ mod world;
 
 use std::{net::TcpListener, sync::Arc, time::Duration};
 
-use drakkar_core::{TopicPartition, observe::SourceObserver, source::SourceEvent};
+use drakkar_core::{
+    TopicPartition,
+    observe::SourceObserver,
+    source::{SourceCommand, SourceEvent},
+};
 use drakkar_kafka::{KafkaConfig, Source, SourceStartError};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use tokio::time::{Instant, timeout};
@@ -159,8 +163,11 @@ async fn a_panic_of_the_poll_thread_is_told_and_does_not_hold_the_group() {
     let broker = Broker::start();
     let config = broker.topic("panic", 2);
     let mut source = Source::start(&config, "fragile", Arc::new(Fragile)).await.unwrap();
+    source.control.send(SourceCommand::Join);
     let first = timeout(SOON, source.events.recv()).await.unwrap();
-    assert!(matches!(first, Some(SourceEvent::Assigned(_))), "{first:?}");
+    assert!(matches!(first, Some(SourceEvent::Joining)), "{first:?}");
+    let second = timeout(SOON, source.events.recv()).await.unwrap();
+    assert!(matches!(second, Some(SourceEvent::Assigned(_))), "{second:?}");
 
     let mut second = Member::start(&config).await;
     let failure = loop {

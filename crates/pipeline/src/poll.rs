@@ -88,7 +88,6 @@ impl<H: Handler> Pipeline<H> {
         control: SourceControl,
         status: Arc<Status>,
     ) -> Self {
-        status.subscribed.store(true, Ordering::Relaxed);
         let shared = Shared {
             handler,
             pool,
@@ -138,6 +137,7 @@ impl<H: Handler> Pipeline<H> {
 
     fn handle(&mut self, event: SourceEvent) -> Result<(), PipelineError> {
         match event {
+            SourceEvent::Joining => self.shared.status.subscribed.store(true, Ordering::Relaxed),
             SourceEvent::Assigned(assignments) => {
                 for assignment in assignments {
                     self.assign(assignment);

@@ -37,6 +37,7 @@ impl Poller<'_> {
                     }
                     self.hand_overs.answer(&partition, epoch);
                 }
+                Ok(SourceCommand::Join) => self.join(),
                 Ok(SourceCommand::Quiesce) => self.quiesce(),
                 Ok(SourceCommand::Close { within }) => return Flow::Close(within),
                 Err(TryRecvError::Disconnected) => return Flow::Close(UNASKED),

@@ -224,11 +224,19 @@ impl Member {
     pub(crate) async fn start(config: &KafkaConfig) -> Self {
         let (ear, heard) = mpsc::unbounded_channel();
         let source = Source::start(config, "member", Arc::new(Ear(ear))).await.unwrap();
+        source.control.send(SourceCommand::Join);
         Self { source, heard }
     }
 
+    /// The next event about partitions.
     pub(crate) async fn event(&mut self) -> SourceEvent {
-        timeout(SOON, self.source.events.recv()).await.expect("no event").expect("thread ended")
+        loop {
+            let event = timeout(SOON, self.source.events.recv()).await.expect("no event");
+            match event.expect("thread ended") {
+                SourceEvent::Joining => {}
+                event => return event,
+            }
+        }
     }
 
     /// The next assignment that is not empty.

@@ -109,10 +109,6 @@ impl Metrics {
             // Absent is as good as removed: the lag of a short assignment was never reported.
             drop(family.remove_label_values(&labels));
         }
-        self.with_held(|held| {
-            held.assigned.remove(partition);
-            held.paused.remove(partition);
-        });
     }
 
     /// Changes the sets of partitions and the gauges that count them.

@@ -75,6 +75,7 @@ fn gauges_of_a_partition_go_with_it_and_counters_stay() {
     metrics.paused(&orders(0), true);
     check(&metrics, &["drakkar_assigned_partitions 2", "drakkar_backpressure_active 1"]);
 
+    metrics.rebalanced("revoke", &[orders(0)]);
     metrics.partition_revoked(&orders(0), Some(Offset(3)), 2);
     handles.queue_size.set(1);
 
