@@ -136,12 +136,9 @@ fn announce(loaded: &Loaded, worker: &config::WorkerId) -> Result<(), RunError> 
     let config = &loaded.config;
     info!(
         category = "worker",
-        worker_id = worker.id,
         worker_id_from = %worker.source,
-        version = VERSION,
         brokers = config.kafka.brokers,
         topics = ?config.kafka.topics(),
-        consumer_group = config.kafka.consumer_group,
         slots = config.executor.slots(),
         "worker starts"
     );
