@@ -19,13 +19,15 @@ use drakkar_core::Task;
 use drakkar_executor::{ExecutorConfig, Job, Pool, Rank, Run};
 use tokio::{runtime::Runtime, time::Instant};
 
-use crate::report::{Figure, Goal, Round};
+use crate::{
+    report::{Figure, Goal, Round},
+    usage,
+};
 
 const SLOTS: [usize; 3] = [2, 4, 16];
 const TASKS: usize = 2_000;
 const PROGRAM: &str = "/bin/true";
 const GIB: usize = 1 << 30;
-const MIB: f64 = 1_048_576.0;
 const CAPTURE: usize = 64 * 1024;
 
 /// Runs the suite.
@@ -88,9 +90,9 @@ fn large_output(runtime: &Runtime, rounds: NonZeroUsize) -> anyhow::Result<[Figu
     for round in 0..rounds.get() {
         let ours_first = round % 2 == 0;
         let mut reference = if ours_first { 0.0 } else { bare_reader()? };
-        let before = resident()?;
+        let before = usage::memory("VmRSS")?;
         let ours = captured(runtime)?;
-        memory.add(Round { ours: resident()?, reference: before });
+        memory.add(Round { ours: usage::memory("VmRSS")?, reference: before });
         if ours_first {
             reference = bare_reader()?;
         }
@@ -231,12 +233,4 @@ fn bare_reader() -> anyhow::Result<f64> {
 
 fn large_arguments() -> [String; 3] {
     ["-c".to_owned(), GIB.to_string(), "/dev/zero".to_owned()]
-}
-
-/// What this process holds, in MiB.
-fn resident() -> anyhow::Result<f64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    let kib: f64 = line.split_whitespace().next().context("no number")?.parse()?;
-    Ok(kib * 1024.0 / MIB)
 }

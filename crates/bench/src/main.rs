@@ -5,7 +5,11 @@
 //! the median of the ratios with their range. A reference is written as its best user would write it.
 
 mod report; // ratios, the table, JSON
+mod usage; // processor time and memory of this process
 mod executor; // the process pool beside bare loops
+mod broker; // a Kafka broker inside this process, filled
+mod bare; // what a careful user would write without us
+mod pipeline; // a worker beside it, broker to committed offset
 
 use std::{num::NonZeroUsize, process::ExitCode};
 
@@ -18,7 +22,7 @@ use report::Figure;
 struct Arguments {
     #[command(subcommand)]
     suite: Suite,
-    /// Print one JSON object per figure instead of a table.
+    /// Print one JSON object per figure instead of a table and its notes.
     #[arg(long, global = true)]
     json: bool,
     /// How often every side is measured.
@@ -30,17 +34,30 @@ struct Arguments {
 enum Suite {
     /// The process pool beside bare loops that spawn.
     Executor,
+    /// A worker beside bare loops, from the broker to the committed offset.
+    Pipeline {
+        /// Messages that are answered without a process. The broker keeps 5 MiB per partition, compressed.
+        #[arg(long, default_value = "800000")]
+        messages: NonZeroUsize,
+        /// Messages that start a process each.
+        #[arg(long, default_value = "6000")]
+        processes: NonZeroUsize,
+    },
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     let Arguments { suite, json, rounds } = Arguments::parse();
-    let figures = match suite {
-        Suite::Executor => executor::measure(rounds)?,
+    let (figures, notes) = match suite {
+        Suite::Executor => (executor::measure(rounds)?, Vec::new()),
+        Suite::Pipeline { messages, processes } => pipeline::measure(rounds, messages, processes)?,
     };
     if json {
         report::print_json(&figures)?;
     } else {
         report::print_table(&figures);
+        for note in notes {
+            println!("{note}");
+        }
     }
     let passed = figures.iter().all(Figure::passes);
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })

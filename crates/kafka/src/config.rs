@@ -284,6 +284,9 @@ impl KafkaConfig {
             .set("auto.offset.reset", "earliest")
             // A pause throws away what was fetched ahead: keep that small.
             .set("queued.max.messages.kbytes", "16384")
+            // A full queue is looked at again after this; the client's own second is a standstill for a
+            // queue this small.
+            .set("fetch.queue.backoff.ms", "10")
             .set("statistics.interval.ms", "5000");
         for (name, value) in self.security.properties() {
             client.set(name, value);

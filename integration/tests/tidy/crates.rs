@@ -16,7 +16,7 @@ const EDGES: [(&str, &[&str]); 13] = [
     ("drakkar", &["core", "debug", "executor", "kafka", "pipeline", "sinks", "telemetry"]),
     ("cli", &["drakkar"]),
     ("testing", &["core", "executor", "pipeline", "sinks", "telemetry"]),
-    ("bench", &["core", "executor"]),
+    ("bench", &["core", "drakkar", "executor"]),
     ("integration", &["drakkar"]),
     ("example-worker", &["drakkar"]),
 ];
