@@ -26,6 +26,10 @@ pub enum Stage {
     OnTaskComplete,
     /// `on_error` failed.
     OnError,
+    /// `on_message_complete` failed.
+    OnMessageComplete,
+    /// `on_window_complete` failed.
+    OnWindowComplete,
     /// A sink refused a payload for good, or there is no such sink.
     Deliver,
 }
@@ -40,6 +44,8 @@ impl Stage {
             Self::Execute => "execute",
             Self::OnTaskComplete => "on_task_complete",
             Self::OnError => "on_error",
+            Self::OnMessageComplete => "on_message_complete",
+            Self::OnWindowComplete => "on_window_complete",
             Self::Deliver => "deliver",
         }
     }

@@ -2,7 +2,10 @@
 
 use std::{collections::HashSet, error::Error, future::Future, sync::OnceLock};
 
-use crate::{Collect, Input, Message, Task, TaskFailure, TaskId, TaskResult};
+use crate::{
+    Collect, DeliveryFailure, Input, Message, MessageGroup, Ready, SourceMessage, Task, TaskFailure,
+    TaskId, TaskResult, TopicPartition, WindowGroup,
+};
 
 /// Anything a hook may fail with; `?` takes every error and `"text".into()`.
 pub type HookError = Box<dyn Error + Send + Sync>;
@@ -14,32 +17,111 @@ pub type HookResult<T> = Result<T, HookError>;
 ///
 /// Only [`arrange`](Handler::arrange) must be written. Hooks take `&self` because partitions call
 /// them concurrently. They share the runtime with everything else: what blocks or computes for more
-/// than some milliseconds belongs into a program, or on a thread of its own. A hook that returns an error, panics or exceeds its time-out
-/// (`executor.hook_timeout_seconds`) loses nothing: the messages concerned go to the dead-letter
-/// topic with the reason.
+/// than some milliseconds belongs into a program, or on a thread of its own. A hook that returns an
+/// error, panics or exceeds its time-out (`executor.hook_timeout_seconds`) loses nothing: each hook
+/// says what becomes of the messages concerned.
+///
+/// For one message the order is: [`decode`](Handler::decode), [`arrange`](Handler::arrange), then
+/// per task [`on_task_complete`](Handler::on_task_complete) or [`on_error`](Handler::on_error), then
+/// [`on_message_complete`](Handler::on_message_complete), then, when its whole window has come that
+/// far, [`on_window_complete`](Handler::on_window_complete). What a hook returns is delivered before
+/// the next one is called; after the last delivery the message is settled, and only then committed.
 #[allow(unused_variables)] // Default bodies keep readable parameter names in the documentation.
 pub trait Handler: Send + Sync + 'static {
     /// What the value of a message decodes to: [`Json<T>`](crate::Json), [`bytes::Bytes`], an
     /// `Option` of these to receive tombstones, or a type of your own that implements [`Input`].
     type Input: Input;
 
+    /// Whether [`on_message_complete`](Handler::on_message_complete) is called. Then the results of
+    /// a message are kept until its last task has ended, and it settles after that hook.
+    ///
+    /// Rust cannot see whether a hook is overridden, so a handler that overrides it says so here.
+    const AGGREGATES_MESSAGES: bool = false;
+
+    /// Whether [`on_window_complete`](Handler::on_window_complete) is called. Then no message of a
+    /// window settles before the output of the window is delivered.
+    const AGGREGATES_WINDOWS: bool = false;
+
+    /// Decodes the value of a message; the default asks [`Input::decode`]. Override it where decoding
+    /// needs something the handler has: a schema registry, a key.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the message. `kafka.on_invalid` says what becomes of it.
+    fn decode(&self, message: &SourceMessage) -> HookResult<Self::Input> {
+        Self::Input::decode(message)
+    }
+
+    /// Called once, when everything is connected and before the first message is read: the place to
+    /// register metrics and to take the connections of sinks.
+    ///
+    /// # Errors
+    ///
+    /// The worker does not start.
+    fn on_ready(&self, ready: &Ready) -> impl Future<Output = HookResult<()>> + Send {
+        async { Ok(()) }
+    }
+
+    /// Called when a partition was assigned to this worker, before its first
+    /// [`arrange`](Handler::arrange).
+    ///
+    /// # Errors
+    ///
+    /// Logged and counted; the partition is worked on all the same.
+    fn on_assign(
+        &self,
+        partition: &TopicPartition,
+    ) -> impl Future<Output = HookResult<()>> + Send {
+        async { Ok(()) }
+    }
+
+    /// Called when a partition is no longer this worker's, after its final commit; also at the end of
+    /// the worker. Nothing of the partition is under way any more.
+    ///
+    /// # Errors
+    ///
+    /// Logged and counted.
+    fn on_revoke(
+        &self,
+        partition: &TopicPartition,
+    ) -> impl Future<Output = HookResult<()>> + Send {
+        async { Ok(()) }
+    }
+
     /// Answers a window of messages with the tasks to run.
     ///
     /// Called for one window of a partition at a time; windows of other partitions are arranged
     /// concurrently. A task names the messages it stands for ([`Task::for_message`],
     /// [`Task::for_messages`]); one that names none stands for the whole window. A message that no
-    /// task stands for is settled at once: returning no task for it is how a handler filters.
+    /// task stands for is done at once: returning no task for it is how a handler filters.
     ///
     /// # Errors
     ///
-    /// The window is split in halves and arranged again, down to single messages; a message whose
-    /// `arrange` fails alone is dead-lettered. The same holds for a panic, a time-out, and a task
-    /// that names a message outside of its window.
+    /// The window is arranged again after a backoff, up to `executor.max_retries` times; then it is
+    /// split in halves, down to single messages. A message whose `arrange` fails alone is
+    /// dead-lettered. The same holds for a panic, a time-out, and a task that names a message outside
+    /// of its window.
     fn arrange(
         &self,
         window: &[Message<Self::Input>],
         pending: &Pending,
     ) -> impl Future<Output = HookResult<Vec<Task>>> + Send;
+
+    /// Which of the tasks that wait for a slot goes first: the lowest number, among equals the oldest
+    /// task. The default is what the task says ([`Task::with_priority`], else 0).
+    ///
+    /// Called once per task, when it was arranged. A task that has waited for
+    /// `executor.priority_ageing` goes first whatever its priority. A panic counts as an error of the
+    /// hook, and the task keeps its own priority.
+    fn priority(&self, task: &Task) -> i64 {
+        task.priority()
+    }
+
+    /// What people call a message, for the logs: an order number, a file name. It stands there beside
+    /// the coordinates. The default is nothing.
+    fn message_label(&self, message: &SourceMessage) -> Option<String> {
+        None
+    }
 
     /// Turns one finished task (exit code 0) into payloads for the sinks.
     ///
@@ -49,6 +131,34 @@ pub trait Handler: Send + Sync + 'static {
     fn on_task_complete(
         &self,
         done: &TaskResult,
+    ) -> impl Future<Output = HookResult<Collect>> + Send {
+        async { Ok(Collect::new()) }
+    }
+
+    /// Turns a message whose tasks have all ended into payloads. Called only if
+    /// [`AGGREGATES_MESSAGES`](Handler::AGGREGATES_MESSAGES) is `true`, and then once for every message that was arranged, also
+    /// if no task stands for it or all failed. What its tasks led to is delivered by then.
+    ///
+    /// # Errors
+    ///
+    /// The message is dead-lettered.
+    fn on_message_complete(
+        &self,
+        group: &MessageGroup<Self::Input>,
+    ) -> impl Future<Output = HookResult<Collect>> + Send {
+        async { Ok(Collect::new()) }
+    }
+
+    /// Turns a window whose messages are all complete into payloads. Called only if
+    /// [`AGGREGATES_WINDOWS`](Handler::AGGREGATES_WINDOWS) is `true`, and then once for every window of which a message was
+    /// arranged.
+    ///
+    /// # Errors
+    ///
+    /// Every message of the window is dead-lettered.
+    fn on_window_complete(
+        &self,
+        window: &WindowGroup<Self::Input>,
     ) -> impl Future<Output = HookResult<Collect>> + Send {
         async { Ok(Collect::new()) }
     }
@@ -66,6 +176,33 @@ pub trait Handler: Send + Sync + 'static {
             if failed.failure.is_permanent() { OnError::DeadLetter } else { OnError::Retry };
         async { Ok(verdict) }
     }
+
+    /// Decides what becomes of a payload that a sink refused for good. A sink that is down refuses
+    /// nothing: what is meant for it waits.
+    ///
+    /// The default dead-letters the messages the payload was made from.
+    ///
+    /// # Errors
+    ///
+    /// Those messages are dead-lettered.
+    fn on_delivery_error(
+        &self,
+        failed: &DeliveryFailure,
+    ) -> impl Future<Output = HookResult<OnDeliveryError>> + Send {
+        async { Ok(OnDeliveryError::Dlq) }
+    }
+}
+
+/// What [`Handler::on_delivery_error`] decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDeliveryError {
+    /// Send the messages behind the payload to the dead-letter topic.
+    Dlq,
+    /// Deliver the same payload again after a backoff. Once `executor.max_retries` are used up this is
+    /// [`OnDeliveryError::Dlq`].
+    Retry,
+    /// Give the payload up; counted and logged.
+    Skip,
 }
 
 /// What [`Handler::on_error`] decides.

@@ -13,8 +13,10 @@ pub mod input; // its value, decoded
 pub mod handler; // what users write
 pub mod task; // what they ask for
 pub mod result; // how it ended
+pub mod group; // the same for a message or a window as a whole
 pub mod payload; // what they want delivered
 pub mod sink; // where it goes
+pub mod ready; // what is connected before the first message
 pub mod hold; // which deliveries wait for a sink that is down
 pub mod dead_letter; // where it goes otherwise
 pub mod source; // the channel between the poll thread and the pipeline
@@ -30,11 +32,13 @@ pub mod observe; // what the outer crates report while they work
 
 pub use dead_letter::{Cause, DeadLetter, Stage};
 pub use done_map::DoneMap;
-pub use handler::{Handler, HookError, HookResult, OnError, Pending};
+pub use group::{MessageGroup, WindowGroup};
+pub use handler::{Handler, HookError, HookResult, OnDeliveryError, OnError, Pending};
 pub use input::{Input, Json, OnInvalid};
 pub use message::{Header, Message, Offset, SourceMessage, Timestamp, TopicPartition};
 pub use payload::{Collect, FilePayload, KafkaPayload, Payload, PayloadError};
 pub use result::{Failure, Output, TaskFailure, TaskResult};
+pub use ready::Ready;
 pub use secret::Secret;
-pub use sink::{Delivery, Sink, SinkError, SinkKind, SinkName};
+pub use sink::{Delivery, DeliveryFailure, Sink, SinkError, SinkKind, SinkName};
 pub use task::{Precomputed, Task, TaskId};

@@ -2,6 +2,8 @@
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
+use crate::{Payload, SourceMessage, TaskId};
+
 /// The kinds of sink, by the name their section has in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -77,6 +79,26 @@ pub enum Delivery {
     Transient(SinkError),
     /// The far side will never accept this payload.
     Permanent(SinkError),
+}
+
+/// A payload that a sink refused for good; see
+/// [`Handler::on_delivery_error`](crate::Handler::on_delivery_error).
+#[derive(Debug, Clone)]
+pub struct DeliveryFailure {
+    /// Who refused it.
+    pub sink: SinkName,
+    /// What was refused.
+    pub payload: Payload,
+    /// Why; class `unknown_sink` where there is no such sink.
+    pub error: SinkError,
+    /// The messages it was made from.
+    pub messages: Vec<Arc<SourceMessage>>,
+    /// The task it was made from; `None` where it belongs to a message or a window as a whole.
+    pub task: Option<TaskId>,
+    /// How often it was refused, from 1.
+    pub attempt: u32,
+    /// How many more attempts `executor.max_retries` leaves.
+    pub retries_left: u32,
 }
 
 /// A destination that accepts batches of one kind of payload.

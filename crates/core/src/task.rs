@@ -139,6 +139,7 @@ pub struct Task {
     precomputed: Option<Precomputed>,
     metadata: serde_json::Value,
     labels: BTreeMap<String, String>,
+    priority: i64,
     source_offsets: Vec<Offset>,
     parent: Option<TaskId>,
 }
@@ -164,6 +165,7 @@ impl Task {
             precomputed: None,
             metadata: serde_json::Value::Null,
             labels: BTreeMap::new(),
+            priority: 0,
             source_offsets: Vec::new(),
             parent: None,
         }
@@ -262,6 +264,14 @@ impl Task {
         self
     }
 
+    /// Sets its place among the tasks that wait for a slot: the lowest number goes first, the default
+    /// is 0. [`Handler::priority`](crate::Handler::priority) has the last word.
+    #[must_use]
+    pub fn with_priority(mut self, priority: i64) -> Self {
+        self.priority = priority;
+        self
+    }
+
     /// What the framework does when this task replaces `parent`: it stands for the same messages.
     #[must_use]
     pub fn replacing(mut self, parent: &Task) -> Self {
@@ -340,6 +350,12 @@ impl Task {
         &self.labels
     }
 
+    /// Its place among the tasks that wait for a slot, as the task says.
+    #[must_use]
+    pub fn priority(&self) -> i64 {
+        self.priority
+    }
+
     /// Offsets of the messages the task stands for; once arranged, never empty.
     #[must_use]
     pub fn source_offsets(&self) -> &[Offset] {
@@ -364,6 +380,7 @@ impl fmt::Debug for Task {
             .field("stdin_bytes", &self.stdin.as_ref().map(Bytes::len))
             .field("working_dir", &self.working_dir)
             .field("timeout", &self.timeout)
+            .field("priority", &self.priority)
             .field("source_offsets", &self.source_offsets)
             .field("parent", &self.parent)
             .finish_non_exhaustive()

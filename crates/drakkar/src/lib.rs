@@ -20,9 +20,10 @@ mod worker; // the builder, the run, the shutdown
 pub use bytes::Bytes;
 pub use config::{Config, ConfigError, Line, Loaded, Note, Origin};
 pub use drakkar_core::{
-    Collect, Failure, FilePayload, Handler, Header, HookError, HookResult, Input, Json,
-    KafkaPayload, Message, Offset, OnError, Output, Payload, PayloadError, Pending, Precomputed,
-    Secret, SourceMessage, Task, TaskFailure, TaskId, TaskResult, Timestamp, TopicPartition,
+    Collect, DeliveryFailure, Failure, FilePayload, Handler, Header, HookError, HookResult, Input,
+    Json, KafkaPayload, Message, MessageGroup, Offset, OnDeliveryError, OnError, Output, Payload,
+    PayloadError, Pending, Precomputed, Ready, Secret, SinkError, SinkKind, SinkName, SourceMessage,
+    Task, TaskFailure, TaskId, TaskResult, Timestamp, TopicPartition, WindowGroup,
 };
 pub use error::RunError;
 pub use worker::Worker;
