@@ -3,8 +3,8 @@
 use std::{collections::HashSet, error::Error, future::Future, sync::OnceLock};
 
 use crate::{
-    Collect, DeliveryFailure, Input, Message, MessageGroup, Ready, SourceMessage, Task, TaskFailure,
-    TaskId, TaskResult, TopicPartition, WindowGroup,
+    Collect, DeliveryFailure, Input, Message, MessageGroup, Ready, SourceMessage, Task,
+    TaskFailure, TaskId, TaskResult, TopicPartition, WindowGroup,
 };
 
 /// Anything a hook may fail with; `?` takes every error and `"text".into()`.
@@ -68,10 +68,7 @@ pub trait Handler: Send + Sync + 'static {
     /// # Errors
     ///
     /// Logged and counted; the partition is worked on all the same.
-    fn on_assign(
-        &self,
-        partition: &TopicPartition,
-    ) -> impl Future<Output = HookResult<()>> + Send {
+    fn on_assign(&self, partition: &TopicPartition) -> impl Future<Output = HookResult<()>> + Send {
         async { Ok(()) }
     }
 
@@ -81,10 +78,7 @@ pub trait Handler: Send + Sync + 'static {
     /// # Errors
     ///
     /// Logged and counted.
-    fn on_revoke(
-        &self,
-        partition: &TopicPartition,
-    ) -> impl Future<Output = HookResult<()>> + Send {
+    fn on_revoke(&self, partition: &TopicPartition) -> impl Future<Output = HookResult<()>> + Send {
         async { Ok(()) }
     }
 

@@ -1,18 +1,19 @@
 //! Which message waits for what.
 //!
 //! A message is *open* from its delivery to us until everything it waits for has ended: the answer of
-//! `arrange`, then each task that stands for it. A task *ends* when all it led to is confirmed by a
+//! `arrange`, then each task that stands for it, then what is made of it as a whole (*closings*: one
+//! for the message, one for its window). A task *ends* when all it led to is confirmed by a
 //! sink or by the dead-letter topic, or was skipped by a hook. When nothing is left to wait for, the
 //! message settles and the [`Watermark`] may move.
 //!
 //! The ledger is pure: it starts nothing and knows no time. It belongs to one assignment of one
 //! partition and is dropped with it, so that nothing can settle after the fence.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::{Offset, watermark::Watermark};
 
-/// Names a task within one ledger.
+/// Names a task or a closing within one ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskKey(pub u64);
 
@@ -25,6 +26,8 @@ struct Open<M> {
     arranged: bool,
     /// Whether one of its tasks has started, so that dropping it would repeat work.
     started: bool,
+    /// What begins when `waits` is 0, one after the other.
+    closings: VecDeque<TaskKey>,
 }
 
 /// What is open in one assignment of one partition; `M` is what the owner keeps per message.
@@ -32,7 +35,10 @@ struct Open<M> {
 pub struct Ledger<M> {
     watermark: Watermark,
     open: HashMap<Offset, Open<M>>,
+    /// The messages of each task and of each closing.
     tasks: HashMap<TaskKey, Vec<Offset>>,
+    /// How many messages of each closing still wait for something that comes before it.
+    closings: HashMap<TaskKey, usize>,
     next_key: u64,
 }
 
@@ -42,6 +48,7 @@ impl<M> Default for Ledger<M> {
             watermark: Watermark::default(),
             open: HashMap::new(),
             tasks: HashMap::new(),
+            closings: HashMap::new(),
             next_key: 0,
         }
     }
@@ -52,12 +59,28 @@ impl<M> Default for Ledger<M> {
 #[error("offset {0} is not open in this partition")]
 pub struct NotOpen(pub Offset);
 
+/// What followed from something that ended.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Freed<M> {
+    /// Messages that settled.
+    pub settled: Vec<M>,
+    /// Closings that may begin.
+    pub ready: Vec<TaskKey>,
+}
+
+impl<M> Default for Freed<M> {
+    fn default() -> Self {
+        Self { settled: Vec::new(), ready: Vec::new() }
+    }
+}
+
 /// What [`Ledger::drop_unstarted`] dropped.
 #[derive(Debug)]
 pub struct Dropped<M> {
     /// Messages that will be read again by the next owner.
     pub messages: Vec<M>,
-    /// Tasks that must not start any more.
+    /// Tasks and closings that must not start any more.
     pub tasks: Vec<TaskKey>,
 }
 
@@ -72,7 +95,9 @@ impl<M> Ledger<M> {
         if !self.watermark.begin(offset) {
             return Err(message);
         }
-        self.open.insert(offset, Open { message, waits: 1, arranged: false, started: false });
+        let open =
+            Open { message, waits: 1, arranged: false, started: false, closings: VecDeque::new() };
+        self.open.insert(offset, open);
         Ok(())
     }
 
@@ -87,51 +112,85 @@ impl<M> Ledger<M> {
     ///
     /// # Errors
     ///
-    /// When one of them is not open; nothing has changed then.
-    pub fn add_task(&mut self, mut links: Vec<Offset>) -> Result<TaskKey, NotOpen> {
-        links.sort_unstable();
-        links.dedup();
-        if let Some(missing) = links.iter().find(|offset| !self.open.contains_key(offset)) {
-            return Err(NotOpen(*missing));
-        }
+    /// When one of them is not open, or all its tasks have ended; nothing has changed then.
+    pub fn add_task(&mut self, links: Vec<Offset>) -> Result<TaskKey, NotOpen> {
+        let links = self.unfinished(links)?;
         for offset in &links {
             if let Some(open) = self.open.get_mut(offset) {
                 open.waits += 1;
             }
         }
+        Ok(self.insert(links))
+    }
+
+    /// The messages at `links` have something in common that begins when the last task of each has
+    /// ended, and after every closing that was added for one of them before: what is made of a message
+    /// or a window as a whole. They do not settle before it has [finished](Self::finish).
+    ///
+    /// Must be added before the messages are [arranged](Self::arranged).
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::add_task`].
+    pub fn close_with(&mut self, links: Vec<Offset>) -> Result<TaskKey, NotOpen> {
+        let links = self.unfinished(links)?;
+        let count = links.len();
+        let key = TaskKey(self.next_key);
+        for offset in &links {
+            if let Some(open) = self.open.get_mut(offset) {
+                open.closings.push_back(key);
+            }
+        }
+        self.closings.insert(key, count);
+        Ok(self.insert(links))
+    }
+
+    /// `links` in order and once each, if each still waits for its arrangement or for a task.
+    fn unfinished(&self, mut links: Vec<Offset>) -> Result<Vec<Offset>, NotOpen> {
+        links.sort_unstable();
+        links.dedup();
+        let waits = |offset: &Offset| self.open.get(offset).is_some_and(|open| 0 < open.waits);
+        match links.iter().find(|offset| !waits(offset)) {
+            Some(finished) => Err(NotOpen(*finished)),
+            None => Ok(links),
+        }
+    }
+
+    fn insert(&mut self, links: Vec<Offset>) -> TaskKey {
         let key = TaskKey(self.next_key);
         self.next_key += 1;
         self.tasks.insert(key, links);
-        Ok(key)
+        key
     }
 
-    /// `arrange` has answered for these messages and their tasks were added, or they were
-    /// dead-lettered. Returns the messages that settled: those no task stands for. Unknown and
-    /// repeated offsets change nothing.
-    pub fn arranged(&mut self, window: impl IntoIterator<Item = Offset>) -> Vec<M> {
-        let mut settled = Vec::new();
+    /// `arrange` has answered for these messages and their tasks and closings were added, or they were
+    /// dead-lettered. Unknown and repeated offsets change nothing.
+    pub fn arranged(&mut self, window: impl IntoIterator<Item = Offset>) -> Freed<M> {
+        let mut freed = Freed::default();
         for offset in window {
             let Some(open) = self.open.get_mut(&offset) else {
                 continue;
             };
             if !std::mem::replace(&mut open.arranged, true) {
-                self.release(offset, &mut settled);
+                self.release(offset, &mut freed);
             }
         }
-        settled
+        freed
     }
 
     /// A task gives way to `count` others that stand for the same messages. Nothing settles unless
     /// `count` is 0. `None` if the task is unknown.
-    pub fn replace(&mut self, task: TaskKey, count: usize) -> Option<(Vec<TaskKey>, Vec<M>)> {
+    pub fn replace(&mut self, task: TaskKey, count: usize) -> Option<(Vec<TaskKey>, Freed<M>)> {
+        if self.closings.contains_key(&task) {
+            return None;
+        }
         let links = self.tasks.get(&task)?.clone();
         // First the new ones, then the old one: a message never looks finished in between.
         let keys = (0..count).filter_map(|_| self.add_task(links.clone()).ok()).collect();
-        self.mark_started(task);
         Some((keys, self.finish(task)))
     }
 
-    /// A task has started: from now on a hand-over finishes its messages instead of dropping them.
+    /// A task or a closing has started: from now on a hand-over finishes its messages instead of dropping them.
     pub fn mark_started(&mut self, task: TaskKey) {
         for offset in self.tasks.get(&task).into_iter().flatten() {
             if let Some(open) = self.open.get_mut(offset) {
@@ -148,15 +207,24 @@ impl<M> Ledger<M> {
         }
     }
 
-    /// A task has ended, and all it led to is confirmed, dead-lettered or skipped. Returns the
-    /// messages that settled by it. Unknown tasks change nothing.
-    pub fn finish(&mut self, task: TaskKey) -> Vec<M> {
-        self.mark_started(task);
-        let mut settled = Vec::new();
-        for offset in self.tasks.remove(&task).unwrap_or_default() {
-            self.release(offset, &mut settled);
+    /// A task or a closing has ended, and all it led to is confirmed, dead-lettered or skipped.
+    /// Unknown ones, and closings that may not begin yet, change nothing.
+    pub fn finish(&mut self, key: TaskKey) -> Freed<M> {
+        let mut freed = Freed::default();
+        let is_closing = match self.closings.get(&key) {
+            Some(0) => self.closings.remove(&key).is_some(),
+            Some(_) => return freed,
+            None => false,
+        };
+        self.mark_started(key);
+        for offset in self.tasks.remove(&key).unwrap_or_default() {
+            if is_closing {
+                self.advance(offset, &mut freed);
+            } else {
+                self.release(offset, &mut freed);
+            }
         }
-        settled
+        freed
     }
 
     /// Drops every message none of whose tasks has started, and the tasks that stand only for such.
@@ -185,6 +253,7 @@ impl<M> Ledger<M> {
         }
         let tasks =
             self.tasks.extract_if(|key, _| !seen.contains(key)).map(|(key, _)| key).collect();
+        self.closings.retain(|key, _| seen.contains(key));
         let messages = self
             .open
             .extract_if(|offset, _| !kept.contains(offset))
@@ -199,7 +268,7 @@ impl<M> Ledger<M> {
         self.open.get(&offset).map(|open| &open.message)
     }
 
-    /// The messages a task stands for.
+    /// The messages a task or a closing stands for.
     pub fn messages_of(&self, task: TaskKey) -> impl Iterator<Item = &M> {
         let links = self.tasks.get(&task).into_iter().flatten();
         links.filter_map(|&offset| self.message(offset))
@@ -217,20 +286,47 @@ impl<M> Ledger<M> {
         self.open.len()
     }
 
-    /// How many tasks have not ended.
+    /// How many tasks have not ended, closings not counted.
     #[must_use]
     pub fn open_tasks(&self) -> usize {
-        self.tasks.len()
+        self.tasks.len() - self.closings.len()
     }
 
-    fn release(&mut self, offset: Offset, settled: &mut Vec<M>) {
+    /// One thing less that the message at `offset` waits for before its closings.
+    fn release(&mut self, offset: Offset, freed: &mut Freed<M>) {
         let Some(open) = self.open.get_mut(&offset) else {
             return;
         };
         open.waits -= 1;
         if open.waits == 0 {
+            self.announce(offset, freed);
+        }
+    }
+
+    /// The first closing of the message at `offset` has ended.
+    fn advance(&mut self, offset: Offset, freed: &mut Freed<M>) {
+        if let Some(open) = self.open.get_mut(&offset) {
+            open.closings.pop_front();
+            self.announce(offset, freed);
+        }
+    }
+
+    /// The message at `offset` waits for nothing but its closings: its next one, if there is one, waits
+    /// for it no longer.
+    fn announce(&mut self, offset: Offset, freed: &mut Freed<M>) {
+        let Some(open) = self.open.get(&offset) else {
+            return;
+        };
+        let Some(&next) = open.closings.front() else {
             self.watermark.settle(offset);
-            settled.extend(self.open.remove(&offset).map(|open| open.message));
+            freed.settled.extend(self.open.remove(&offset).map(|open| open.message));
+            return;
+        };
+        if let Some(missing) = self.closings.get_mut(&next) {
+            *missing -= 1;
+            if *missing == 0 {
+                freed.ready.push(next);
+            }
         }
     }
 }

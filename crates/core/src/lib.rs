@@ -37,8 +37,8 @@ pub use handler::{Handler, HookError, HookResult, OnDeliveryError, OnError, Pend
 pub use input::{Input, Json, OnInvalid};
 pub use message::{Header, Message, Offset, SourceMessage, Timestamp, TopicPartition};
 pub use payload::{Collect, FilePayload, KafkaPayload, Payload, PayloadError};
-pub use result::{Failure, Output, TaskFailure, TaskResult};
 pub use ready::Ready;
+pub use result::{Failure, Output, TaskFailure, TaskResult};
 pub use secret::Secret;
 pub use sink::{Delivery, DeliveryFailure, Sink, SinkError, SinkKind, SinkName};
 pub use task::{Precomputed, Task, TaskId};

@@ -4,7 +4,7 @@ mod model;
 
 use drakkar_core::{
     Offset,
-    ledger::{Ledger, TaskKey},
+    ledger::{Freed, Ledger, TaskKey},
 };
 use proptest::prelude::*;
 
@@ -58,9 +58,9 @@ fn ledger(offsets: std::ops::Range<i64>) -> Ledger<i64> {
 fn a_window_that_is_reported_as_arranged_twice_does_not_settle_before_its_tasks() {
     let mut ledger = ledger(0..1);
     let task = ledger.add_task(vec![Offset(0)]).unwrap();
-    assert!(ledger.arranged([Offset(0), Offset(0)]).is_empty());
-    assert!(ledger.arranged([Offset(0)]).is_empty());
-    assert_eq!(ledger.finish(task), [0]);
+    assert_eq!(ledger.arranged([Offset(0), Offset(0)]), Freed::default());
+    assert_eq!(ledger.arranged([Offset(0)]), Freed::default());
+    assert_eq!(ledger.finish(task).settled, [0]);
 }
 
 #[test]
@@ -68,8 +68,36 @@ fn what_arranged_after_its_hand_over_finds_nothing_to_do() {
     let mut ledger = ledger(0..2);
     assert_eq!(ledger.drop_unstarted().messages.len(), 2);
     assert!(ledger.add_task(vec![Offset(0)]).is_err());
-    assert!(ledger.arranged([Offset(0), Offset(1)]).is_empty());
+    assert_eq!(ledger.arranged([Offset(0), Offset(1)]), Freed::default());
     assert_eq!(ledger.watermark().position(), None);
+}
+
+#[test]
+fn a_window_closes_after_each_of_its_messages_has_closed() {
+    let mut ledger = ledger(0..2);
+    let tasks = [0, 1].map(|offset| ledger.add_task(vec![Offset(offset)]).unwrap());
+    let messages = [0, 1].map(|offset| ledger.close_with(vec![Offset(offset)]).unwrap());
+    let window = ledger.close_with(vec![Offset(0), Offset(1)]).unwrap();
+    assert_eq!(ledger.arranged([Offset(0), Offset(1)]), Freed::default());
+    assert_eq!(ledger.finish(tasks[0]).ready, [messages[0]]);
+    assert_eq!(ledger.finish(messages[0]), Freed::default());
+    assert_eq!(ledger.finish(window), Freed::default(), "it may not begin yet");
+    assert_eq!(ledger.finish(tasks[1]).ready, [messages[1]]);
+    assert_eq!(ledger.finish(messages[1]).ready, [window]);
+    assert_eq!(ledger.watermark().position(), None, "nothing settles before the window");
+    assert_eq!(ledger.finish(window).settled, [0, 1]);
+}
+
+#[test]
+fn a_hand_over_keeps_a_window_that_has_begun_as_a_whole_and_drops_one_that_has_not() {
+    let mut ledger = ledger(0..4);
+    let first = ledger.add_task(vec![Offset(0)]).unwrap();
+    let windows =
+        [[0, 1], [2, 3]].map(|window| ledger.close_with(window.map(Offset).to_vec()).unwrap());
+    ledger.mark_started(first);
+    let dropped = ledger.drop_unstarted();
+    assert_eq!(dropped.tasks, [windows[1]]);
+    assert_eq!(ledger.open_messages(), 2);
 }
 
 /// A chain: every task stands for two neighbours, so one started task keeps them all.

@@ -1,13 +1,14 @@
 //! The naive model of the ledger and the steps that both take.
 //!
-//! A message of the model is settled when its window is arranged and no task that stands for it is
-//! left. A hand-over keeps what hangs together, by any chain of tasks, with a message that has started.
+//! A message of the model is settled when its window is arranged and neither a task nor a closing that
+//! stands for it is left. A closing may begin when each of its messages is arranged and has neither a task nor an
+//! older closing left. A hand-over keeps what hangs together, by any chain of tasks, with a message that has started.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use drakkar_core::{
     Offset,
-    ledger::{Ledger, TaskKey},
+    ledger::{Freed, Ledger, TaskKey},
 };
 use proptest::{prelude::*, sample::Index};
 
@@ -23,6 +24,10 @@ pub(crate) enum Op {
     Task(Vec<Index>),
     /// A task that stands for some of the messages that are open: fan-out and fan-in.
     OpenTask(Vec<Index>),
+    /// A closing of some of the messages that are open.
+    Close(Vec<Index>),
+    /// A closing ends, whether it may have begun or not.
+    FinishClosing(Index),
     /// These messages are arranged; some may be named twice, or were arranged before.
     Arranged(Vec<Index>),
     Start(Index),
@@ -41,6 +46,8 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
         1 => (0..20_i64).prop_map(Op::AdmitAgain),
         1 => some().prop_map(Op::Task),
         8 => some().prop_map(Op::OpenTask),
+        2 => some().prop_map(Op::Close),
+        3 => any::<Index>().prop_map(Op::FinishClosing),
         4 => some().prop_map(Op::Arranged),
         2 => any::<Index>().prop_map(Op::Start),
         6 => any::<Index>().prop_map(Op::Finish),
@@ -61,6 +68,9 @@ pub(crate) struct World {
     ledger: Ledger<i64>,
     messages: BTreeMap<i64, State>,
     tasks: BTreeMap<TaskKey, BTreeSet<i64>>,
+    closings: BTreeMap<TaskKey, BTreeSet<i64>>,
+    /// Closings that were reported as ready.
+    ready: BTreeSet<TaskKey>,
     before: Option<Offset>,
 }
 
@@ -92,7 +102,7 @@ impl World {
             Op::Start(task) => {
                 if let Some(key) = self.task(*task) {
                     self.ledger.mark_started(key);
-                    self.start(key);
+                    self.start(&self.tasks[&key].clone());
                 }
             }
             Op::Finish(task) => {
@@ -100,9 +110,19 @@ impl World {
                     self.finish(key)?;
                 }
             }
+            Op::Close(picks) => self.close(&pick(&self.open(), picks))?,
+            Op::FinishClosing(closing) => {
+                let keys: Vec<TaskKey> = self.closings.keys().copied().collect();
+                if !keys.is_empty() {
+                    self.finish_closing(*closing.get(&keys))?;
+                }
+            }
             Op::FinishUnknown(key) => {
-                if !self.tasks.contains_key(&TaskKey(*key)) {
-                    prop_assert_eq!(self.ledger.finish(TaskKey(*key)), Vec::<i64>::new());
+                let key = &TaskKey(*key).0;
+                if !self.tasks.contains_key(&TaskKey(*key))
+                    && !self.closings.contains_key(&TaskKey(*key))
+                {
+                    prop_assert_eq!(self.ledger.finish(TaskKey(*key)), Freed::default());
                     prop_assert!(self.ledger.replace(TaskKey(*key), 2).is_none());
                 }
             }
@@ -119,9 +139,9 @@ impl World {
         if links.is_empty() {
             return Ok(());
         }
-        let all_open = links.iter().all(|offset| self.is_open(*offset));
+        let all_wait = links.iter().all(|offset| self.waits(*offset));
         let answer = self.ledger.add_task(links.iter().copied().map(Offset).collect());
-        prop_assert_eq!(answer.is_ok(), all_open, "a task for {:?}", links);
+        prop_assert_eq!(answer.is_ok(), all_wait, "a task for {:?}", links);
         if let Ok(key) = answer {
             let known = self.tasks.insert(key, links.into_iter().collect());
             prop_assert!(known.is_none(), "a key was given twice");
@@ -129,49 +149,94 @@ impl World {
         Ok(())
     }
 
+    fn close(&mut self, links: &[i64]) -> Checked {
+        if links.is_empty() {
+            return Ok(());
+        }
+        let all_wait = links.iter().all(|offset| self.waits(*offset));
+        let answer = self.ledger.close_with(links.iter().copied().map(Offset).collect());
+        prop_assert_eq!(answer.is_ok(), all_wait, "a closing for {:?}", links);
+        if let Ok(key) = answer {
+            let known = self.closings.insert(key, links.iter().copied().collect());
+            prop_assert!(
+                known.is_none() && !self.tasks.contains_key(&key),
+                "a key was given twice"
+            );
+            prop_assert!(self.ledger.replace(key, 2).is_none(), "a closing is not replaced");
+        }
+        Ok(())
+    }
+
+    fn finish_closing(&mut self, key: TaskKey) -> Checked {
+        let freed = self.ledger.finish(key);
+        if self.ready.remove(&key) {
+            let links = self.closings.remove(&key).unwrap_or_default();
+            self.start(&links);
+            self.expect(freed)
+        } else {
+            prop_assert_eq!(freed, Freed::default(), "it may not begin yet");
+            Ok(())
+        }
+    }
+
     fn arranged(&mut self, window: &[i64]) -> Checked {
-        let settled = self.ledger.arranged(window.iter().copied().map(Offset));
+        let freed = self.ledger.arranged(window.iter().copied().map(Offset));
         for offset in window {
             if let Some(State::Open { arranged, .. }) = self.messages.get_mut(offset) {
                 *arranged = true;
             }
         }
-        self.expect_settled(settled)
+        self.expect(freed)
     }
 
     fn finish(&mut self, key: TaskKey) -> Checked {
-        let settled = self.ledger.finish(key);
-        self.start(key);
-        self.tasks.remove(&key);
-        self.expect_settled(settled)
+        let freed = self.ledger.finish(key);
+        let links = self.tasks.remove(&key).unwrap_or_default();
+        self.start(&links);
+        self.expect(freed)
     }
 
     fn replace(&mut self, key: TaskKey, count: usize) -> Checked {
-        let Some((keys, settled)) = self.ledger.replace(key, count) else {
+        let Some((keys, freed)) = self.ledger.replace(key, count) else {
             return Err(TestCaseError::fail("a task that is open is not known"));
         };
         prop_assert_eq!(keys.len(), count);
-        prop_assert!(count == 0 || settled.is_empty(), "settled early: {:?}", settled);
-        self.start(key);
+        prop_assert!(count == 0 || freed == Freed::default(), "freed early: {:?}", freed);
         let links = self.tasks.remove(&key).unwrap_or_default();
+        self.start(&links);
         for new in keys {
             prop_assert!(self.tasks.insert(new, links.clone()).is_none());
         }
-        self.expect_settled(settled)
+        self.expect(freed)
     }
 
-    /// What the model says has settled by the last step is what the ledger answered.
-    fn expect_settled(&mut self, mut answered: Vec<i64>) -> Checked {
-        let waits = |offset: &i64| self.tasks.values().any(|links| links.contains(offset));
+    /// What the model says has settled or may begin by the last step is what the ledger answered.
+    fn expect(&mut self, freed: Freed<i64>) -> Checked {
+        let Freed { settled: mut answered, ready } = freed;
+        let closes = |offset: &i64| self.closings.values().any(|links| links.contains(offset));
         let settled: Vec<i64> = self
-            .messages
-            .iter()
-            .filter(|(_, state)| matches!(state, State::Open { arranged: true, .. }))
-            .map(|(&offset, _)| offset)
-            .filter(|offset| !waits(offset))
+            .open()
+            .into_iter()
+            .filter(|offset| !self.waits(*offset) && !closes(offset))
             .collect();
         answered.sort_unstable();
         prop_assert_eq!(&answered, &settled);
+        let begins = |key: &TaskKey, links: &BTreeSet<i64>| {
+            links.iter().all(|&offset| {
+                let first = self.closings.iter().find(|(_, links)| links.contains(&offset));
+                !self.waits(offset) && first.is_some_and(|(first, _)| first == key)
+            })
+        };
+        let expected: BTreeSet<TaskKey> = self
+            .closings
+            .iter()
+            .filter(|(key, links)| !self.ready.contains(key) && begins(key, links))
+            .map(|(&key, _)| key)
+            .collect();
+        let count = ready.len();
+        let ready: BTreeSet<TaskKey> = ready.into_iter().collect();
+        prop_assert_eq!((&ready, ready.len()), (&expected, count));
+        self.ready.extend(ready);
         self.messages.extend(settled.into_iter().map(|offset| (offset, State::Settled)));
         Ok(())
     }
@@ -185,12 +250,14 @@ impl World {
         let expected: BTreeSet<i64> =
             self.open().into_iter().filter(|offset| !kept.contains(offset)).collect();
         prop_assert_eq!(&messages, &expected);
-        for (key, links) in &self.tasks {
+        for (key, links) in self.tasks.iter().chain(&self.closings) {
             let for_dropped = links.iter().filter(|link| messages.contains(link)).count();
             let all_or_none = if tasks.contains(key) { links.len() } else { 0 };
             prop_assert_eq!(for_dropped, all_or_none, "task {:?} stands for {:?}", key, links);
         }
         self.tasks.retain(|key, _| !tasks.contains(key));
+        self.closings.retain(|key, _| !tasks.contains(key));
+        self.ready.retain(|key| !tasks.contains(key));
         self.messages.extend(messages.into_iter().map(|offset| (offset, State::Dropped)));
         self.check()
     }
@@ -199,8 +266,8 @@ impl World {
         let started = |state: &State| matches!(state, State::Open { started: true, .. });
         let mut kept: BTreeSet<i64> =
             self.messages.iter().filter(|(_, state)| started(state)).map(|(&o, _)| o).collect();
-        for _ in 0..self.tasks.len() {
-            for links in self.tasks.values() {
+        for _ in 0..self.tasks.len() + self.closings.len() {
+            for links in self.tasks.values().chain(self.closings.values()) {
                 if !links.is_disjoint(&kept) {
                     kept.extend(links);
                 }
@@ -217,6 +284,11 @@ impl World {
         }
         self.arranged(&self.all())?;
         self.check()?;
+        while let Some(&key) = self.ready.first() {
+            self.finish_closing(key)?;
+            self.check()?;
+        }
+        prop_assert!(self.closings.is_empty(), "these never begin: {:?}", self.closings);
         prop_assert_eq!((self.ledger.open_messages(), self.ledger.open_tasks()), (0, 0));
         if !self.messages.values().any(|state| *state == State::Dropped) {
             let end = self.messages.keys().next_back().map(|&last| Offset(last).next());
@@ -240,7 +312,7 @@ impl World {
         prop_assert_eq!(self.ledger.watermark().settled_above().collect::<Vec<_>>(), above);
         prop_assert_eq!(self.ledger.open_messages(), self.open().len());
         prop_assert_eq!(self.ledger.open_tasks(), self.tasks.len());
-        for (&key, links) in &self.tasks {
+        for (&key, links) in self.tasks.iter().chain(&self.closings) {
             let messages: BTreeSet<i64> = self.ledger.messages_of(key).copied().collect();
             prop_assert_eq!(&messages, links, "a message settled or went before its task ended");
             prop_assert_eq!(self.ledger.messages_of(key).count(), links.len(), "named twice");
@@ -248,11 +320,21 @@ impl World {
         Ok(())
     }
 
-    fn start(&mut self, key: TaskKey) {
-        for link in &self.tasks[&key] {
+    fn start(&mut self, links: &BTreeSet<i64>) {
+        for link in links {
             if let Some(State::Open { started, .. }) = self.messages.get_mut(link) {
                 *started = true;
             }
+        }
+    }
+
+    /// Whether an open message waits for its arrangement or for a task.
+    fn waits(&self, offset: i64) -> bool {
+        match self.messages.get(&offset) {
+            Some(State::Open { arranged, .. }) => {
+                !arranged || self.tasks.values().any(|links| links.contains(&offset))
+            }
+            _ => false,
         }
     }
 
