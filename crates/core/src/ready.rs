@@ -11,8 +11,9 @@ use crate::SinkName;
 
 /// What a worker has connected; see [`Handler::on_ready`](crate::Handler::on_ready).
 ///
-/// Which handles there are depends on the sinks: a database sink gives its pool. The metrics registry
-/// is always there; what a handler registers is served with the worker's own series.
+/// A typed map, because this crate knows neither databases nor metrics: ask for what you need by its
+/// type. A worker gives its metrics registry (`prometheus::Registry`: what a handler registers there is
+/// served with the worker's own series), and every sink that has a handle gives it under its name.
 ///
 /// ```
 /// use drakkar_core::{Ready, SinkKind, SinkName};
@@ -20,19 +21,24 @@ use crate::SinkName;
 /// let mut ready = Ready::default();
 /// ready.offer(SinkName::new(SinkKind::Kafka, "results"), String::from("a connection"));
 /// assert_eq!(ready.sink::<String>("results").unwrap(), "a connection");
+/// assert_eq!(ready.get::<u32>(), None);
 /// ```
 #[derive(Default)]
 pub struct Ready {
+    shared: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     handles: HashMap<(TypeId, Arc<str>), Box<dyn Any + Send + Sync>>,
     sinks: Vec<SinkName>,
-    registry: prometheus::Registry,
 }
 
 impl Ready {
-    /// Nothing connected, and `registry` for the metrics of the handler.
-    #[must_use]
-    pub fn new(registry: prometheus::Registry) -> Self {
-        Self { handles: HashMap::new(), sinks: Vec::new(), registry }
+    /// Gives something that exists once per worker.
+    pub fn provide<T: Send + Sync + 'static>(&mut self, value: T) {
+        self.shared.insert(TypeId::of::<T>(), Box::new(value));
+    }
+
+    /// Says that `sink` is connected.
+    pub fn connected(&mut self, sink: SinkName) {
+        self.sinks.push(sink);
     }
 
     /// Says that `sink` is connected and may be used by way of `handle`.
@@ -42,9 +48,10 @@ impl Ready {
         self.connected(sink);
     }
 
-    /// Says that `sink` is connected.
-    pub fn connected(&mut self, sink: SinkName) {
-        self.sinks.push(sink);
+    /// What exists once per worker and is of this type.
+    #[must_use]
+    pub fn get<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.shared.get(&TypeId::of::<T>())?.downcast_ref()
     }
 
     /// The connection of the sink that the configuration calls `name`, if it has one of this type.
@@ -57,12 +64,6 @@ impl Ready {
     #[must_use]
     pub fn sinks(&self) -> &[SinkName] {
         &self.sinks
-    }
-
-    /// Where the worker's metrics live; register your own beside them.
-    #[must_use]
-    pub fn metrics(&self) -> &prometheus::Registry {
-        &self.registry
     }
 }
 

@@ -37,6 +37,14 @@ impl Output {
         self.stdout_dropped > 0 || self.stderr_dropped > 0
     }
 
+    /// Lets the captured output go and counts it as dropped. Answers how many bytes that were.
+    pub fn discard(&mut self) -> usize {
+        let (stdout, stderr) = (std::mem::take(&mut self.stdout), std::mem::take(&mut self.stderr));
+        self.stdout_dropped += stdout.len() as u64;
+        self.stderr_dropped += stderr.len() as u64;
+        stdout.len() + stderr.len()
+    }
+
     /// Bytes held by the captured output.
     #[must_use]
     pub fn size(&self) -> usize {
@@ -89,6 +97,10 @@ pub enum Failure {
     /// The program started, and talking to it failed.
     #[error("lost contact with the process: {0}")]
     Io(String),
+    /// The program succeeded, and [`on_task_complete`](crate::Handler::on_task_complete) failed. Only
+    /// seen in a [`MessageGroup`](crate::MessageGroup) or a [`WindowGroup`](crate::WindowGroup).
+    #[error("on_task_complete failed: {0}")]
+    Hook(String),
 }
 
 impl Failure {
@@ -107,6 +119,7 @@ impl Failure {
             Self::TimedOut(_) => "timeout",
             Self::Unstartable { .. } => "unstartable",
             Self::Io(_) => "io",
+            Self::Hook(_) => "hook",
         }
     }
 }

@@ -17,10 +17,12 @@ use crate::{
 };
 
 /// What is to be done for the messages of one window.
-#[derive(Debug, Default)]
-pub(crate) struct Plan {
+#[derive(Debug)]
+pub(crate) struct Plan<I> {
     /// Messages that `arrange` answered for.
     pub arranged: Vec<Offset>,
+    /// The same as the handler saw them, if it aggregates; else none.
+    pub messages: Vec<Message<I>>,
     /// What to run for them; every task names messages of the window.
     pub tasks: Vec<Task>,
     /// Messages to dead-letter, and why.
@@ -31,14 +33,27 @@ pub(crate) struct Plan {
     pub fatal: Option<String>,
 }
 
+impl<I> Default for Plan<I> {
+    fn default() -> Self {
+        Self {
+            arranged: Vec::new(),
+            messages: Vec::new(),
+            tasks: Vec::new(),
+            rejected: Vec::new(),
+            skipped: Vec::new(),
+            fatal: None,
+        }
+    }
+}
+
 /// Decodes and arranges `window`.
 pub(crate) async fn arrange<H: Handler>(
     shared: &Shared<H>,
     window: Vec<Arc<SourceMessage>>,
     pending: Pending,
-) -> Plan {
+) -> Plan<H::Input> {
     let mut plan = Plan::default();
-    let messages = decode(shared, window, &mut plan);
+    let mut messages = decode(shared, window, &mut plan);
     if plan.fatal.is_some() || messages.is_empty() {
         return plan;
     }
@@ -59,6 +74,11 @@ pub(crate) async fn arrange<H: Handler>(
             },
         }
     }
+    if H::AGGREGATES_MESSAGES || H::AGGREGATES_WINDOWS {
+        // Parts were answered from left to right, so both ascend.
+        messages.retain(|message| plan.arranged.binary_search(&message.offset).is_ok());
+        plan.messages = messages;
+    }
     plan
 }
 
@@ -70,7 +90,7 @@ fn halves(part: &Range<usize>) -> Option<(Range<usize>, Range<usize>)> {
 fn decode<H: Handler>(
     shared: &Shared<H>,
     window: Vec<Arc<SourceMessage>>,
-    plan: &mut Plan,
+    plan: &mut Plan<H::Input>,
 ) -> Vec<Message<H::Input>> {
     let mut messages = Vec::with_capacity(window.len());
     for source in window {

@@ -1,26 +1,29 @@
-//! How a task ended → payloads for the sinks, or a verdict on its failure.
+//! How a task ended → payloads for the sinks, or a verdict on its failure; and the same for messages and
+//! windows as a whole.
 //!
-//! These run beside the partition loop, one per ended task, and report back with an [`Ended`].
+//! These run beside the partition loop, one per ended task or group, and report back.
 
 use std::{sync::Arc, time::Duration};
 
 use drakkar_core::{
-    Cause, Handler, OnError, SourceMessage, Stage, Task, TaskFailure, TaskResult, TopicPartition,
-    hold::Hold,
+    Cause, Collect, Failure, Handler, HookResult, Message, MessageGroup, OnError, SourceMessage,
+    Stage, Task, TaskFailure, TaskResult, TopicPartition, WindowGroup, hold::Hold,
 };
 use drakkar_telemetry::{Hook, SkipReason};
 
 use crate::{
+    aggregate::Outcome,
     deliver::{dead_letter, deliver},
-    hook::contained,
+    hook::{HookFailure, contained},
     partition::Shared,
 };
 
 /// What became of a task after its run.
 #[derive(Debug)]
 pub(crate) enum Ended {
-    /// All it led to is confirmed, dead-lettered or skipped.
-    Settled,
+    /// All it led to is confirmed, dead-lettered or skipped. How it ended, if the handler
+    /// aggregates.
+    Settled(Option<Outcome>),
     /// It is to be run again after this wait.
     Retry(Duration),
     /// These are to be run in its place; never empty.
@@ -43,15 +46,24 @@ pub(crate) async fn complete<H: Handler>(
     let task = done.task.id();
     match collected {
         Ok(collect) if collect.is_empty() => {}
-        Ok(collect) => deliver(shared, collect.into_payloads(), task, &messages, hold).await,
+        Ok(collect) => deliver(shared, collect.into_payloads(), Some(task), &messages, hold).await,
         Err(failure) => {
             let (class, text) = (failure.class(), failure.to_string());
             shared.metrics.hook_failed(Hook::OnTaskComplete, partition, class, &text);
             let cause = failure.cause(Stage::OnTaskComplete).task(task).attempt(done.attempt);
             dead_letter(shared, &messages, &cause, hold).await;
+            let TaskResult { task, output, attempt } = done;
+            let failure = Failure::Hook(text);
+            let failed = TaskFailure { task, failure, output, attempt, retries_left: 0 };
+            return Ended::Settled(kept::<H>(Outcome::Error(failed)));
         }
     }
-    Ended::Settled
+    Ended::Settled(kept::<H>(Outcome::Result(done)))
+}
+
+/// What a handler does not aggregate is let go at once.
+fn kept<H: Handler>(outcome: Outcome) -> Option<Outcome> {
+    (H::AGGREGATES_MESSAGES || H::AGGREGATES_WINDOWS).then_some(outcome)
 }
 
 /// Asks `on_error` what to do, and does it unless the partition must.
@@ -92,7 +104,7 @@ pub(crate) async fn failed<H: Handler>(
             for message in &messages {
                 shared.metrics.message_skipped(message, SkipReason::OnError);
             }
-            return Ended::Settled;
+            return Ended::Settled(kept::<H>(Outcome::Error(failed)));
         }
         Ok(OnError::Retry | OnError::DeadLetter) => {
             Cause::new(Stage::Execute, failed.failure.class(), describe(&failed))
@@ -105,7 +117,63 @@ pub(crate) async fn failed<H: Handler>(
     };
     let cause = cause.task(task).attempt(failed.attempt);
     dead_letter(shared, &messages, &cause, hold).await;
-    Ended::Settled
+    Ended::Settled(kept::<H>(Outcome::Error(failed)))
+}
+
+/// Asks `on_message_complete` and delivers what it returns.
+pub(crate) async fn complete_message<H: Handler>(
+    shared: &Shared<H>,
+    group: MessageGroup<H::Input>,
+    hold: &Arc<Hold>,
+) {
+    let of = WholeHook { hook: Hook::OnMessageComplete, stage: Stage::OnMessageComplete };
+    let call = async { shared.handler.on_message_complete(&group).await };
+    complete_whole(shared, &of, std::slice::from_ref(&group.message), call, hold).await;
+}
+
+/// Asks `on_window_complete` and delivers what it returns.
+pub(crate) async fn complete_window<H: Handler>(
+    shared: &Shared<H>,
+    window: WindowGroup<H::Input>,
+    hold: &Arc<Hold>,
+) {
+    let of = WholeHook { hook: Hook::OnWindowComplete, stage: Stage::OnWindowComplete };
+    let call = async { shared.handler.on_window_complete(&window).await };
+    complete_whole(shared, &of, &window.messages, call, hold).await;
+}
+
+/// A hook that sees something as a whole.
+struct WholeHook {
+    hook: Hook,
+    stage: Stage,
+}
+
+async fn complete_whole<H: Handler>(
+    shared: &Shared<H>,
+    of: &WholeHook,
+    messages: &[Arc<Message<H::Input>>],
+    call: impl Future<Output = HookResult<Collect>> + Send,
+    hold: &Arc<Hold>,
+) {
+    let timer = shared.metrics.hook(of.hook).duration.start_timer();
+    let collected: Result<Collect, HookFailure> =
+        contained(shared.settings.hook_timeout, call).await;
+    timer.observe_duration();
+    let sources = || -> Vec<Arc<SourceMessage>> {
+        messages.iter().map(|message| Arc::clone(&message.source)).collect()
+    };
+    match collected {
+        Ok(collect) if collect.is_empty() => {}
+        Ok(collect) => deliver(shared, collect.into_payloads(), None, &sources(), hold).await,
+        Err(failure) => {
+            let (sources, text) = (sources(), failure.to_string());
+            if let Some(message) = sources.first() {
+                let partition = &message.partition;
+                shared.metrics.hook_failed(of.hook, partition, failure.class(), &text);
+            }
+            dead_letter(shared, &sources, &failure.cause(of.stage), hold).await;
+        }
+    }
 }
 
 /// The failure, and the last line the program wrote to its error output: often the reason.

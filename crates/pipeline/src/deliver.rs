@@ -12,11 +12,11 @@ use futures_util::future::join_all;
 
 use crate::partition::Shared;
 
-/// Delivers `payloads`, which were derived by `task` from `messages`.
+/// Delivers `payloads`, which were derived from `messages`, by `task` or from all their tasks together.
 pub(crate) async fn deliver<H: Handler>(
     shared: &Shared<H>,
     payloads: Vec<Payload>,
-    task: &TaskId,
+    task: Option<&TaskId>,
     messages: &[Arc<SourceMessage>],
     hold: &Arc<Hold>,
 ) {
@@ -33,10 +33,10 @@ pub(crate) async fn deliver<H: Handler>(
     if let Some((sink, error, attempts)) = refused.next() {
         let text = match refused.count() {
             0 => error.message,
-            more => format!("{} (and {more} more payloads of this task)", error.message),
+            more => format!("{} (and {more} more payloads of this hook)", error.message),
         };
-        let cause =
-            Cause::new(Stage::Deliver, error.class, text).task(task).sink(sink).attempt(attempts);
+        let mut cause = Cause::new(Stage::Deliver, error.class, text).sink(sink).attempt(attempts);
+        cause.task = task.cloned();
         dead_letter(shared, messages, &cause, hold).await;
     }
 }

@@ -26,14 +26,17 @@ impl<H: Handler> Partition<H> {
 
     /// Collects what has run and gives the pool what it has room for.
     pub(crate) fn start_what_fits(&mut self) {
+        self.close_what_is_ready();
         while self.collecting < self.shared.settings.max_hooks {
             let Some((key, run)) = self.ran.pop_front() else { break };
             self.collect(key, run);
         }
-        if self.shared.settings.max_result_bytes <= self.result_bytes {
+        if self.shared.settings.max_result_bytes <= self.held_bytes() {
             self.recall();
         }
-        while self.pooled.len() < self.shared.settings.max_in_pool && self.results_have_room() {
+        while self.pooled.len() < self.shared.settings.max_in_pool
+            && (self.results_have_room() || self.only_groups_hold())
+        {
             let Some(key) = self.backlog.pop_front() else { break };
             self.start(key);
         }
@@ -42,7 +45,18 @@ impl<H: Handler> Partition<H> {
     fn results_have_room(&self) -> bool {
         let settings = &self.shared.settings;
         self.collecting + self.ran.len() < settings.max_hooks
-            && self.result_bytes < settings.max_result_bytes
+            && self.held_bytes() < settings.max_result_bytes
+    }
+
+    /// Bytes of output that wait for a hook or are in one, and those that are kept for groups.
+    fn held_bytes(&self) -> usize {
+        self.result_bytes + self.groups.kept_bytes()
+    }
+
+    /// Whether nothing is under way: then only groups that are not complete hold the budget, and none
+    /// gets complete unless something runs.
+    fn only_groups_hold(&self) -> bool {
+        self.pooled.is_empty() && self.ran.is_empty() && self.collecting == 0
     }
 
     /// Takes back what waits for a slot: its results would come on top of those that nobody takes.
@@ -133,10 +147,11 @@ impl<H: Handler> Partition<H> {
     pub(crate) fn collected(&mut self, key: TaskKey, ended: Ended) {
         let Some(active) = self.tasks.get_mut(&key) else { return };
         match ended {
-            Ended::Settled => {
+            Ended::Settled(outcome) => {
                 self.tasks.remove(&key);
-                let settled = self.ledger.finish(key);
-                self.settled(settled);
+                self.keep(key, outcome);
+                let freed = self.ledger.finish(key);
+                self.freed(freed);
             }
             Ended::Retry(wait) => {
                 active.attempt += 1;
@@ -145,13 +160,14 @@ impl<H: Handler> Partition<H> {
             }
             Ended::Replace(replacements) => {
                 let Some(parent) = self.tasks.remove(&key) else { return };
-                let Some((keys, settled)) = self.ledger.replace(key, replacements.len()) else {
+                self.count_replaced(key);
+                let Some((keys, freed)) = self.ledger.replace(key, replacements.len()) else {
                     return;
                 };
                 for (key, task) in keys.into_iter().zip(replacements) {
                     self.enlist(key, task.replacing(&parent.task), parent.chain + 1, parent.age);
                 }
-                self.settled(settled);
+                self.freed(freed);
             }
         }
     }

@@ -45,6 +45,7 @@ impl<H: Handler> Partition<H> {
         let unstarted = self.ledger.drop_unstarted();
         for key in &unstarted.tasks {
             self.tasks.remove(key);
+            self.groups.forget(*key);
         }
         self.backlog.retain(|key| self.tasks.contains_key(key));
         dropped += unstarted.messages.len();
@@ -80,7 +81,8 @@ impl<H: Handler> Partition<H> {
     /// Whether nothing is left that a hand-over would wait for.
     pub(crate) fn is_drained(&self) -> bool {
         let Some(drain) = &self.drain else { return false };
-        let working = self.pooled.len() + self.ran.len() + self.backlog.len();
+        let working =
+            self.pooled.len() + self.ran.len() + self.backlog.len() + self.groups.waiting();
         drain.cut_off || (working == 0 && self.flows.len() <= self.board.held_tasks())
     }
 

@@ -67,10 +67,9 @@ impl<H: Handler> Partition<H> {
         self.windows.insert(window, Window { open: messages.len(), since: Instant::now() });
         let pending = Pending::new(self.tasks.values().map(|a| a.task.id().clone()).collect());
         let shared = Arc::clone(&self.shared);
-        self.arranging = Some(
-            self.flows
-                .spawn(async move { Flow::Arranged(arrange(&shared, messages, pending).await) }),
-        );
+        self.arranging = Some(self.flows.spawn(async move {
+            Flow::Arranged { window, plan: arrange(&shared, messages, pending).await }
+        }));
     }
 
     /// Below what was committed, the log was cut or made anew: these are other messages under the

@@ -17,6 +17,7 @@ mod intake; // inbox -> window
 mod arrange; // window -> tasks (user hook)
 mod execute; // task -> how it ended
 mod collect; // how it ended -> payloads or a verdict (user hooks)
+mod aggregate; // what has ended -> payloads of a message or a window as a whole (user hooks)
 mod deliver; // payloads -> sinks, messages -> dead letters
 mod commit; // when to report what is settled
 mod handover; // what is dropped and what is finished when a partition is taken away

@@ -32,6 +32,7 @@ use tokio_util::time::DelayQueue;
 use tracing::warn;
 
 use crate::{
+    aggregate::Groups,
     arrange::Plan,
     collect::Ended,
     commit::{CommitClock, CommitPace, position},
@@ -52,7 +53,8 @@ pub struct Settings {
     /// Tasks of a partition whose results may be in hooks or on their way to sinks
     /// (`executor.max_hooks`).
     pub max_hooks: usize,
-    /// Bytes of output that these may hold (`executor.max_result_bytes`).
+    /// Bytes of output that these may hold, and those kept for the hooks that aggregate
+    /// (`executor.max_result_bytes`).
     pub max_result_bytes: usize,
     /// Retries of one task (`executor.max_retries`).
     pub max_retries: u32,
@@ -125,13 +127,15 @@ pub(crate) enum TaskStage {
 
 /// What ran beside the loop and ended.
 #[derive(Debug)]
-pub(crate) enum Flow {
+pub(crate) enum Flow<I> {
     /// A window was arranged.
-    Arranged(Plan),
+    Arranged { window: u64, plan: Plan<I> },
     /// A message that was not arranged is dead-lettered.
     Rejected(Offset),
     /// A task was collected.
     Collected { key: TaskKey, held_bytes: usize, ended: Ended },
+    /// A message or a window was dealt with as a whole; the output of these tasks was kept for it.
+    Closed { key: TaskKey, kept: Vec<TaskKey> },
 }
 
 /// Messages that were arranged together.
@@ -155,6 +159,7 @@ pub(crate) struct Partition<H: Handler> {
     pub done: DoneMap,
     pub ledger: Ledger<Held>,
     pub tasks: HashMap<TaskKey, Active>,
+    pub groups: Groups<H::Input>,
     pub windows: HashMap<u64, Window>,
     pub next_window: u64,
     pub incoming: Vec<SourceMessage>,
@@ -168,7 +173,7 @@ pub(crate) struct Partition<H: Handler> {
     pub result_bytes: usize,
     pub report_run: mpsc::UnboundedSender<(TaskKey, Run)>,
     runs: mpsc::UnboundedReceiver<(TaskKey, Run)>,
-    pub flows: JoinSet<Flow>,
+    pub flows: JoinSet<Flow<H::Input>>,
     pub retries: DelayQueue<TaskKey>,
     pub board: Arc<HoldBoard>,
     pub clock: CommitClock,
@@ -207,6 +212,7 @@ impl<H: Handler> Partition<H> {
             done,
             ledger: Ledger::default(),
             tasks: HashMap::new(),
+            groups: Groups::default(),
             windows: HashMap::new(),
             next_window: 0,
             incoming: Vec::new(),
@@ -271,13 +277,14 @@ impl<H: Handler> Partition<H> {
         }
     }
 
-    pub(crate) fn flow_ended(&mut self, ended: Result<Flow, JoinError>) {
+    pub(crate) fn flow_ended(&mut self, ended: Result<Flow<H::Input>, JoinError>) {
         match ended {
-            Ok(Flow::Arranged(plan)) => self.arranged(plan),
+            Ok(Flow::Arranged { window, plan }) => self.arranged(window, plan),
             Ok(Flow::Rejected(offset)) => {
-                let settled = self.ledger.arranged([offset]);
-                self.settled(settled);
+                let freed = self.ledger.arranged([offset]);
+                self.freed(freed);
             }
+            Ok(Flow::Closed { key, kept }) => self.closed(key, kept),
             Ok(Flow::Collected { key, held_bytes, ended }) => {
                 self.collecting -= 1;
                 self.result_bytes -= held_bytes;
@@ -291,7 +298,7 @@ impl<H: Handler> Partition<H> {
     }
 
     /// `arrange` has answered: its tasks join the backlog, what it rejected is dead-lettered.
-    fn arranged(&mut self, plan: Plan) {
+    fn arranged(&mut self, window: u64, plan: Plan<H::Input>) {
         self.arranging = None;
         if self.drain.is_some() {
             return; // Its messages were dropped: the next owner arranges them.
@@ -303,6 +310,7 @@ impl<H: Handler> Partition<H> {
                 self.enlist(key, task, 0, age);
             }
         }
+        self.gather(plan.messages, window);
         for (message, cause) in plan.rejected {
             self.ledger.mark_message_started(message.offset);
             let (shared, hold) = (Arc::clone(&self.shared), self.board.task());
@@ -312,8 +320,8 @@ impl<H: Handler> Partition<H> {
                 Flow::Rejected(offset)
             });
         }
-        let settled = self.ledger.arranged(plan.arranged.into_iter().chain(plan.skipped));
-        self.settled(settled);
+        let freed = self.ledger.arranged(plan.arranged.into_iter().chain(plan.skipped));
+        self.freed(freed);
         self.fatal = plan.fatal;
     }
 

@@ -122,6 +122,21 @@ impl Metrics {
         );
     }
 
+    /// A result is kept for the hooks that aggregate, but not the `bytes` it printed: the partition
+    /// keeps too much already.
+    pub fn kept_output_dropped(&self, partition: &TopicPartition, bytes: usize) {
+        self.results_output_dropped.inc();
+        if let Some(suppressed) = self.throttles.output_dropped.admit() {
+            warn!(
+                category = "handler",
+                %partition,
+                bytes,
+                suppressed,
+                "output is not kept for the aggregate: more than twice executor.max_result_bytes"
+            );
+        }
+    }
+
     fn ran(&self, output: &Output) {
         self.executor_queue_wait.observe(output.waited.as_secs_f64());
         if output.pid.is_some() {

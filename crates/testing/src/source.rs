@@ -125,6 +125,12 @@ impl TestSource {
         }
     }
 
+    pub(crate) async fn closed(&self, partition: &TopicPartition) {
+        if let Some(feed) = self.feeds.get(partition) {
+            feed.inbox.closed().await;
+        }
+    }
+
     pub(crate) fn load(&self, partition: &TopicPartition) -> Option<&Load> {
         self.feeds.get(partition).map(|feed| &*feed.load)
     }

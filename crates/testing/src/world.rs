@@ -245,6 +245,11 @@ impl World {
         self.source.tell(SourceEvent::Revoked { partitions: vec![id], grace });
     }
 
+    /// Waits until a partition takes no more messages because it is being handed over.
+    pub async fn draining(&self, partition: i32) {
+        self.source.closed(&TopicPartition::new(TOPIC, partition)).await;
+    }
+
     /// Waits for the last word of a partition.
     ///
     /// # Panics

@@ -4,8 +4,8 @@
 
 use bytes::Bytes;
 use drakkar_core::{
-    Collect, Handler, HookResult, KafkaPayload, Message, OnError, Pending, Precomputed, Task,
-    TaskFailure, TaskResult,
+    Collect, Handler, HookResult, KafkaPayload, Message, MessageGroup, OnError, Pending,
+    Precomputed, Task, TaskFailure, TaskResult, WindowGroup,
 };
 
 type Arrange = dyn Fn(&[Message<Bytes>]) -> HookResult<Vec<Task>> + Send + Sync;
@@ -104,4 +104,66 @@ pub fn values(records: &[KafkaPayload]) -> Vec<String> {
     let mut values: Vec<String> = records.iter().map(|record| text(&record.value)).collect();
     values.sort();
     values
+}
+
+/// Makes a handler of closures aggregate: what it does with a message or a window as a whole.
+pub struct Whole<const MESSAGES: bool, const WINDOWS: bool> {
+    pub tasks: Echo,
+    pub message: Box<MessageHook>,
+    pub window: Box<WindowHook>,
+}
+
+pub type MessageHook = dyn Fn(&MessageGroup<Bytes>) -> HookResult<Collect> + Send + Sync;
+pub type WindowHook = dyn Fn(&WindowGroup<Bytes>) -> HookResult<Collect> + Send + Sync;
+
+impl<const MESSAGES: bool, const WINDOWS: bool> Whole<MESSAGES, WINDOWS> {
+    pub fn new(tasks: Echo) -> Self {
+        Self {
+            tasks,
+            message: Box::new(|_| Ok(Collect::new())),
+            window: Box::new(|_| Ok(Collect::new())),
+        }
+    }
+
+    pub fn message(
+        mut self,
+        hook: impl Fn(&MessageGroup<Bytes>) -> HookResult<Collect> + Send + Sync + 'static,
+    ) -> Self {
+        self.message = Box::new(hook);
+        self
+    }
+
+    pub fn window(
+        mut self,
+        hook: impl Fn(&WindowGroup<Bytes>) -> HookResult<Collect> + Send + Sync + 'static,
+    ) -> Self {
+        self.window = Box::new(hook);
+        self
+    }
+}
+
+impl<const MESSAGES: bool, const WINDOWS: bool> Handler for Whole<MESSAGES, WINDOWS> {
+    type Input = Bytes;
+    const AGGREGATES_MESSAGES: bool = MESSAGES;
+    const AGGREGATES_WINDOWS: bool = WINDOWS;
+
+    async fn arrange(&self, window: &[Message<Bytes>], pending: &Pending) -> HookResult<Vec<Task>> {
+        Handler::arrange(&self.tasks, window, pending).await
+    }
+
+    async fn on_task_complete(&self, done: &TaskResult) -> HookResult<Collect> {
+        self.tasks.on_task_complete(done).await
+    }
+
+    async fn on_error(&self, failed: &TaskFailure) -> HookResult<OnError> {
+        self.tasks.on_error(failed).await
+    }
+
+    async fn on_message_complete(&self, group: &MessageGroup<Bytes>) -> HookResult<Collect> {
+        (self.message)(group)
+    }
+
+    async fn on_window_complete(&self, window: &WindowGroup<Bytes>) -> HookResult<Collect> {
+        (self.window)(window)
+    }
 }

@@ -14,6 +14,10 @@ pub enum Hook {
     Arrange,
     /// `on_task_complete`
     OnTaskComplete,
+    /// `on_message_complete`
+    OnMessageComplete,
+    /// `on_window_complete`
+    OnWindowComplete,
     /// `on_error`
     OnError,
 }
@@ -25,6 +29,8 @@ impl Hook {
         match self {
             Self::Arrange => "arrange",
             Self::OnTaskComplete => "on_task_complete",
+            Self::OnMessageComplete => "on_message_complete",
+            Self::OnWindowComplete => "on_window_complete",
             Self::OnError => "on_error",
         }
     }
@@ -45,6 +51,8 @@ pub struct HookMetrics {
 pub(super) struct Hooks {
     arrange: HookMetrics,
     on_task_complete: HookMetrics,
+    on_message_complete: HookMetrics,
+    on_window_complete: HookMetrics,
     on_error: HookMetrics,
 }
 
@@ -68,6 +76,8 @@ impl Hooks {
         Ok(Self {
             arrange: of(Hook::Arrange),
             on_task_complete: of(Hook::OnTaskComplete),
+            on_message_complete: of(Hook::OnMessageComplete),
+            on_window_complete: of(Hook::OnWindowComplete),
             on_error: of(Hook::OnError),
         })
     }
@@ -76,6 +86,8 @@ impl Hooks {
         match hook {
             Hook::Arrange => &self.arrange,
             Hook::OnTaskComplete => &self.on_task_complete,
+            Hook::OnMessageComplete => &self.on_message_complete,
+            Hook::OnWindowComplete => &self.on_window_complete,
             Hook::OnError => &self.on_error,
         }
     }

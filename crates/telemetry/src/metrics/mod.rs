@@ -71,6 +71,9 @@ pub struct Metrics {
     pub stdout_truncated: IntCounter,
     /// `drakkar_executor_output_truncated_total{stream="stderr"}`
     pub stderr_truncated: IntCounter,
+    /// `drakkar_results_output_dropped_total`: results kept for a hook that aggregates without their
+    /// output, because the partition kept too much.
+    pub results_output_dropped: IntCounter,
     /// `drakkar_task_retries_total`
     pub task_retries: IntCounter,
     /// `drakkar_tasks_precomputed_total`
@@ -173,6 +176,10 @@ impl Metrics {
             )?,
             stdout_truncated: truncated.with_label_values(&["stdout"]),
             stderr_truncated: truncated.with_label_values(&["stderr"]),
+            results_output_dropped: add.counter(
+                "drakkar_results_output_dropped_total",
+                "Results kept for on_message_complete or on_window_complete without their output",
+            )?,
             task_retries: add
                 .counter("drakkar_task_retries_total", "Failed tasks that were run again")?,
             tasks_precomputed: add

@@ -1,0 +1,318 @@
+//! What is kept for the hooks that see a message or a window as a whole, and when they are called.
+//!
+//! Only for handlers that say they aggregate; for others nothing is kept here. *When* a group is
+//! complete is decided by the ledger: a group is one of its closings. This file keeps what the group
+//! will show, within a budget, and has the hook called beside the loop.
+//!
+//! The budget (`executor.max_result_bytes`) is kept in three steps. Below it, everything runs. Above
+//! it, one task at a time, so that the oldest group gets complete. Above twice the budget, output is
+//! not kept any more, and the group says so.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use drakkar_core::{
+    Handler, Message, MessageGroup, Offset, Output, TaskFailure, TaskResult, WindowGroup,
+    ledger::{Freed, TaskKey},
+};
+use tokio::time::Instant;
+
+use crate::{
+    collect::{complete_message, complete_window},
+    partition::{Flow, Held, Partition},
+};
+
+/// How a task ended, as the groups of its messages show it.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Result(TaskResult),
+    Error(TaskFailure),
+}
+
+impl Outcome {
+    fn output(&mut self) -> &mut Output {
+        match self {
+            Self::Result(done) => &mut done.output,
+            Self::Error(failed) => &mut failed.output,
+        }
+    }
+}
+
+/// What has ended in one group so far.
+#[derive(Debug)]
+struct Gathered {
+    since: Instant,
+    results: Vec<Arc<TaskResult>>,
+    errors: Vec<Arc<TaskFailure>>,
+    replaced: usize,
+    /// Tasks whose output is kept for this group, and perhaps for others.
+    kept: Vec<TaskKey>,
+}
+
+impl Gathered {
+    fn begun(since: Instant) -> Self {
+        Self { since, results: Vec::new(), errors: Vec::new(), replaced: 0, kept: Vec::new() }
+    }
+}
+
+#[derive(Debug)]
+struct MessageSoFar<I> {
+    message: Arc<Message<I>>,
+    gathered: Gathered,
+}
+
+#[derive(Debug)]
+struct WindowSoFar<I> {
+    messages: Vec<Arc<Message<I>>>,
+    gathered: Gathered,
+}
+
+/// What a closing of the ledger stands for.
+#[derive(Debug, Clone, Copy)]
+enum Closing {
+    Message(Offset),
+    Window(u64),
+}
+
+/// Output that is kept until the last group that shows it is done.
+#[derive(Debug)]
+struct Kept {
+    groups: usize,
+    bytes: usize,
+}
+
+/// What one partition keeps for its groups.
+#[derive(Debug)]
+pub(crate) struct Groups<I> {
+    /// Empty unless the handler aggregates messages.
+    messages: HashMap<Offset, MessageSoFar<I>>,
+    /// Empty unless the handler aggregates windows.
+    windows: HashMap<u64, WindowSoFar<I>>,
+    closings: HashMap<TaskKey, Closing>,
+    /// Groups that are complete and wait for room among the hooks.
+    ready: VecDeque<TaskKey>,
+    kept: HashMap<TaskKey, Kept>,
+    kept_bytes: usize,
+}
+
+impl<I> Default for Groups<I> {
+    fn default() -> Self {
+        Self {
+            messages: HashMap::new(),
+            windows: HashMap::new(),
+            closings: HashMap::new(),
+            ready: VecDeque::new(),
+            kept: HashMap::new(),
+            kept_bytes: 0,
+        }
+    }
+}
+
+impl<I> Groups<I> {
+    /// Bytes of output that are kept.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.kept_bytes
+    }
+
+    /// Groups that are complete and wait for room among the hooks.
+    pub(crate) fn waiting(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// A closing that was dropped: its group will never be complete.
+    pub(crate) fn forget(&mut self, key: TaskKey) {
+        let gathered = match self.closings.remove(&key) {
+            Some(Closing::Message(offset)) => self.messages.remove(&offset).map(|so| so.gathered),
+            Some(Closing::Window(window)) => self.windows.remove(&window).map(|so| so.gathered),
+            None => None,
+        };
+        self.let_go(gathered.map(|gathered| gathered.kept).unwrap_or_default());
+    }
+
+    /// The groups of a task: those of its messages and that of their window.
+    fn each(&mut self, links: &[Offset], window: u64, mut change: impl FnMut(&mut Gathered)) {
+        for offset in links {
+            if let Some(so_far) = self.messages.get_mut(offset) {
+                change(&mut so_far.gathered);
+            }
+        }
+        if let Some(so_far) = self.windows.get_mut(&window) {
+            change(&mut so_far.gathered);
+        }
+    }
+
+    /// Adds how the task `key` ended to its groups. Answers how many bytes of it did not fit.
+    fn add(
+        &mut self,
+        key: TaskKey,
+        links: &[Offset],
+        window: u64,
+        mut outcome: Outcome,
+        limit: usize,
+    ) -> usize {
+        let output = outcome.output();
+        let fits = self.kept_bytes.saturating_add(output.size()) <= limit;
+        let dropped = if fits { 0 } else { output.discard() };
+        let bytes = output.size();
+        let mut groups = 0;
+        let mut enter = |gathered: &mut Gathered| {
+            gathered.kept.push(key);
+            groups += 1;
+        };
+        match outcome {
+            Outcome::Result(done) => {
+                let done = Arc::new(done);
+                self.each(links, window, |gathered| {
+                    gathered.results.push(Arc::clone(&done));
+                    enter(gathered);
+                });
+            }
+            Outcome::Error(failed) => {
+                let failed = Arc::new(failed);
+                self.each(links, window, |gathered| {
+                    gathered.errors.push(Arc::clone(&failed));
+                    enter(gathered);
+                });
+            }
+        }
+        if 0 < groups {
+            self.kept_bytes += bytes;
+            self.kept.insert(key, Kept { groups, bytes });
+        }
+        dropped
+    }
+
+    /// A group is done: what was kept only for it is kept no longer.
+    fn let_go(&mut self, keys: Vec<TaskKey>) {
+        for key in keys {
+            let Some(kept) = self.kept.get_mut(&key) else { continue };
+            kept.groups -= 1;
+            if kept.groups == 0 {
+                self.kept_bytes -= kept.bytes;
+                self.kept.remove(&key);
+            }
+        }
+    }
+}
+
+impl<H: Handler> Partition<H> {
+    const AGGREGATES: bool = H::AGGREGATES_MESSAGES || H::AGGREGATES_WINDOWS;
+
+    /// Begins the groups of a window that was arranged.
+    pub(crate) fn gather(&mut self, messages: Vec<Message<H::Input>>, window: u64) {
+        if !Self::AGGREGATES || messages.is_empty() {
+            return;
+        }
+        let since = Instant::now();
+        let messages: Vec<_> = messages.into_iter().map(Arc::new).collect();
+        if H::AGGREGATES_MESSAGES {
+            for message in &messages {
+                let offset = message.offset;
+                // `arrange` has just answered for it, so it is open.
+                let Ok(key) = self.ledger.close_with(vec![offset]) else { continue };
+                self.groups.closings.insert(key, Closing::Message(offset));
+                let message = Arc::clone(message);
+                let so_far = MessageSoFar { message, gathered: Gathered::begun(since) };
+                self.groups.messages.insert(offset, so_far);
+            }
+        }
+        if H::AGGREGATES_WINDOWS {
+            let links = messages.iter().map(|message| message.offset).collect();
+            if let Ok(key) = self.ledger.close_with(links) {
+                self.groups.closings.insert(key, Closing::Window(window));
+                let so_far = WindowSoFar { messages, gathered: Gathered::begun(since) };
+                self.groups.windows.insert(window, so_far);
+            }
+        }
+    }
+
+    /// A task has ended: its groups will show how.
+    pub(crate) fn keep(&mut self, key: TaskKey, outcome: Option<Outcome>) {
+        let Some(outcome) = outcome.filter(|_| Self::AGGREGATES) else { return };
+        let Some((links, window)) = self.groups_of(key) else { return };
+        let limit = self.shared.settings.max_result_bytes.saturating_mul(2);
+        let dropped = self.groups.add(key, &links, window, outcome, limit);
+        if 0 < dropped {
+            self.shared.metrics.kept_output_dropped(&self.id, dropped);
+        }
+    }
+
+    /// A task was replaced: its groups count it.
+    pub(crate) fn count_replaced(&mut self, key: TaskKey) {
+        if !Self::AGGREGATES {
+            return;
+        }
+        if let Some((links, window)) = self.groups_of(key) {
+            self.groups.each(&links, window, |gathered| gathered.replaced += 1);
+        }
+    }
+
+    /// The messages of a task, and the window all of them were arranged in.
+    fn groups_of(&self, key: TaskKey) -> Option<(Vec<Offset>, u64)> {
+        let window = self.ledger.messages_of(key).next()?.window;
+        Some((self.ledger.messages_of(key).map(|held| held.message.offset).collect(), window))
+    }
+
+    /// Something ended: messages settled, groups became complete.
+    pub(crate) fn freed(&mut self, freed: Freed<Held>) {
+        self.groups.ready.extend(freed.ready);
+        self.settled(freed.settled);
+    }
+
+    /// Has the hooks of complete groups called, beside the loop, as far as there is room.
+    pub(crate) fn close_what_is_ready(&mut self) {
+        while self.collecting < self.shared.settings.max_hooks {
+            let Some(key) = self.groups.ready.pop_front() else { break };
+            match self.groups.closings.remove(&key) {
+                Some(Closing::Message(offset)) => self.close_message(key, offset),
+                Some(Closing::Window(window)) => self.close_window(key, window),
+                None => {}
+            }
+        }
+    }
+
+    fn close_message(&mut self, key: TaskKey, offset: Offset) {
+        let Some(MessageSoFar { message, gathered }) = self.groups.messages.remove(&offset) else {
+            return;
+        };
+        let Gathered { since, results, errors, replaced, kept } = gathered;
+        let group = MessageGroup { message, results, errors, replaced, took: since.elapsed() };
+        let shared = Arc::clone(&self.shared);
+        self.begin_closing(key);
+        let hold = self.board.task();
+        self.flows.spawn(async move {
+            complete_message(&shared, group, &hold).await;
+            Flow::Closed { key, kept }
+        });
+    }
+
+    fn close_window(&mut self, key: TaskKey, window: u64) {
+        let Some(WindowSoFar { messages, gathered }) = self.groups.windows.remove(&window) else {
+            return;
+        };
+        let Gathered { since, results, errors, replaced, kept } = gathered;
+        let group = WindowGroup { messages, results, errors, replaced, took: since.elapsed() };
+        let shared = Arc::clone(&self.shared);
+        self.begin_closing(key);
+        let hold = self.board.task();
+        self.flows.spawn(async move {
+            complete_window(&shared, group, &hold).await;
+            Flow::Closed { key, kept }
+        });
+    }
+
+    fn begin_closing(&mut self, key: TaskKey) {
+        self.ledger.mark_started(key);
+        self.collecting += 1;
+    }
+
+    /// All that a group led to is settled.
+    pub(crate) fn closed(&mut self, key: TaskKey, kept: Vec<TaskKey>) {
+        self.collecting -= 1;
+        self.groups.let_go(kept);
+        let freed = self.ledger.finish(key);
+        self.freed(freed);
+    }
+}
