@@ -40,3 +40,12 @@ pub mod sections {
 
 /// Version of this crate.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The guides: their examples are compiled as documentation tests.
+#[cfg(doctest)]
+mod guides {
+    #[doc = include_str!("../../../docs/handler.md")]
+    mod handler {}
+    #[doc = include_str!("../../../docs/fan-out.md")]
+    mod fan_out {}
+}
