@@ -21,7 +21,8 @@ impl<H: Handler> Partition<H> {
     /// How many messages the next window may take; 0 while there is no room for one.
     pub(crate) fn window_room(&self) -> usize {
         let settings = &self.shared.settings;
-        let may = self.inbox_open
+        let may = self.prepared
+            && self.inbox_open
             && self.drain.is_none()
             && self.arranging.is_none()
             && self.backlog.len() + self.pooled.len() < settings.max_in_pool

@@ -21,11 +21,15 @@ mod aggregate; // what has ended -> payloads of a message or a window as a whole
 mod deliver; // payloads -> sinks, messages -> dead letters
 mod commit; // when to report what is settled
 mod handover; // what is dropped and what is finished when a partition is taken away
+mod attendance; // the hooks that are told of partitions that come and go
+mod flows; // what runs beside a partition loop
 mod hook; // user code, contained
+mod watch; // which hook blocks its thread
 mod status; // what probes may see
 
 pub use commit::CommitPace;
-pub use hook::HookFailure;
+pub use hook::{HookFailure, apart, contained};
 pub use partition::Settings;
 pub use poll::{Pipeline, PipelineError, Stop};
 pub use status::{Status, StatusView};
+pub use watch::StuckHook;

@@ -25,18 +25,20 @@ use drakkar_sinks::Sinks;
 use drakkar_telemetry::{Metrics, PartitionMetrics};
 use tokio::{
     sync::mpsc,
-    task::{AbortHandle, JoinError, JoinSet},
+    task::{AbortHandle, JoinError},
     time::{Instant, sleep_until},
 };
-use tokio_util::time::DelayQueue;
+use tokio_util::{sync::CancellationToken, time::DelayQueue};
 use tracing::warn;
 
 use crate::{
     aggregate::Groups,
     arrange::Plan,
+    attendance::Admission,
     collect::Ended,
     commit::{CommitClock, CommitPace, position},
     deliver::dead_letter,
+    flows::Flows,
     handover::{Drain, Order},
     status::Status,
 };
@@ -173,7 +175,10 @@ pub(crate) struct Partition<H: Handler> {
     pub result_bytes: usize,
     pub report_run: mpsc::UnboundedSender<(TaskKey, Run)>,
     runs: mpsc::UnboundedReceiver<(TaskKey, Run)>,
-    pub flows: JoinSet<Flow<H::Input>>,
+    pub flows: Flows<Flow<H::Input>>,
+    /// Cancelled when `on_assign` has returned; nothing is arranged before.
+    on_assign: CancellationToken,
+    pub prepared: bool,
     pub retries: DelayQueue<TaskKey>,
     pub board: Arc<HoldBoard>,
     pub clock: CommitClock,
@@ -185,6 +190,7 @@ impl<H: Handler> Partition<H> {
     pub(crate) fn new(
         shared: Arc<Shared<H>>,
         assignment: Assignment,
+        admission: Admission,
         orders: mpsc::UnboundedReceiver<Order>,
     ) -> Self {
         let Assignment { partition: id, epoch, inbox, load, committed } = assignment;
@@ -224,7 +230,9 @@ impl<H: Handler> Partition<H> {
             result_bytes: 0,
             report_run,
             runs,
-            flows: JoinSet::new(),
+            flows: Flows::new(admission.present),
+            on_assign: admission.prepared,
+            prepared: false,
             retries: DelayQueue::new(),
             board: Arc::default(),
             drain: None,
@@ -265,6 +273,7 @@ impl<H: Handler> Partition<H> {
                 Some(retry) = poll_fn(|cx| self.retries.poll_expired(cx)) => {
                     self.retry_due(retry.into_inner());
                 }
+                () = self.on_assign.cancelled(), if !self.prepared => self.prepared = true,
                 () = self.board.changed(), if deadline.is_some() => {}
                 () = sleep_until(due.unwrap_or(self.shared.born)), if due.is_some() => {
                     self.report();

@@ -16,7 +16,12 @@ use std::{
     time::Duration,
 };
 
-use drakkar_core::{Sink, SinkError, SinkName, hold::Hold, observe::SinkObserver, retry::Backoff};
+use drakkar_core::{
+    Sink, SinkName,
+    hold::{Held, Hold},
+    observe::SinkObserver,
+    retry::Backoff,
+};
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     task::{JoinHandle, JoinSet},
@@ -26,7 +31,7 @@ use tracing::{error, warn};
 
 use crate::Settled;
 use batch::Batch;
-use room::{Held, Room, Space};
+use room::{Room, Space};
 use trouble::Trouble;
 
 mod batch; // one write, repeated until each payload is answered
@@ -99,8 +104,8 @@ struct Common {
 }
 
 /// One payload on its way, and who waits for it.
-struct Ticket {
-    reply: oneshot::Sender<Answer>,
+struct Ticket<P> {
+    reply: oneshot::Sender<Settled<P>>,
     hold: Arc<Hold>,
     /// While it is held.
     held: Option<Held>,
@@ -110,15 +115,9 @@ struct Ticket {
     attempts: u32,
 }
 
-#[derive(Debug)]
-enum Answer {
-    Confirmed,
-    Refused { error: SinkError, attempts: u32 },
-}
-
 struct Entry<P> {
     payload: P,
-    ticket: Ticket,
+    ticket: Ticket<P>,
 }
 
 /// The callers' end of a lane.
@@ -160,7 +159,7 @@ impl<P: Send + Sync + 'static> Lane<P> {
     }
 
     /// Waits for room, then for the outcome.
-    pub(crate) async fn deliver(&self, payload: P, size: usize, hold: &Arc<Hold>) -> Settled {
+    pub(crate) async fn deliver(&self, payload: P, size: usize, hold: &Arc<Hold>) -> Settled<P> {
         let space = match self.room.try_enter(size) {
             Some(space) => space,
             None => self.room.enter(size, hold, &self.common.trouble).await,
@@ -173,10 +172,7 @@ impl<P: Send + Sync + 'static> Lane<P> {
             Err(_) => None,
         };
         match answer {
-            Some(Answer::Confirmed) => Settled::Confirmed,
-            Some(Answer::Refused { error, attempts }) => {
-                Settled::Refused { sink: self.name().clone(), error, attempts }
-            }
+            Some(settled) => settled,
             // The lane is closed. What nobody will confirm must never count as settled.
             None => {
                 let _held = Held::begin(hold);
@@ -282,7 +278,7 @@ impl<S: Sink> Belt<S> {
     }
 }
 
-impl Ticket {
+impl<P> Ticket<P> {
     fn set_held(&mut self, held: bool) {
         match (&self.held, held) {
             (None, true) => self.held = Some(Held::begin(&self.hold)),

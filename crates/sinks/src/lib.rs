@@ -20,6 +20,6 @@ mod dead_letter; // messages that were given up -> their topic
 pub use config::{Compression, DlqConfig, FileSinkConfig, Fsync, KafkaSinkConfig, SinksConfig};
 pub use connect::{ConnectError, Identity};
 pub use file::FileSink;
-pub use sinks::{RouteError, Settled, Sinks, SinksBuilder};
+pub use sinks::{Refused, RouteError, Settled, Sinks, SinksBuilder};
 #[cfg(feature = "kafka")]
 pub use {dead_letter::DeadLetterSink, kafka::KafkaSink};

@@ -17,18 +17,41 @@ use crate::lane::{Lane, Settings, Shape};
 /// What became of a payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
-pub enum Settled {
+pub enum Settled<P = Payload> {
     /// The far side has it.
     Confirmed,
     /// It will never be accepted.
-    Refused {
-        /// Who refused it.
-        sink: SinkName,
-        /// Why; class `unknown_sink` where there is no such sink.
-        error: SinkError,
-        /// How many attempts were made.
-        attempts: u32,
-    },
+    Refused(Box<Refused<P>>),
+}
+
+/// A payload that came back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused<P = Payload> {
+    /// The payload itself.
+    pub payload: P,
+    /// Who refused it.
+    pub sink: SinkName,
+    /// Why; class `unknown_sink` where there is no such sink.
+    pub error: SinkError,
+    /// How many attempts were made.
+    pub attempts: u32,
+}
+
+impl<P> Settled<P> {
+    fn map<Q>(self, payload: impl FnOnce(P) -> Q) -> Settled<Q> {
+        match self {
+            Self::Confirmed => Settled::Confirmed,
+            Self::Refused(refused) => {
+                let Refused { payload: back, sink, error, attempts } = *refused;
+                Settled::Refused(Box::new(Refused {
+                    payload: payload(back),
+                    sink,
+                    error,
+                    attempts,
+                }))
+            }
+        }
+    }
 }
 
 /// Why a payload has no sink.
@@ -112,27 +135,22 @@ impl Sinks {
     /// While the sink is down, `hold` says so. Dropping the future gives the payload up.
     pub async fn deliver(&self, payload: Payload, hold: &Arc<Hold>) -> Settled {
         let kind = payload.kind();
-        let named = payload.sink().unwrap_or_default().to_owned();
         let size = payload.size();
         let lanes = &self.lanes;
-        let error = match payload {
-            Payload::Kafka(payload) => match find(&lanes.kafka, kind, payload.sink.as_deref()) {
-                Ok(lane) => return lane.deliver(payload, size, hold).await,
-                Err(error) => error,
+        let (payload, error) = match payload {
+            Payload::Kafka(of) => match find(&lanes.kafka, kind, of.sink.as_deref()) {
+                Ok(lane) => return lane.deliver(of, size, hold).await.map(Payload::Kafka),
+                Err(error) => (Payload::Kafka(of), error),
             },
-            Payload::File(payload) => {
-                match find(&lanes.filesystem, kind, payload.sink.as_deref()) {
-                    Ok(lane) => return lane.deliver(payload, size, hold).await,
-                    Err(error) => error,
-                }
-            }
-            _ => RouteError::NoneOfKind { kind },
+            Payload::File(of) => match find(&lanes.filesystem, kind, of.sink.as_deref()) {
+                Ok(lane) => return lane.deliver(of, size, hold).await.map(Payload::File),
+                Err(error) => (Payload::File(of), error),
+            },
+            other => (other, RouteError::NoneOfKind { kind }),
         };
-        Settled::Refused {
-            sink: SinkName::new(kind, named),
-            error: SinkError::new("unknown_sink", error.to_string()),
-            attempts: 0,
-        }
+        let sink = SinkName::new(kind, payload.sink().unwrap_or_default());
+        let error = SinkError::new("unknown_sink", error.to_string());
+        Settled::Refused(Box::new(Refused { payload, sink, error, attempts: 0 }))
     }
 
     /// Delivers `letter` to the dead-letter topic; returns only when it is confirmed there.
@@ -140,7 +158,8 @@ impl Sinks {
         let size = letter.size();
         match self.lanes.dead_letter.deliver(letter, size, hold).await {
             Settled::Confirmed => {}
-            Settled::Refused { error, .. } => {
+            Settled::Refused(refused) => {
+                let error = refused.error;
                 // The lane of dead letters refuses nothing. Were it to, the message behind the
                 // letter must not count as settled.
                 tracing::error!(%error, "a dead letter was refused; its message stays unsettled");
@@ -156,6 +175,14 @@ impl Sinks {
         let kafka = lanes.kafka.values().filter_map(Lane::held);
         let filesystem = lanes.filesystem.values().filter_map(Lane::held);
         kafka.chain(filesystem).chain(lanes.dead_letter.held()).collect()
+    }
+
+    /// The sinks there are, without the dead-letter topic.
+    #[must_use]
+    pub fn names(&self) -> Vec<SinkName> {
+        let lanes = &self.lanes;
+        let kafka = lanes.kafka.values().map(Lane::name);
+        kafka.chain(lanes.filesystem.values().map(Lane::name)).cloned().collect()
     }
 
     /// Finishes what is under way and releases the connections, within `within`.

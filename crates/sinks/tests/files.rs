@@ -50,7 +50,7 @@ impl Desk {
     /// The class of the error that refuses this path.
     async fn refusal(&self, path: impl AsRef<Path>) -> String {
         match self.append(&path, "x").await {
-            Settled::Refused { error, .. } => error.class,
+            Settled::Refused(refused) => refused.error.class,
             Settled::Confirmed => panic!("{} was written to", path.as_ref().display()),
         }
     }
@@ -156,10 +156,10 @@ async fn what_can_never_be_a_line_of_a_file_is_refused_and_its_neighbours_are_no
         desk.sinks.deliver(torn, &hold),
         desk.sinks.deliver(after, &hold),
     );
-    let Settled::Refused { error, .. } = torn else {
+    let Settled::Refused(torn) = torn else {
         panic!("a line feed inside a line was accepted");
     };
-    assert_eq!(error.class, "line_feed");
+    assert_eq!(torn.error.class, "line_feed");
     assert_eq!((before, after), (Settled::Confirmed, Settled::Confirmed));
     assert_eq!(desk.text("lines.jsonl"), "1\n4\n");
 }

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use drakkar_core::{
-    DeadLetter, FilePayload, Handler, KafkaPayload, Offset, OnInvalid, SourceMessage,
+    DeadLetter, FilePayload, Handler, KafkaPayload, Offset, OnInvalid, Ready, SourceMessage,
     TopicPartition,
     backpressure::Limits,
     retry::Backoff,
@@ -109,7 +109,10 @@ impl<H: Handler> WorldBuilder<H> {
             .dead_letter(self.dead_letters.clone())
             .build();
         let status = Arc::new(Status::default());
-        let pipeline = Pipeline::new(
+        let mut ready = Ready::default();
+        ready.provide(metrics.registry().clone());
+        sinks.names().into_iter().for_each(|name| ready.connected(name));
+        let mut pipeline = Pipeline::new(
             self.handler,
             pool.clone(),
             sinks,
@@ -121,7 +124,15 @@ impl<H: Handler> WorldBuilder<H> {
         );
         let stop = Stop::default();
         let drain = self.executor.drain_timeout_seconds;
-        let running = tokio::spawn(pipeline.run(stop.clone(), drain));
+        let orders = stop.clone();
+        let running = tokio::spawn(async move {
+            if let Err(failure) = pipeline.ready(ready).await {
+                panic!("on_ready failed, and the worker would not start: {failure}");
+            }
+            let outcome = pipeline.run(orders, drain).await;
+            pipeline.close(PATIENCE).await;
+            outcome
+        });
         source.assign(&TopicPartition::new(TOPIC, 0), self.limits, None);
         World {
             source,
@@ -241,8 +252,7 @@ impl World {
 
     /// Begins to take a partition away in order.
     pub fn begin_revoke(&self, partition: i32, grace: Duration) {
-        let id = TopicPartition::new(TOPIC, partition);
-        self.source.tell(SourceEvent::Revoked { partitions: vec![id], grace });
+        self.source.revoke(TopicPartition::new(TOPIC, partition), grace);
     }
 
     /// Waits until a partition takes no more messages because it is being handed over.
@@ -264,8 +274,7 @@ impl World {
 
     /// Takes a partition away without a hand-over.
     pub fn lose(&mut self, partition: i32) {
-        let id = TopicPartition::new(TOPIC, partition);
-        self.source.tell(SourceEvent::Lost { partitions: vec![id] });
+        self.source.lose(TopicPartition::new(TOPIC, partition));
     }
 
     /// The poll thread cannot go on.

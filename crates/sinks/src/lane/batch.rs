@@ -11,7 +11,8 @@ use futures_util::{FutureExt, future::join_all};
 use tokio::time::{Instant, sleep};
 use tracing::error;
 
-use super::{Answer, Common, Entry, Permanent, Ticket, trouble::Holding};
+use super::{Common, Entry, Permanent, Ticket, trouble::Holding};
+use crate::{Refused, Settled};
 
 /// Payloads that are written together.
 pub(super) struct Batch<S: Sink> {
@@ -19,7 +20,7 @@ pub(super) struct Batch<S: Sink> {
     common: Arc<Common>,
     payloads: Vec<S::Payload>,
     /// As many as payloads, in the same order.
-    tickets: Vec<Ticket>,
+    tickets: Vec<Ticket<S::Payload>>,
 }
 
 /// What one write came to.
@@ -113,15 +114,16 @@ impl<S: Sink> Batch<S> {
             ticket.attempts = ticket.attempts.saturating_add(1);
             let error = match outcome {
                 Delivery::Confirmed => {
-                    ticket.answer(Answer::Confirmed);
+                    ticket.answer(Settled::Confirmed);
                     continue;
                 }
                 Delivery::Permanent(error)
                     if self.common.settings.shape.permanent == Permanent::Refuse =>
                 {
                     self.refused(&error, false);
-                    let attempts = ticket.attempts;
-                    ticket.answer(Answer::Refused { error, attempts });
+                    let (sink, attempts) = (self.common.settings.name.clone(), ticket.attempts);
+                    let refused = Refused { payload, sink, error, attempts };
+                    ticket.answer(Settled::Refused(Box::new(refused)));
                     continue;
                 }
                 Delivery::Transient(error) | Delivery::Permanent(error) => error,
@@ -174,8 +176,8 @@ impl<S: Sink> Batch<S> {
     }
 }
 
-impl Ticket {
-    fn answer(mut self, answer: Answer) {
+impl<P> Ticket<P> {
+    fn answer(mut self, answer: Settled<P>) {
         // First: who was answered must not count as held, or a hand-over waits for one task less.
         self.set_held(false);
         // A caller that left does not want to know.

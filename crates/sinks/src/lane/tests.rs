@@ -99,13 +99,13 @@ impl Desk {
         Self { lane: Arc::new(Lane::start(sink.clone(), settings)), sink, board: Arc::default() }
     }
 
-    fn send(&self, payload: u32) -> JoinHandle<Settled> {
+    fn send(&self, payload: u32) -> JoinHandle<Settled<u32>> {
         let lane = Arc::clone(&self.lane);
         let hold: Arc<Hold> = self.board.task();
         tokio::spawn(async move { lane.deliver(payload, 10, &hold).await })
     }
 
-    async fn send_all(&self, payloads: impl IntoIterator<Item = u32>) -> Vec<Settled> {
+    async fn send_all(&self, payloads: impl IntoIterator<Item = u32>) -> Vec<Settled<u32>> {
         let hold = self.board.task();
         let all = payloads.into_iter().map(|payload| self.lane.deliver(payload, 10, &hold));
         join_all(all).await
@@ -154,13 +154,14 @@ async fn a_permanent_error_in_the_middle_refuses_that_payload_alone() {
     let settled = desk.send_all([0, 1, 2]).await;
     assert_eq!(settled[0], Settled::Confirmed);
     assert_eq!(settled[2], Settled::Confirmed);
-    let Settled::Refused { sink, error, attempts } = &settled[1] else {
+    let Settled::Refused(refused) = &settled[1] else {
         panic!("{settled:?}");
     };
     assert_eq!(
-        (sink.to_string().as_str(), error.class.as_str(), *attempts),
+        (refused.sink.to_string().as_str(), refused.error.class.as_str(), refused.attempts),
         ("filesystem/test", "bad", 1)
     );
+    assert_eq!(refused.payload, 1, "it comes back");
     assert_eq!(desk.sink.batches().len(), 1);
 }
 

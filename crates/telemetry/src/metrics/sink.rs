@@ -15,6 +15,7 @@ pub(crate) struct Sinks {
     errors: IntCounterVec,
     delivered: IntCounterVec,
     retries: IntCounterVec,
+    skipped: IntCounterVec,
 }
 
 impl Sinks {
@@ -39,6 +40,10 @@ impl Sinks {
                 "drakkar_sink_delivery_retries_total",
                 "Payloads held to be tried again",
             )?,
+            skipped: counters(
+                "drakkar_sink_deliveries_skipped_total",
+                "Refused payloads given up because on_delivery_error said so",
+            )?,
         })
     }
 
@@ -56,6 +61,10 @@ impl Sinks {
 
     pub(crate) fn retries(&self, sink: &SinkName) -> IntCounter {
         self.retries.with_label_values(&labels(sink))
+    }
+
+    pub(crate) fn skipped(&self, sink: &SinkName) -> IntCounter {
+        self.skipped.with_label_values(&labels(sink))
     }
 }
 

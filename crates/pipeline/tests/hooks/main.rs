@@ -1,0 +1,6 @@
+//! When each hook is called, and what becomes of messages when one misbehaves.
+
+mod witness; // writes down what it is asked
+mod partitions; // on_ready, on_assign, on_revoke
+mod refusals; // on_delivery_error
+mod messages; // decode, message_label, figures
