@@ -14,6 +14,9 @@
 pub mod config; // what is configured, and where each value came from
 mod error; // why a worker did not start or stopped, and its exit code
 mod health; // what the probes answer
+mod probes; // where they are served
+mod startup; // the hook that sees the configuration
+mod pulse; // timers go on while a hook blocks
 mod start; // connects everything, in the order of dependence
 mod worker; // the builder, the run, the shutdown
 
@@ -25,11 +28,14 @@ pub use drakkar_core::{
     PayloadError, Pending, Precomputed, Ready, Secret, SinkError, SinkKind, SinkName,
     SourceMessage, Task, TaskFailure, TaskId, TaskResult, Timestamp, TopicPartition, WindowGroup,
 };
+pub use drakkar_telemetry::prometheus;
 pub use error::RunError;
+pub use startup::Startup;
 pub use worker::Worker;
 
 /// The configuration sections, as the crates that read them define them.
 pub mod sections {
+    pub use crate::health::HealthConfig;
     pub use drakkar_core::{OnInvalid, kafka_client::Security};
     pub use drakkar_debug::MetricsConfig;
     pub use drakkar_executor::ExecutorConfig;

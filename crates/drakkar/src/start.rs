@@ -1,30 +1,25 @@
-//! Starts the parts of a worker in the order of dependence: logs, port, source, sinks, pool, pipeline.
+//! Starts the parts of a worker in the order of dependence: logs, port, source, sinks, pool, pipeline;
+//! then the handler is asked whether it is ready, and the group is joined.
 //!
 //! What fails here fails before a message is read.
 
 use std::{sync::Arc, time::Duration};
 
-use drakkar_core::{Handler, source::SourceCommand};
-use drakkar_debug::{Probes, Server};
-use drakkar_executor::{Pool, PoolStats};
+use drakkar_core::{Handler, Ready, source::SourceCommand};
+use drakkar_debug::Server;
+use drakkar_executor::Pool;
 use drakkar_kafka::{PollThread, Source};
 use drakkar_pipeline::{CommitPace, Pipeline, Settings, Status};
 use drakkar_sinks::{Identity, Sinks};
 use drakkar_telemetry::{LogGuard, LogIdentity, LoggingError, Metrics, logging};
-use tokio::{
-    sync::oneshot,
-    task::{JoinHandle, JoinSet},
-};
 use tracing::{info, warn};
 
 use crate::{
     Config, Loaded, RunError, VERSION,
     config::{self, WorkerIdSource},
     health::WorkerHealth,
+    probes::ProbeServer,
 };
-
-/// How often the gauges of the pool are read.
-const POOL_GAUGES_EVERY: Duration = Duration::from_secs(1);
 
 /// A worker that is about to consume.
 pub(crate) struct Parts<H: Handler> {
@@ -34,6 +29,7 @@ pub(crate) struct Parts<H: Handler> {
     pub control: drakkar_core::source::SourceControl,
     pub poll_thread: PollThread,
     pub probes: ProbeServer,
+    pub drain_timeout: Duration,
     /// Dropped last: it writes what is queued.
     pub logs: Option<LogGuard>,
 }
@@ -75,8 +71,13 @@ impl<H: Handler> Parts<H> {
             worker_id: worker.id.clone(),
             status: Arc::clone(&status),
             sinks: sinks.clone(),
+            config: config.health.clone(),
         };
-        let probes = ProbeServer::start(server, health, config, &metrics, &pool);
+        let probes = ProbeServer::start(server, health, config, &metrics, &pool)
+            .map_err(|error| RunError::start("the thread of the probes", error))?;
+        let mut ready = Ready::default();
+        ready.provide(metrics.registry().clone());
+        sinks.names().into_iter().for_each(|name| ready.connected(name));
         let pipeline = Pipeline::new(
             handler,
             pool.clone(),
@@ -87,6 +88,7 @@ impl<H: Handler> Parts<H> {
             source.control.clone(),
             status,
         );
+        pipeline.ready(ready).await.map_err(|failure| RunError::hook("on_ready", failure))?;
         source.control.send(SourceCommand::Join);
         Ok(Self {
             pipeline,
@@ -95,6 +97,7 @@ impl<H: Handler> Parts<H> {
             control: source.control,
             poll_thread: source.thread,
             probes,
+            drain_timeout: config.executor.drain_timeout_seconds,
             logs,
         })
     }
@@ -163,59 +166,5 @@ fn settings(config: &Config) -> Settings {
         hook_timeout: executor.hook_timeout_seconds,
         on_invalid: kafka.on_invalid,
         commit: CommitPace { interval: kafka.commit_interval, every: kafka.commit_every.get() },
-    }
-}
-
-/// Probes and metrics, until they are told to stop.
-pub(crate) struct ProbeServer {
-    serving: JoinHandle<()>,
-    /// Ended with this: it holds a handle to the pool, and a pool lives as long as its last handle.
-    gauges: JoinSet<()>,
-    stop: oneshot::Sender<()>,
-}
-
-impl ProbeServer {
-    fn start(
-        server: Server,
-        health: WorkerHealth,
-        config: &Config,
-        metrics: &Arc<Metrics>,
-        pool: &Pool,
-    ) -> Self {
-        let (stop, stopped) = oneshot::channel::<()>();
-        let probes = Probes {
-            health: Arc::new(health),
-            metrics: config.metrics.enabled.then(|| Arc::clone(metrics)),
-        };
-        let serving = tokio::spawn(async move {
-            // Told to stop, or its owner is gone: the same.
-            let stopped = async move { drop(stopped.await) };
-            if let Err(error) = server.serve(probes, stopped).await {
-                warn!(category = "worker", %error, "probes and metrics are no longer served");
-            }
-        });
-        let mut gauges = JoinSet::new();
-        gauges.spawn(show_pool(Arc::clone(metrics), pool.clone()));
-        Self { serving, gauges, stop }
-    }
-
-    pub(crate) async fn stop(self) {
-        drop(self.stop);
-        drop(self.gauges);
-        if let Err(error) = self.serving.await {
-            warn!(category = "worker", %error, "the probe server died");
-        }
-    }
-}
-
-async fn show_pool(metrics: Arc<Metrics>, pool: Pool) {
-    let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-    metrics.effective_cpus.set(drakkar_executor::effective_cpus());
-    let mut tick = tokio::time::interval(POOL_GAUGES_EVERY);
-    loop {
-        tick.tick().await;
-        let PoolStats { slots, active, .. } = pool.stats();
-        metrics.pool_max.set(signed(slots));
-        metrics.pool_active.set(signed(active));
     }
 }
