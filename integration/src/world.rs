@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use crate::{
     books::Books,
+    journal,
     kafka::{Given, Kafka, Observer},
     order::{Act, Order},
     proc,
@@ -145,6 +146,19 @@ impl World {
     pub fn raw(mut self) -> Self {
         self.variables.push(("TEST_HANDLER".to_owned(), "raw".to_owned()));
         self
+    }
+
+    /// Workers write down when their handler is asked; see [`journal`].
+    #[must_use]
+    pub fn journalled(mut self) -> Self {
+        self.variables.push(("TEST_HANDLER".to_owned(), "journal".to_owned()));
+        self
+    }
+
+    /// What the handler of the worker `id` wrote down.
+    #[must_use]
+    pub fn journal(&self, id: &str) -> Vec<journal::Entry> {
+        journal::read(&self.dir.path().join(format!("{id}.journal")))
     }
 
     /// Where the file sink writes.
