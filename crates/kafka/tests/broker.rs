@@ -185,8 +185,13 @@ async fn a_revoked_partition_is_handed_over_exactly_where_its_owner_stopped() {
     for expected in 1..100 {
         assert_eq!(first.take(&mut kept[0]).await.offset, Offset(expected));
     }
+    assert_eq!(first.released().await, taken);
+    let mut heard = Vec::new();
+    while let Ok(before) = first.heard.try_recv() {
+        heard.push(before);
+    }
     second.close().await;
-    let heard = first.close().await;
+    first.close().await;
     if heard.contains(&Heard::Committed(taken[0].clone(), 42)) {
         assert_eq!(theirs[0].committed, Some(position(42, "done: 50")));
         assert_eq!(read, Offset(42));
