@@ -10,6 +10,8 @@ use drakkar_core::{
 use drakkar_telemetry::Hook;
 use drakkar_testing::World;
 
+use tokio::time::Instant;
+
 use crate::witness::*;
 
 #[tokio::test]
@@ -49,21 +51,23 @@ async fn a_payload_whose_retries_are_used_up_is_dead_lettered_and_not_lost() {
     assert_eq!(entries(&diary).last().unwrap(), "refused 4 left 0");
 }
 
-#[tokio::test]
-async fn the_offset_is_not_committed_before_a_retried_payload_is_confirmed() {
+#[tokio::test(start_paused = true)]
+async fn a_refused_payload_that_backs_off_is_left_to_the_next_owner_without_waiting() {
     let witness = Witness::refusing(|_| Ok(OnDeliveryError::Retry));
-    let results = refusing();
+    let diary = Arc::clone(&witness.diary);
     let mut world = World::of(witness)
-        .results(&results)
+        .results(&refusing())
         .settings(|settings| {
             settings.backoff.initial = Duration::from_hours(1);
             settings.backoff.max = Duration::from_hours(1);
         })
         .start();
     world.produce(0, "a");
+    written(&diary, "refused 1 left 3").await;
+    let begun = Instant::now();
     let over = world.revoke(0, Duration::from_secs(30)).await;
-    // The message waits for its backoff, which a hand-over does not: it is left to the next owner.
-    assert!(over.position.is_none_or(|position| position.next == Offset(0)));
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert_eq!(over.position.unwrap().next, Offset(0), "it is not settled");
     assert!(world.dead_letters.is_empty() && world.results.is_empty());
 }
 
