@@ -72,9 +72,9 @@ async fn deliver_one<H: Handler>(
                 let wait = shared.settings.backoff.delay(attempt, fastrand::f64());
                 shared.metrics.delivery_retried(&failed, wait);
                 // A hand-over does not wait for a backoff.
-                let held = Held::begin(hold);
+                let backing_off = Held::begin(hold);
                 sleep(wait).await;
-                drop(held);
+                drop(backing_off);
                 payload = failed.payload;
                 attempt += 1;
             }

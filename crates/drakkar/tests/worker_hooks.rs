@@ -1,5 +1,6 @@
 //! The hooks of a start, and what probes say of one that is stuck, in a worker as users run it. The
 //! broker is librdkafka's own, inside this process.
+#![allow(clippy::unwrap_used)] // A test fails by panicking.
 
 use std::{
     io::{Read, Write},
@@ -27,7 +28,7 @@ use tokio::{
     time::Instant,
 };
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 type Does = Box<dyn Fn(&Ready) -> HookResult<()> + Send + Sync>;
 
@@ -111,12 +112,12 @@ impl World {
     fn config(&self) -> Config {
         let mut config = Config::default();
         config.kafka.brokers = self.cluster.bootstrap_servers();
-        config.kafka.source_topic = "orders".to_owned();
+        config.kafka.source_topic = String::from("orders");
         config.kafka.startup_align_enabled = false;
         config.kafka.session_timeout_ms = 4_000;
         config.kafka.heartbeat_interval_ms = 100;
         config.kafka.client_config.insert("fetch.wait.max.ms".to_owned(), "10".to_owned());
-        config.metrics.host = "127.0.0.1".to_owned();
+        config.metrics.host = String::from("127.0.0.1");
         config.metrics.port = 0;
         config
     }

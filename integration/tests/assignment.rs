@@ -46,9 +46,9 @@ impl Assignment {
     /// Asserts that the final commit was made before `on_revoke`.
     #[track_caller]
     fn assert_committed(&self) {
-        let committed = self.committed.expect("on_revoke was not called");
+        assert!(self.committed.is_some(), "on_revoke was not called: {self:?}");
         if let Some(last) = self.offsets.last() {
-            assert_eq!(committed, last + 1, "{self:?}");
+            assert_eq!(self.committed, Some(last + 1), "{self:?}");
         }
     }
 }
