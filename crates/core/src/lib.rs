@@ -36,7 +36,7 @@ pub use group::{MessageGroup, WindowGroup};
 pub use handler::{Handler, HookError, HookResult, OnDeliveryError, OnError, Pending};
 pub use input::{Input, Json, OnInvalid};
 pub use message::{Header, Message, Offset, SourceMessage, Timestamp, TopicPartition};
-pub use payload::{Collect, FilePayload, KafkaPayload, Payload, PayloadError};
+pub use payload::{Collect, CustomPayload, FilePayload, KafkaPayload, Payload, PayloadError};
 pub use ready::Ready;
 pub use result::{Failure, Output, TaskFailure, TaskResult};
 pub use secret::Secret;

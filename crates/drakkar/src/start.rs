@@ -57,6 +57,7 @@ impl<H: Handler> Parts<H> {
             .map_err(|error| RunError::start("the Kafka source", error))?;
         let sinks = Sinks::connect(
             &config.sinks,
+            drakkar_sinks::CustomSinks::default(),
             &config.dlq,
             &config.kafka.cluster(),
             &identity,

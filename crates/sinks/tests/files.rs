@@ -26,7 +26,11 @@ impl Desk {
 
     fn open_with(fsync: Fsync) -> Self {
         let base = TempDir::new().unwrap();
-        let config = FileSinkConfig { base_path: base.path().join("out/results"), fsync };
+        let config = FileSinkConfig {
+            base_path: base.path().join("out/results"),
+            fsync,
+            ..FileSinkConfig::default()
+        };
         let backoff = Backoff { initial: Duration::from_millis(5), max: Duration::from_millis(20) };
         let sinks = Sinks::builder(Arc::new(()))
             .backoff(backoff)
@@ -179,7 +183,11 @@ async fn a_file_that_is_renamed_or_removed_meanwhile_is_made_anew() {
 #[tokio::test]
 async fn two_sinks_may_append_to_one_file() {
     let desk = Desk::open();
-    let config = FileSinkConfig { base_path: desk.path(""), fsync: Fsync::Never };
+    let config = FileSinkConfig {
+        base_path: desk.path(""),
+        fsync: Fsync::Never,
+        ..FileSinkConfig::default()
+    };
     let other =
         Sinks::builder(Arc::new(())).filesystem("other", FileSink::open(&config).unwrap()).build();
     let mut sent = Vec::new();
@@ -227,5 +235,12 @@ fn a_directory_that_cannot_be_written_to_is_an_error_at_the_start() {
     let base = TempDir::new().unwrap();
     fs::write(base.path().join("file"), "").unwrap();
     let base_path = base.path().join("file");
-    assert!(FileSink::open(&FileSinkConfig { base_path, fsync: Fsync::Batch }).is_err());
+    assert!(
+        FileSink::open(&FileSinkConfig {
+            base_path,
+            fsync: Fsync::Batch,
+            ..FileSinkConfig::default()
+        })
+        .is_err()
+    );
 }

@@ -13,7 +13,7 @@ use drakkar_core::{
     Cause, DeadLetter, Header, KafkaPayload, Offset, SourceMessage, Stage, Timestamp,
     TopicPartition, hold::HoldBoard,
 };
-use drakkar_sinks::{ConnectError, DlqConfig, Settled, Sinks, SinksConfig};
+use drakkar_sinks::{ConnectError, CustomSinks, DlqConfig, Settled, Sinks, SinksConfig};
 use futures_util::future::join_all;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use tokio::time::timeout;
@@ -244,9 +244,16 @@ async fn settings_the_client_does_not_know_are_refused_with_their_section() {
         ..DlqConfig::default()
     };
     let source = BROKER.source();
-    let refused =
-        Sinks::connect(&SinksConfig::default(), &dlq, &source, &identity(), SOON, Arc::new(()))
-            .await;
+    let refused = Sinks::connect(
+        &SinksConfig::default(),
+        CustomSinks::default(),
+        &dlq,
+        &source,
+        &identity(),
+        SOON,
+        Arc::new(()),
+    )
+    .await;
     let Err(error @ ConnectError::Client { .. }) = refused else {
         panic!("accepted");
     };

@@ -19,8 +19,8 @@ use tokio::{
     time::{Instant, advance, timeout},
 };
 
-use super::{Lane, Permanent, Settings, Shape};
-use crate::Settled;
+use super::{Lane, OnOpen, Patience, Permanent, Settings, Shape, Threshold};
+use crate::{Settled, SinksConfig};
 
 /// Order kept, four payloads at most, three to a batch.
 const SMALL: Shape = Shape {
@@ -88,12 +88,21 @@ struct Desk {
     board: Arc<HoldBoard>,
 }
 
+fn patience() -> Patience {
+    let backoff = Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(1) };
+    Patience { backoff, threshold: None, ..SinksConfig::default().patience() }
+}
+
 impl Desk {
     fn open(shape: Shape, sink: Scripted) -> Self {
+        Self::patient(shape, patience(), sink)
+    }
+
+    fn patient(shape: Shape, patience: Patience, sink: Scripted) -> Self {
         let settings = Settings {
             name: SinkName::new(SinkKind::Filesystem, "test"),
             shape,
-            backoff: Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(1) },
+            patience,
             observer: Arc::new(()),
         };
         Self { lane: Arc::new(Lane::start(sink.clone(), settings)), sink, board: Arc::default() }
@@ -294,3 +303,6 @@ async fn closing_finishes_what_is_under_way_and_gives_up_what_is_held_in_bounded
     let late = timeout(Duration::from_hours(1), desk.send_all([1])).await;
     assert!(late.is_err(), "a closed lane confirms nothing");
 }
+
+#[path = "patience_tests.rs"]
+mod patience_tests; // slow, silent, down for long
