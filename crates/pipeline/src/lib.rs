@@ -22,6 +22,7 @@ mod deliver; // payloads -> sinks, messages -> dead letters
 mod commit; // when to report what is settled
 mod handover; // what is dropped and what is finished when a partition is taken away
 mod attendance; // the hooks that are told of partitions that come and go
+mod periodic; // work by the clock (user code)
 mod flows; // what runs beside a partition loop
 mod hook; // user code, contained
 mod watch; // which hook blocks its thread
@@ -30,6 +31,7 @@ mod status; // what probes may see
 pub use commit::CommitPace;
 pub use hook::{HookFailure, apart, contained};
 pub use partition::Settings;
+pub use periodic::{AfterError, Periodic, Work};
 pub use poll::{Pipeline, PipelineError, Stop};
 pub use status::{Status, StatusView};
 pub use watch::StuckHook;

@@ -29,6 +29,7 @@ use crate::{
     handover::Order,
     hook::apart,
     partition::{Partition, PartitionEnd, Shared},
+    periodic::Periodic,
 };
 
 /// Why the pipeline ended although nobody asked it to.
@@ -71,7 +72,9 @@ impl Running {
 
 /// The pipeline of one worker.
 pub struct Pipeline<H: Handler> {
-    shared: Arc<Shared<H>>,
+    pub(crate) shared: Arc<Shared<H>>,
+    /// What is to be done by the clock.
+    pub(crate) periodics: Vec<Periodic<H>>,
     events: mpsc::UnboundedReceiver<SourceEvent>,
     running: HashMap<TopicPartition, Running>,
     tasks: JoinSet<PartitionEnd>,
@@ -104,6 +107,7 @@ impl<H: Handler> Pipeline<H> {
         Self {
             attendance: Attendance::new(Arc::clone(&shared)),
             shared,
+            periodics: Vec::new(),
             events,
             running: HashMap::new(),
             tasks: JoinSet::new(),
@@ -131,6 +135,7 @@ impl<H: Handler> Pipeline<H> {
     ///
     /// When it ended although nobody asked it to; what could be handed over was.
     pub async fn run(&mut self, stop: Stop, drain_timeout: Duration) -> Result<(), PipelineError> {
+        let clockwork = self.start_periodics();
         let outcome = loop {
             tokio::select! {
                 biased;
@@ -149,6 +154,7 @@ impl<H: Handler> Pipeline<H> {
                 },
             }
         };
+        drop(clockwork);
         if let Err(error) = &outcome {
             self.shared.status.failed.store(true, Ordering::Relaxed);
             error!(category = "worker", %error, "the pipeline stops");

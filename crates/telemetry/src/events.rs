@@ -266,6 +266,20 @@ impl Metrics {
     }
 }
 
+/// Work by the clock.
+impl Metrics {
+    /// A run of periodic work ended.
+    pub fn periodic_ran(&self, name: &str, took: std::time::Duration, error: Option<&str>) {
+        let status = if error.is_some() { "error" } else { "ok" };
+        self.periodic_runs.with_label_values(&[name, status]).inc();
+        self.periodic_duration.with_label_values(&[name]).observe(took.as_secs_f64());
+        match error {
+            Some(error) => warn!(category = "handler", name, error, ?took, "periodic work failed"),
+            None => debug!(category = "handler", name, ?took, "periodic work done"),
+        }
+    }
+}
+
 /// Partitions and the end.
 impl Metrics {
     /// A partition begins to work; `committed` is where the last commit left off.

@@ -32,11 +32,13 @@ pub enum Hook {
     OnDeliveryError,
     /// `on_revoke`
     OnRevoke,
+    /// Work by the clock
+    Periodic,
 }
 
 impl Hook {
     /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::OnReady,
         Self::OnAssign,
         Self::Decode,
@@ -48,6 +50,7 @@ impl Hook {
         Self::OnWindowComplete,
         Self::OnDeliveryError,
         Self::OnRevoke,
+        Self::Periodic,
     ];
 
     /// The hook as metrics and logs name it.
@@ -65,6 +68,7 @@ impl Hook {
             Self::OnWindowComplete => "on_window_complete",
             Self::OnDeliveryError => "on_delivery_error",
             Self::OnRevoke => "on_revoke",
+            Self::Periodic => "periodic",
         }
     }
 }
