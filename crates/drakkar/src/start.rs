@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use crate::{
     Config, Loaded, RunError, VERSION,
     config::{self, WorkerIdSource},
+    extras::Extras,
     health::WorkerHealth,
     probes::ProbeServer,
 };
@@ -35,7 +36,11 @@ pub(crate) struct Parts<H: Handler> {
 }
 
 impl<H: Handler> Parts<H> {
-    pub(crate) async fn start(handler: H, loaded: &Loaded) -> Result<Self, RunError> {
+    pub(crate) async fn start(
+        handler: H,
+        extras: Extras<H>,
+        loaded: &Loaded,
+    ) -> Result<Self, RunError> {
         let config = &loaded.config;
         let worker = config::resolve_worker_id(config);
         let logs = start_logging(config, &worker.id)?;
@@ -57,7 +62,7 @@ impl<H: Handler> Parts<H> {
             .map_err(|error| RunError::start("the Kafka source", error))?;
         let sinks = Sinks::connect(
             &config.sinks,
-            drakkar_sinks::CustomSinks::default(),
+            extras.sinks,
             &config.dlq,
             &config.kafka.cluster(),
             &identity,
@@ -79,7 +84,7 @@ impl<H: Handler> Parts<H> {
         let mut ready = Ready::default();
         ready.provide(metrics.registry().clone());
         sinks.names().into_iter().for_each(|name| ready.connected(name));
-        let pipeline = Pipeline::new(
+        let mut pipeline = Pipeline::new(
             handler,
             pool.clone(),
             sinks.clone(),
@@ -89,6 +94,7 @@ impl<H: Handler> Parts<H> {
             source.control.clone(),
             status,
         );
+        extras.periodics.into_iter().for_each(|periodic| pipeline.every(periodic));
         pipeline.ready(ready).await.map_err(|failure| RunError::hook("on_ready", failure))?;
         source.control.send(SourceCommand::Join);
         Ok(Self {

@@ -21,6 +21,7 @@ use tracing::{info, warn};
 
 use crate::{
     Config, Loaded, RunError,
+    extras::Extras,
     pulse::Pulse,
     start::Parts,
     startup::{self, OnStartup, Startup},
@@ -47,12 +48,13 @@ pub struct Worker<H> {
     handler: H,
     loaded: Loaded,
     startup: Option<OnStartup<H>>,
+    pub(crate) extras: Extras<H>,
 }
 
 impl<H: Handler> Worker<H> {
     /// A worker with the default configuration; see [`Worker::config_file`] and [`Worker::config`].
     pub fn new(handler: H) -> Self {
-        Self { handler, loaded: Loaded::default(), startup: None }
+        Self { handler, loaded: Loaded::default(), startup: None, extras: Extras::default() }
     }
 
     /// Has `hook` called once, when the configuration is read and before anything is built from it:
@@ -176,12 +178,12 @@ impl<H: Handler> Worker<H> {
     }
 
     async fn start(self) -> Result<Parts<H>, RunError> {
-        let Self { handler, loaded, startup } = self;
+        let Self { handler, loaded, startup, extras } = self;
         let (handler, loaded) = match startup {
             Some(hook) => startup::ask(hook, handler, loaded).await?,
             None => (handler, loaded),
         };
-        Parts::start(handler, &loaded).await
+        Parts::start(handler, extras, &loaded).await
     }
 
     async fn run_with(self, stop: Stop) -> Result<(), RunError> {

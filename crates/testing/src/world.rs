@@ -15,7 +15,7 @@ use drakkar_core::{
     source::{Position, SourceEvent, SourceFailure},
 };
 use drakkar_executor::{ExecutorConfig, Pool};
-use drakkar_pipeline::{CommitPace, Pipeline, PipelineError, Settings, Status, Stop};
+use drakkar_pipeline::{CommitPace, Periodic, Pipeline, PipelineError, Settings, Status, Stop};
 use drakkar_sinks::Sinks;
 use drakkar_telemetry::Metrics;
 use tokio::{task::JoinHandle, time::timeout};
@@ -50,9 +50,17 @@ pub struct WorldBuilder<H> {
     results: Script<KafkaPayload>,
     files: Script<FilePayload>,
     dead_letters: Script<DeadLetter>,
+    periodics: Vec<Periodic<H>>,
 }
 
 impl<H: Handler> WorldBuilder<H> {
+    /// Does `periodic` while the pipeline runs.
+    #[must_use]
+    pub fn every(mut self, periodic: Periodic<H>) -> Self {
+        self.periodics.push(periodic);
+        self
+    }
+
     /// Changes what the configuration would say about the pool.
     #[must_use]
     pub fn executor(mut self, change: impl FnOnce(&mut ExecutorConfig)) -> Self {
@@ -122,6 +130,7 @@ impl<H: Handler> WorldBuilder<H> {
             control,
             Arc::clone(&status),
         );
+        self.periodics.into_iter().for_each(|periodic| pipeline.every(periodic));
         let stop = Stop::default();
         let drain = self.executor.drain_timeout_seconds;
         let orders = stop.clone();
@@ -200,6 +209,7 @@ impl World {
             results: Script::confirming(),
             files: Script::confirming(),
             dead_letters: Script::confirming(),
+            periodics: Vec::new(),
         }
     }
 
