@@ -275,8 +275,12 @@ impl World {
             }
         }
         let mut turn = Vec::new();
-        ended.into_iter().for_each(|offset| turn.extend(self.order.ended(Offset(offset))));
-        settled.into_iter().for_each(|offset| turn.extend(self.order.settled(Offset(offset))));
+        for offset in ended {
+            turn.extend(self.order.ended(Offset(offset)));
+        }
+        for offset in settled {
+            turn.extend(self.order.settled(Offset(offset)));
+        }
         for key in turn {
             let task = self.tasks.get_mut(&key).filter(|task| !task.may_start);
             let Some(task) = task else {
