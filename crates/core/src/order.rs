@@ -58,6 +58,12 @@ impl Order {
         Self { mode, ..Self::default() }
     }
 
+    /// Whether there is any order to keep.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.mode != Ordering::Unordered
+    }
+
     /// The next window was arranged: its messages (offset and key), by offset, get in line. `tasks`
     /// names the messages of each of its tasks.
     pub fn enter<'a>(
@@ -65,7 +71,7 @@ impl Order {
         window: impl IntoIterator<Item = (Offset, Option<&'a Bytes>)>,
         tasks: impl IntoIterator<Item = &'a [Offset]>,
     ) {
-        if self.mode == Ordering::Unordered {
+        if !self.is_kept() {
             return;
         }
         let key_of = |key: Option<&Bytes>| match self.mode {

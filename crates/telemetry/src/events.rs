@@ -5,7 +5,8 @@
 //! printed and what a message holds is never logged.
 
 use drakkar_core::{
-    DeadLetter, Failure, Offset, Output, SourceMessage, TaskFailure, TaskResult, TopicPartition,
+    DeadLetter, Failure, Offset, Output, SourceMessage, Task, TaskFailure, TaskResult,
+    TopicPartition,
 };
 use tracing::{debug, info, warn};
 
@@ -200,6 +201,23 @@ impl Metrics {
                 error_class = class,
                 suppressed,
                 "hook failed"
+            );
+        }
+    }
+}
+
+/// Priorities.
+impl Metrics {
+    /// `Handler::priority` panicked; the task keeps its own.
+    pub fn priority_failed(&self, task: &Task, error: &str) {
+        self.priority_errors.inc();
+        if let Some(suppressed) = self.throttles.priority_failed.admit() {
+            warn!(
+                category = "handler",
+                task = %task.id(),
+                error,
+                suppressed,
+                "priority failed, the task keeps its own"
             );
         }
     }
