@@ -16,6 +16,7 @@ use drakkar_core::{
     order::Ordering,
 };
 use drakkar_testing::{Script, World, WorldBuilder, message};
+use tokio::time::timeout;
 
 const LONG: Duration = Duration::from_mins(10);
 
@@ -132,6 +133,11 @@ fn letters(journal: &Journal) -> Script<DeadLetter> {
     })
 }
 
+async fn delivered(world: &World, count: usize) {
+    let waiting = timeout(Duration::from_secs(20), world.results.until(count));
+    assert!(waiting.await.is_ok(), "{} delivered", world.results.len());
+}
+
 fn by_key(world: WorldBuilder<impl drakkar_core::Handler>) -> World {
     world.settings(|settings| settings.ordering = Ordering::Key).start()
 }
@@ -183,9 +189,9 @@ async fn a_message_that_is_held_holds_its_key_in_all_windows_and_nobody_else() {
     let results = results(&journal, |value| value == b"a0" || value == b"-0");
     let mut world = by_key(World::of(noted(&journal, Echo::default())).results(&results));
     send(&mut world, 0, &["a0", "-0", "a1", "b0", "-1"]);
-    world.results.until(2).await;
+    delivered(&world, 2).await;
     send(&mut world, 5, &["a2", "b1", "-2", "c0"]);
-    world.results.until(5).await;
+    delivered(&world, 5).await;
     assert_eq!([journal.count("a1"), journal.count("a2")], [0, 0], "{:?}", journal.all());
     assert_eq!(journal.count("-0"), 1, "messages without a key are done with in no order");
     let after = journal.clone();
@@ -211,7 +217,7 @@ async fn a_task_for_messages_of_two_keys_waits_for_both_and_both_wait_for_it() {
     });
     let mut world = by_key(World::of(noted(&journal, handler)).results(&results));
     send(&mut world, 0, &["a0", "a1", "b0", "b1", "c0"]);
-    world.results.until(1).await;
+    delivered(&world, 1).await;
     assert_eq!(journal.all().iter().filter(|one| *one != "a0").collect::<Vec<_>>(), ["c0", "c0"]);
     let after = journal.clone();
     results.answer(move |payload| {
@@ -230,7 +236,7 @@ async fn the_next_owner_goes_on_in_order() {
     let mut world = by_key(World::of(noted(&journal, Echo::default())).results(&results));
     let values = ["a0", "b0", "a1", "b1", "a2"];
     send(&mut world, 0, &values);
-    world.results.until(2).await;
+    delivered(&world, 2).await;
     let over = world.revoke(0, LONG).await;
     assert_eq!(over.position.as_ref().map(|position| position.next.0), Some(0));
     let after = journal.clone();
@@ -260,7 +266,7 @@ async fn what_is_made_of_a_message_as_a_whole_belongs_to_it() {
     let mut world = by_key(World::of(handler).results(&results));
     // Nothing is arranged for the one with the `e`.
     send(&mut world, 0, &["a0", "a1e", "a2", "b0"]);
-    world.results.until(2).await;
+    delivered(&world, 2).await;
     assert_eq!([journal.count("a1e"), journal.count("a2")], [0, 0], "{:?}", journal.all());
     results.answer(|_| Delivery::Confirmed);
     world.committed(0, 4).await;
@@ -275,9 +281,9 @@ async fn messages_of_a_window_follow_each_other_before_the_window_completes_and_
     let results = results(&journal, |value| value == b"window");
     let mut world = by_key(World::of(handler).results(&results));
     send(&mut world, 0, &["a0", "a1", "b0"]);
-    world.results.until(3).await;
+    delivered(&world, 3).await;
     send(&mut world, 3, &["a2", "c0"]);
-    world.results.until(4).await;
+    delivered(&world, 4).await;
     assert_eq!([journal.count("a1"), journal.count("a2")], [2, 0], "{:?}", journal.all());
     results.answer(|_| Delivery::Confirmed);
     world.committed(0, 5).await;
@@ -302,7 +308,7 @@ async fn a_message_that_is_not_arranged_is_dead_lettered_when_its_turn_comes() {
             .dead_letters(&dead),
     );
     send(&mut world, 0, &["a0", "a1bad", "a2", "b0"]);
-    world.results.until(1).await;
+    delivered(&world, 1).await;
     assert_eq!(world.metrics.dlq_send_failures.get(), 0, "its turn has not come");
     let after = journal.clone();
     results.answer(move |payload| {
@@ -344,7 +350,7 @@ async fn a_hand_over_finishes_what_the_messages_that_have_begun_must_wait_for() 
     let mut world =
         by_key(World::of(handler).executor(|e| e.max_executors = std::num::NonZeroUsize::new(1)));
     send(&mut world, 0, &["x0", "a0", "b0", "a1", "a2"]);
-    world.results.until(1).await;
+    delivered(&world, 1).await;
     while world.pool.stats().active == 0 || world.pool.stats().queued == 0 {
         tokio::task::yield_now().await;
     }
