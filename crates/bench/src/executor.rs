@@ -121,7 +121,7 @@ fn in_pool(runtime: &Runtime, slots: usize) -> anyhow::Result<f64> {
         let report = report.clone();
         drop(pool.submit(Job {
             task: Arc::new(Task::new().program(PROGRAM)),
-            rank: Rank::default(),
+            rank: Rank::at(Instant::now()),
             // The receiver is there until all have reported.
             done: Box::new(move |run| drop(report.send(run))),
         }));
@@ -200,7 +200,7 @@ fn captured(runtime: &Runtime) -> anyhow::Result<f64> {
     let started = Instant::now();
     drop(pool.submit(Job {
         task: Arc::new(Task::new().program("head").with_args(large_arguments())),
-        rank: Rank::default(),
+        rank: Rank::at(Instant::now()),
         done: Box::new(move |run| drop(report.send(run))),
     }));
     let run = end.recv()?;

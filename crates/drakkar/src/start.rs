@@ -164,6 +164,8 @@ fn settings(config: &Config) -> Settings {
         max_in_pool: executor.slots().saturating_mul(executor.backpressure_high_multiplier.get()),
         max_hooks: executor.max_hooks.get(),
         max_result_bytes: executor.max_result_bytes,
+        ordering: executor.ordering,
+        priority_ageing: executor.priority_ageing,
         max_retries: executor.max_retries,
         max_replacements: executor.max_replacements,
         backoff: drakkar_core::retry::Backoff {

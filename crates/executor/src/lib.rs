@@ -18,4 +18,4 @@ mod pool; // all of the above, running
 pub use config::{ExecutorConfig, Variables};
 pub use cpus::effective_cpus;
 pub use pool::{Job, Pool, PoolStats, Run, StartError, Ticket};
-pub use queue::Rank;
+pub use queue::{Place, Queue, Rank, Standing};

@@ -121,7 +121,8 @@ impl Pool {
             environment: Environment::new(config, std::env::vars_os())?,
         };
         let spawner = Spawner::start(config, common, &runtime).map_err(StartError::Thread)?;
-        let (shared, runners) = (Arc::new(Shared::default()), TaskTracker::new());
+        let shared = Arc::new(Shared::new(config.priority_ageing));
+        let runners = TaskTracker::new();
         for _ in 0..config.slots() {
             let runner = Runner::new(config, spawner.clone());
             runners.spawn_on(serve(Arc::clone(&shared), runner), &runtime);
@@ -210,7 +211,6 @@ struct Queued {
     control: Arc<Control>,
 }
 
-#[derive(Default)]
 struct State {
     queue: Queue<Queued>,
     running: HashMap<Place, Arc<Control>>,
@@ -219,7 +219,6 @@ struct State {
 
 /// What handles, tickets and runners share. Jobs are never dropped under the lock: `done` is foreign
 /// code.
-#[derive(Default)]
 struct Shared {
     state: Mutex<State>,
     work: Notify,
@@ -232,6 +231,11 @@ enum Next {
 }
 
 impl Shared {
+    fn new(ageing: Duration) -> Self {
+        let state = State { queue: Queue::new(ageing), running: HashMap::new(), closed: false };
+        Self { state: Mutex::new(state), work: Notify::new() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -255,7 +259,7 @@ impl Shared {
         if state.closed {
             return Next::Closed;
         }
-        let Some((place, queued)) = state.queue.pop() else { return Next::Nothing };
+        let Some((place, queued)) = state.queue.pop(Instant::now()) else { return Next::Nothing };
         queued.control.started.store(true, Ordering::Release);
         state.running.insert(place, Arc::clone(&queued.control));
         Next::Job(place, queued)

@@ -14,6 +14,7 @@ use drakkar_telemetry::{Hook, SkipReason};
 use crate::{
     hook::{HookFailure, chain},
     partition::Shared,
+    turn::prioritized,
 };
 
 /// What is to be done for the messages of one window.
@@ -63,7 +64,7 @@ pub(crate) async fn arrange<H: Handler>(
         match arrange_part(shared, &messages[part.clone()], &pending).await {
             Ok(tasks) => {
                 plan.arranged.extend(messages[part].iter().map(|message| message.offset));
-                plan.tasks.extend(tasks);
+                plan.tasks.extend(tasks.into_iter().map(|task| prioritized(shared, task)));
             }
             Err(failure) => match halves(&part) {
                 Some((left, right)) => parts.extend([right, left]),

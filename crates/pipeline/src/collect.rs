@@ -15,6 +15,7 @@ use crate::{
     aggregate::Outcome,
     deliver::{dead_letter, deliver},
     partition::Shared,
+    turn::prioritized,
 };
 
 /// What became of a task after its run.
@@ -25,7 +26,7 @@ pub(crate) enum Ended {
     Settled(Option<Outcome>),
     /// It is to be run again after this wait.
     Retry(Duration),
-    /// These are to be run in its place; never empty.
+    /// These are to be run in its place; never empty, and already linked to it.
     Replace(Vec<Task>),
 }
 
@@ -82,7 +83,8 @@ pub(crate) async fn failed<H: Handler>(
         }
         Ok(OnError::Replace(tasks)) if !tasks.is_empty() && may_replace => {
             shared.metrics.task_replaced(&failed, tasks.len());
-            return Ended::Replace(tasks);
+            let replacing = |task: Task| prioritized(shared, task.replacing(&failed.task));
+            return Ended::Replace(tasks.into_iter().map(replacing).collect());
         }
         Ok(OnError::Replace(tasks)) if !tasks.is_empty() => Cause::new(
             Stage::Execute,

@@ -50,7 +50,7 @@ async fn it_sleeps_first_and_its_runs_do_not_overlap() {
     let runs = Arc::new(AtomicUsize::new(0));
     let periodic = work(&runs, AfterError::Continue, Duration::from_secs(5), |_| Ok(()));
     let world = World::of(Echo::default()).every(periodic).start();
-    sleep(EVERY - Duration::from_secs(1)).await;
+    sleep(Duration::from_secs(9)).await;
     assert_eq!(runs.load(Ordering::SeqCst), 0);
     sleep(Duration::from_secs(22)).await; // 10 + 5 + 10 + 5: the second run has just ended.
     assert_eq!((runs.load(Ordering::SeqCst), runs_of(&world, "ok")), (2, 2));

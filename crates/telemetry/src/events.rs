@@ -5,8 +5,8 @@
 //! printed and what a message holds is never logged.
 
 use drakkar_core::{
-    DeadLetter, DeliveryFailure, Failure, Offset, Output, SourceMessage, TaskFailure, TaskResult,
-    TopicPartition,
+    DeadLetter, DeliveryFailure, Failure, Offset, Output, SourceMessage, Task, TaskFailure,
+    TaskResult, TopicPartition,
 };
 use tracing::{debug, info, warn};
 
@@ -276,6 +276,23 @@ impl Metrics {
         match error {
             Some(error) => warn!(category = "handler", name, error, ?took, "periodic work failed"),
             None => debug!(category = "handler", name, ?took, "periodic work done"),
+        }
+    }
+}
+
+/// Priorities.
+impl Metrics {
+    /// `Handler::priority` panicked; the task keeps its own.
+    pub fn priority_failed(&self, task: &Task, error: &str) {
+        self.priority_errors.inc();
+        if let Some(suppressed) = self.throttles.priority_failed.admit() {
+            warn!(
+                category = "handler",
+                task = %task.id(),
+                error,
+                suppressed,
+                "priority failed, the task keeps its own"
+            );
         }
     }
 }

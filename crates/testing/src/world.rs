@@ -11,6 +11,7 @@ use drakkar_core::{
     DeadLetter, FilePayload, Handler, KafkaPayload, Offset, OnInvalid, Ready, SourceMessage,
     TopicPartition,
     backpressure::Limits,
+    order::Ordering,
     retry::Backoff,
     source::{Position, SourceEvent, SourceFailure},
 };
@@ -194,6 +195,8 @@ impl World {
             max_in_pool: 64,
             max_hooks: 64,
             max_result_bytes: 16 << 20,
+            ordering: Ordering::Unordered,
+            priority_ageing: Duration::from_mins(1),
             max_retries: 3,
             max_replacements: 3,
             backoff: Backoff { initial: Duration::from_millis(10), max: Duration::from_millis(50) },

@@ -61,6 +61,8 @@ pub struct Metrics {
     pub executor_spawn: Histogram,
     /// `drakkar_executor_queue_wait_seconds`
     pub executor_queue_wait: Histogram,
+    /// `drakkar_executor_priority_fn_errors_total`: panics in `Handler::priority`.
+    pub priority_errors: IntCounter,
     /// `drakkar_executor_pool_active`
     pub pool_active: IntGauge,
     /// `drakkar_executor_pool_max`
@@ -169,6 +171,10 @@ impl Metrics {
                 "drakkar_executor_queue_wait_seconds",
                 "Time a task waited for a slot",
                 &QUEUE_WAIT,
+            )?,
+            priority_errors: add.counter(
+                "drakkar_executor_priority_fn_errors_total",
+                "Panics in Handler::priority; the task kept its own priority",
             )?,
             pool_active: add.gauge("drakkar_executor_pool_active", "Slots in use")?,
             pool_max: add.gauge("drakkar_executor_pool_max", "Slots there are")?,
