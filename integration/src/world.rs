@@ -267,9 +267,11 @@ impl World {
 
     #[track_caller]
     fn wait_drained(&self, topic: &str, within: Duration) {
-        until("committed offsets to be end offsets", within, || match self.lag_of(topic)? {
-            0 => Ok(()),
-            lag => Err(format!("{lag} messages are not committed")),
+        until("committed offsets to be end offsets", within, || {
+            match self.observer.lag(topic)? {
+                0 => Ok(()),
+                lag => Err(format!("{lag} messages are not committed")),
+            }
         });
     }
 
@@ -279,14 +281,7 @@ impl World {
     ///
     /// When no broker answers.
     pub fn lag(&self) -> Result<i64, String> {
-        self.lag_of(&self.source)
-    }
-
-    fn lag_of(&self, topic: &str) -> Result<i64, String> {
-        let text = |error: rdkafka::error::KafkaError| error.to_string();
-        let ends = self.observer.ends(topic).map_err(text)?;
-        let committed = self.observer.committed(topic).map_err(text)?;
-        Ok(ends.iter().map(|(partition, (_, end))| end - committed[partition]).sum())
+        self.observer.lag(&self.source)
     }
 
     /// Reads back what became of every message.
