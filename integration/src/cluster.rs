@@ -158,8 +158,8 @@ fn partition_of(group: &str, partitions: usize) -> usize {
     let hash = group
         .encode_utf16()
         .fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
-    // The brokers clear the sign instead of taking the absolute value.
-    usize::try_from(hash & i32::MAX).unwrap() % partitions
+    // The smallest integer has no absolute value; the brokers take 0.
+    usize::try_from(hash.checked_abs().unwrap_or(0)).unwrap() % partitions
 }
 
 #[cfg(test)]
@@ -168,8 +168,9 @@ mod tests {
 
     #[test]
     fn the_partition_of_a_group_is_that_of_javas_hash() {
-        // "hello".hashCode() is 99162322; "polygenelubricants".hashCode() is the smallest integer.
+        // In Java they have the hashes 99162322, -2100397545 and -2147483648.
         assert_eq!(partition_of("hello", 50), 22);
+        assert_eq!(partition_of("banana-group", 50), 45);
         assert_eq!(partition_of("polygenelubricants", 50), 0);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    collections::BTreeMap,
     fs,
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -223,17 +224,22 @@ impl World {
         until("the number of results", SOON, || self.observer.count(&self.results))
     }
 
+    /// What the group has committed of every partition.
+    #[must_use]
+    pub fn commits(&self) -> BTreeMap<i32, i64> {
+        until("what is committed", SOON, || self.observer.committed(&self.source))
+    }
+
     /// How many messages the group has committed.
     #[must_use]
     pub fn committed(&self) -> usize {
-        let committed = until("what is committed", SOON, || self.observer.committed(&self.source));
-        usize::try_from(committed.values().sum::<i64>()).unwrap()
+        usize::try_from(self.commits().values().sum::<i64>()).unwrap()
     }
 
     /// How many messages were answered by `worker` and are not committed: what its crash may repeat.
     #[must_use]
     pub fn unconfirmed(&self, worker: &str) -> usize {
-        let committed = until("what is committed", SOON, || self.observer.committed(&self.source));
+        let committed = self.commits();
         self.books().open_of(worker, &committed)
     }
 

@@ -11,7 +11,7 @@ const AHEAD: i64 = 200;
 
 /// Most need a program, one in twenty fails for good and becomes a dead letter.
 fn mixed(number: usize) -> Act {
-    if number.is_multiple_of(20) { Act::Fail } else { Act::SleepMs(20) }
+    if number.is_multiple_of(20) { Act::Fail } else { Act::SleepMs(40) }
 }
 
 /// The session time-out is that of the defaults: a broker that goes costs seconds.
@@ -81,6 +81,23 @@ fn when_the_broker_that_coordinates_the_group_stops_or_dies_the_worker_goes_on_w
 }
 
 #[test]
+fn a_worker_that_is_stopped_when_the_coordinator_of_its_group_has_just_died_commits_all_the_same() {
+    let cluster = Cluster::take();
+    let world = world(&cluster);
+    let mut worker = world.start();
+    let feed = world.feed("stopped", AHEAD, |_| Act::SleepMs(20));
+    wait_progress(&world);
+    cluster.kill(cluster.coordinator(&world.group));
+    worker.stop();
+    let mut next = world.start();
+    wait_progress(&world);
+    feed.end();
+    world.drained();
+    next.stop();
+    world.books().balance_with(0, "the last commit waited for the next coordinator");
+}
+
+#[test]
 fn when_a_broker_that_leads_partitions_stops_or_dies_and_comes_back_nothing_is_lost_or_repeated() {
     let cluster = Cluster::take();
     let world = world(&cluster);
@@ -108,20 +125,25 @@ fn when_a_broker_that_leads_partitions_stops_or_dies_and_comes_back_nothing_is_l
 }
 
 #[test]
-fn while_all_brokers_are_restarted_in_turn_two_workers_go_on_and_nothing_is_lost_or_repeated() {
+fn while_all_brokers_are_restarted_in_turn_workers_go_on_come_and_leave_and_nothing_is_repeated() {
     let cluster = Cluster::take();
     let world = world(&cluster);
     let topics = [world.source.as_str(), &world.results, &world.dead];
-    let mut workers = [world.start(), world.start()];
+    let mut workers = vec![world.start(), world.start()];
     let feed = world.feed("rolled", AHEAD, mixed);
     wait_progress(&world);
     for node in Node::ALL {
         cluster.stop(node);
         wait_led_by_others(&cluster, topics, node);
         wait_progress(&world);
+        if workers.len() == 2 {
+            workers.push(world.start());
+        } else {
+            workers.remove(0).stop();
+        }
+        wait_progress(&world);
         cluster.heal();
     }
-    wait_progress(&world);
     feed.end();
     world.drained();
     for worker in &mut workers {

@@ -44,6 +44,7 @@ impl<H: Handler> Parts<H> {
         let worker = config::resolve_worker_id(config);
         let logs = start_logging(config, &worker.id)?;
         announce(loaded, &worker)?;
+        config::require_stable(loaded, &worker)?;
 
         let metrics = Metrics::new().map_err(|error| RunError::start("the metrics", error))?;
         let metrics = Arc::new(metrics);

@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::{ConfigError, Origin, Problem};
 pub use explain::Line;
+pub(crate) use identity::require_stable;
 pub use identity::{WorkerId, WorkerIdSource, resolve_cluster_name, resolve_worker_id};
 pub use note::Note;
 
