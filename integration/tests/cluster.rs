@@ -43,12 +43,20 @@ fn wait_led_by_others(cluster: &Cluster, topics: [&str; 3], gone: Node) {
     }
 }
 
-/// Nothing that happened to the brokers was worth a word to an orchestrator, or a rebalance.
+/// Nothing that happened to the brokers was worth a word to an orchestrator, or a rebalance beyond
+/// those that workers brought about.
 #[track_caller]
 fn assert_undisturbed(worker: &mut WorkerProcess) {
     worker.assert_runs();
     assert_eq!(worker.status("/healthz"), 200, "a restart cures nothing");
     assert_eq!(worker.metric("drakkar_rebalance_events_total{type=\"lost\"}"), 0);
+}
+
+/// The worker, which is alone, still has what it was given first.
+#[track_caller]
+fn assert_no_rebalance(worker: &WorkerProcess) {
+    assert_eq!(worker.metric("drakkar_rebalance_events_total{type=\"assign\"}"), 1);
+    assert_eq!(worker.metric("drakkar_rebalance_events_total{type=\"revoke\"}"), 0);
 }
 
 #[test]
@@ -68,6 +76,7 @@ fn when_the_broker_that_coordinates_the_group_stops_or_dies_the_worker_goes_on_w
         });
         wait_progress(&world);
         assert_undisturbed(&mut worker);
+        assert_no_rebalance(&worker);
         cluster.heal();
         wait_progress(&world);
         last = cluster.address(coordinator);
@@ -114,6 +123,7 @@ fn when_a_broker_that_leads_partitions_stops_or_dies_and_comes_back_nothing_is_l
         wait_led_by_others(&cluster, topics, leader);
         wait_progress(&world);
         assert_undisturbed(&mut worker);
+        assert_no_rebalance(&worker);
         cluster.heal();
         wait_progress(&world);
     }
