@@ -44,7 +44,6 @@ impl<H: Handler> Parts<H> {
         let worker = config::resolve_worker_id(config);
         let logs = start_logging(config, &worker.id)?;
         announce(loaded, &worker)?;
-        config::require_stable(loaded, &worker)?;
 
         let metrics = Metrics::new().map_err(|error| RunError::start("the metrics", error))?;
         let metrics = Arc::new(metrics);
@@ -118,12 +117,13 @@ fn start_logging(config: &Config, worker_id: &str) -> Result<Option<LogGuard>, R
 }
 
 /// Says once who this is and what the configuration asks for in vain; refuses sinks that this build
-/// cannot serve.
+/// cannot serve, and what a worker with a random id cannot do.
 fn announce(loaded: &Loaded, worker: &config::WorkerId) -> Result<(), RunError> {
     let refused = loaded.refused_sinks();
     if !refused.is_empty() {
         return Err(RunError::MissingSinks(refused));
     }
+    config::require_stable(loaded, worker)?;
     for note in &loaded.notes {
         warn!(category = "worker", "{note}");
     }
@@ -218,5 +218,20 @@ async fn show_pool(metrics: Arc<Metrics>, pool: Pool) {
         let PoolStats { slots, active, .. } = pool.stats();
         metrics.pool_max.set(signed(slots));
         metrics.pool_active.set(signed(active));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_with_a_random_id_does_not_start_as_a_static_member() {
+        let mut loaded = Loaded::default();
+        let worker =
+            config::WorkerId { id: "worker-4711".to_owned(), source: WorkerIdSource::Random };
+        assert!(announce(&loaded, &worker).is_ok());
+        loaded.config.kafka.group_instance_id = Some("{worker_id}".to_owned());
+        assert_eq!(announce(&loaded, &worker).unwrap_err().exit_code(), 2);
     }
 }
