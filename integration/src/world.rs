@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    collections::BTreeMap,
     fs,
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -237,17 +238,22 @@ impl World {
         until("the number of results", SOON, || self.observer.count(&self.results))
     }
 
+    /// What the group has committed of every partition.
+    #[must_use]
+    pub fn commits(&self) -> BTreeMap<i32, i64> {
+        until("what is committed", SOON, || self.observer.committed(&self.source))
+    }
+
     /// How many messages the group has committed.
     #[must_use]
     pub fn committed(&self) -> usize {
-        let committed = until("what is committed", SOON, || self.observer.committed(&self.source));
-        usize::try_from(committed.values().sum::<i64>()).unwrap()
+        usize::try_from(self.commits().values().sum::<i64>()).unwrap()
     }
 
     /// How many messages were answered by `worker` and are not committed: what its crash may repeat.
     #[must_use]
     pub fn unconfirmed(&self, worker: &str) -> usize {
-        let committed = until("what is committed", SOON, || self.observer.committed(&self.source));
+        let committed = self.commits();
         self.books().open_of(worker, &committed)
     }
 
@@ -281,9 +287,11 @@ impl World {
 
     #[track_caller]
     fn wait_drained(&self, topic: &str, within: Duration) {
-        until("committed offsets to be end offsets", within, || match self.lag_of(topic)? {
-            0 => Ok(()),
-            lag => Err(format!("{lag} messages are not committed")),
+        until("committed offsets to be end offsets", within, || {
+            match self.observer.lag(topic)? {
+                0 => Ok(()),
+                lag => Err(format!("{lag} messages are not committed")),
+            }
         });
     }
 
@@ -293,14 +301,7 @@ impl World {
     ///
     /// When no broker answers.
     pub fn lag(&self) -> Result<i64, String> {
-        self.lag_of(&self.source)
-    }
-
-    fn lag_of(&self, topic: &str) -> Result<i64, String> {
-        let text = |error: rdkafka::error::KafkaError| error.to_string();
-        let ends = self.observer.ends(topic).map_err(text)?;
-        let committed = self.observer.committed(topic).map_err(text)?;
-        Ok(ends.iter().map(|(partition, (_, end))| end - committed[partition]).sum())
+        self.observer.lag(&self.source)
     }
 
     /// Reads back what became of every message.

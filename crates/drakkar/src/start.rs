@@ -127,12 +127,13 @@ fn start_logging(config: &Config, worker_id: &str) -> Result<Option<LogGuard>, R
 }
 
 /// Says once who this is and what the configuration asks for in vain; refuses sinks that this build
-/// cannot serve.
+/// cannot serve, and what a worker with a random id cannot do.
 fn announce(loaded: &Loaded, worker: &config::WorkerId) -> Result<(), RunError> {
     let refused = loaded.refused_sinks();
     if !refused.is_empty() {
         return Err(RunError::MissingSinks(refused));
     }
+    config::require_stable(loaded, worker)?;
     for note in &loaded.notes {
         warn!(category = "worker", "{note}");
     }
@@ -175,5 +176,20 @@ fn settings(config: &Config) -> Settings {
         hook_timeout: executor.hook_timeout_seconds,
         on_invalid: kafka.on_invalid,
         commit: CommitPace { interval: kafka.commit_interval, every: kafka.commit_every.get() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_with_a_random_id_does_not_start_as_a_static_member() {
+        let mut loaded = Loaded::default();
+        let worker =
+            config::WorkerId { id: "worker-4711".to_owned(), source: WorkerIdSource::Random };
+        assert!(announce(&loaded, &worker).is_ok());
+        loaded.config.kafka.group_instance_id = Some("{worker_id}".to_owned());
+        assert_eq!(announce(&loaded, &worker).unwrap_err().exit_code(), 2);
     }
 }

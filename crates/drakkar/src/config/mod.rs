@@ -32,6 +32,7 @@ use crate::health::HealthConfig;
 
 pub use error::{ConfigError, Origin, Problem};
 pub use explain::Line;
+pub(crate) use identity::require_stable;
 pub use identity::{WorkerId, WorkerIdSource, resolve_cluster_name, resolve_worker_id};
 pub use note::Note;
 
