@@ -83,14 +83,16 @@ impl<H: Handler> WorldBuilder<H> {
         Self { handler, setup, is_in_memory: false, may_have_unused_hooks: false }
     }
 
-    /// Changes what the configuration would say about the pool.
+    /// Changes what the section `executor` of the configuration would say.
     #[must_use]
     pub fn executor(mut self, change: impl FnOnce(&mut ExecutorConfig)) -> Self {
+        let before = self.setup.executor.clone();
         change(&mut self.setup.executor);
+        follow(&mut self.setup.settings, &before, &self.setup.executor);
         self
     }
 
-    /// Changes what the configuration would say about the pipeline.
+    /// Changes what the pipeline is told by the configuration, whatever that says.
     #[must_use]
     pub fn settings(mut self, change: impl FnOnce(&mut Settings)) -> Self {
         change(&mut self.setup.settings);
@@ -188,6 +190,28 @@ impl<H: Handler> WorldBuilder<H> {
         let place = Place::find(asked.as_deref(), setup.partitions);
         setup.start(handler, place)
     }
+}
+
+/// Tells the pipeline what has changed of the keys that concern it.
+fn follow(settings: &mut Settings, old: &ExecutorConfig, new: &ExecutorConfig) {
+    fn take<T: PartialEq>(into: &mut T, old: T, new: T) {
+        if old != new {
+            *into = new;
+        }
+    }
+    let in_flight = |of: &ExecutorConfig| of.window_size.get().saturating_mul(of.max_windows.get());
+    let in_pool =
+        |of: &ExecutorConfig| of.slots().saturating_mul(of.backpressure_high_multiplier.get());
+    take(&mut settings.window_size, old.window_size.get(), new.window_size.get());
+    take(&mut settings.max_in_flight, in_flight(old), in_flight(new));
+    take(&mut settings.max_in_pool, in_pool(old), in_pool(new));
+    take(&mut settings.max_hooks, old.max_hooks.get(), new.max_hooks.get());
+    take(&mut settings.max_result_bytes, old.max_result_bytes, new.max_result_bytes);
+    take(&mut settings.max_retries, old.max_retries, new.max_retries);
+    take(&mut settings.max_replacements, old.max_replacements, new.max_replacements);
+    take(&mut settings.backoff.initial, old.retry_backoff_initial, new.retry_backoff_initial);
+    take(&mut settings.backoff.max, old.retry_backoff_max, new.retry_backoff_max);
+    take(&mut settings.hook_timeout, old.hook_timeout_seconds, new.hook_timeout_seconds);
 }
 
 impl Setup {

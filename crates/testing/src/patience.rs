@@ -39,8 +39,8 @@ pub(crate) async fn wait(
     let reason = tokio::select! {
         biased;
         in_time = within(patience, happened.as_mut()) => match in_time {
-            true => return,
-            false => format!("waited for {what}, in vain"),
+            Some(()) => return,
+            None => format!("waited for {what}, in vain"),
         },
         fault = fault_of(world.as_ref()) => match happened.now_or_never() {
             Some(()) => return,
@@ -51,9 +51,16 @@ pub(crate) async fn wait(
     panic!("{at}: {reason}\n{state}");
 }
 
-async fn within(patience: Duration, mut happened: impl Future<Output = ()> + Unpin) -> bool {
-    timeout(patience, &mut happened).await.is_ok()
-        || (is_paused() && timeout(PAUSED_PATIENCE, happened).await.is_ok())
+/// What `happened` answers, unless that takes too long.
+pub(crate) async fn within<T>(
+    patience: Duration,
+    mut happened: impl Future<Output = T> + Unpin,
+) -> Option<T> {
+    match timeout(patience, &mut happened).await {
+        Ok(answer) => Some(answer),
+        Err(_) if is_paused() => timeout(PAUSED_PATIENCE, happened).await.ok(),
+        Err(_) => None,
+    }
 }
 
 async fn fault_of(world: Option<&Arc<State>>) -> String {

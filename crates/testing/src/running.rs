@@ -4,9 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use drakkar_core::Handler;
 use drakkar_pipeline::{Pipeline, PipelineError, Stop};
-use tokio::{sync::watch, task::JoinHandle, time::timeout};
+use tokio::{sync::watch, task::JoinHandle};
 
-use crate::{patience::PATIENCE, state::State};
+use crate::{
+    patience::{PATIENCE, within},
+    state::State,
+};
 
 /// Until it ends.
 pub(crate) struct Running {
@@ -40,7 +43,7 @@ impl Running {
     }
 
     pub(crate) async fn join(self, state: &Arc<State>) -> Result<(), PipelineError> {
-        let Ok(ended) = timeout(PATIENCE, self.task).await else {
+        let Some(ended) = within(PATIENCE, self.task).await else {
             panic!("the worker does not stop\n{state}");
         };
         match ended {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use drakkar_core::{Delivery, Sink, SinkError};
+use drakkar_core::{DeadLetter, Delivery, FilePayload, KafkaPayload, Sink, SinkError};
 
 use crate::{Recorded, lock};
 
@@ -103,6 +103,30 @@ impl<P: Clone + Send + Sync + 'static> Script<P> {
     #[must_use]
     pub fn recorded(&self) -> Recorded<P> {
         self.shared.recorded.clone()
+    }
+}
+
+impl Script<KafkaPayload> {
+    /// A Kafka sink that confirms everything.
+    #[must_use]
+    pub fn kafka() -> Self {
+        Self::confirming()
+    }
+}
+
+impl Script<FilePayload> {
+    /// A file sink that confirms everything.
+    #[must_use]
+    pub fn files() -> Self {
+        Self::confirming()
+    }
+}
+
+impl Script<DeadLetter> {
+    /// A dead-letter topic that confirms everything.
+    #[must_use]
+    pub fn dead_letters() -> Self {
+        Self::confirming()
     }
 }
 

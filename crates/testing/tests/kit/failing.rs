@@ -26,10 +26,7 @@ fn check(words: &str, expected: &[&str]) {
 #[tokio::test]
 async fn a_hook_that_would_never_be_called_is_named_at_the_start() {
     let words = words_of(async { drop(World::of(Forgetful).start()) }).await;
-    check(
-        &words,
-        &["Forgetful", "on_message_complete", "const AGGREGATES_MESSAGES: bool = true;"],
-    );
+    check(&words, &["Forgetful", "on_message_complete", "const AGGREGATES_MESSAGES: bool = true;"]);
     drop(World::of(Forgetful).allow_unused_hooks().start());
 }
 
@@ -97,8 +94,7 @@ async fn a_dead_letter_that_must_not_be_is_shown_with_its_cause() {
 
 #[tokio::test(start_paused = true)]
 async fn a_closure_that_panics_fails_the_wait_at_once() {
-    let mut world =
-        World::of(PerWord).in_memory().processes(|call| panic!("{call:?}")).start();
+    let mut world = World::of(PerWord).in_memory().processes(|call| panic!("{call:?}")).start();
     world.produce(0, order(["a"]));
     let begun = tokio::time::Instant::now();
     let words = words_of(world.settled()).await;

@@ -111,3 +111,28 @@ async fn a_partition_that_comes_back_is_read_from_what_is_committed() {
     world.settled().await;
     assert_eq!((world.results.of("a").len(), world.results.of("b").len()), (1, 1));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_broker_offers_says_so_at_one() {
+    let mut world = counting().start();
+    let lost = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.lose(0)));
+    let is_at_broker = std::env::var("DRAKKAR_TEST_BROKER").is_ok();
+    assert_eq!(lost.is_err(), is_at_broker);
+    if let Err(panic) = lost {
+        let words = panic.downcast::<String>().unwrap();
+        assert!(words.contains("World::lose") && words.contains("in_memory()"), "{words}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn paused_time_at_a_broker_is_refused_at_the_start() {
+    let started = std::panic::catch_unwind(|| drop(counting().start()));
+    assert_eq!(started.is_err(), std::env::var("DRAKKAR_TEST_BROKER").is_ok());
+}
+
+#[test]
+fn the_guide_shows_the_handler_that_its_examples_use() {
+    let guide = include_str!("../../../../docs/testing.md");
+    let shown = guide.split("```rust\n").nth(1).unwrap().split("```").next().unwrap();
+    assert_eq!(shown, include_str!("../../guide/handler.in"));
+}

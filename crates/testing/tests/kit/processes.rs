@@ -11,9 +11,9 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// Every word is there as often as it has letters.
 fn letters() -> WorldBuilder<PerWord> {
-    World::of(PerWord).in_memory().processes(|call| {
-        Scripted::prints(call.args_text().len().to_string()).takes(SECOND)
-    })
+    World::of(PerWord)
+        .in_memory()
+        .processes(|call| Scripted::prints(call.args_text().len().to_string()).takes(SECOND))
 }
 
 #[tokio::test(start_paused = true)]
@@ -146,4 +146,17 @@ async fn real_programs_are_recorded_as_well() {
     // There is no program `count`: it can never start.
     assert_eq!(&*world.dead_letters.only().cause.class, "unstartable");
     assert!(world.runs.all().iter().all(|run| run.failure().is_some()), "{:?}", world.runs.all());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_of_the_configuration_that_concerns_the_pipeline_counts() {
+    let mut world = World::of(PerWord)
+        .in_memory()
+        .settings(|settings| settings.max_replacements = 0)
+        .executor(|executor| executor.max_retries = 1)
+        .processes(|_| Scripted::exits(7))
+        .start();
+    world.produce(0, order(["a"]));
+    world.settled().await;
+    assert_eq!(world.runs.len(), 2, "the first attempt and one retry");
 }

@@ -13,7 +13,7 @@ fn world(results: &Script<KafkaPayload>) -> World {
 
 #[tokio::test(start_paused = true)]
 async fn while_a_sink_is_down_nothing_is_committed_and_afterwards_everything() {
-    let results = Script::confirming();
+    let results = Script::kafka();
     results.begin_outage();
     let mut world = world(&results);
     world.produce(0, order(["a"]));
@@ -28,7 +28,7 @@ async fn while_a_sink_is_down_nothing_is_committed_and_afterwards_everything() {
 
 #[tokio::test(start_paused = true)]
 async fn a_sink_that_fails_a_few_times_gets_everything_once() {
-    let results = Script::confirming();
+    let results = Script::kafka();
     results.fail_next(3);
     let mut world = world(&results);
     world.produce(0, order(["a"]));
@@ -38,7 +38,7 @@ async fn a_sink_that_fails_a_few_times_gets_everything_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_sink_delays_the_commit() {
-    let results = Script::confirming();
+    let results = Script::kafka();
     results.take(Duration::from_secs(30));
     let mut world = world(&results);
     let begun = Instant::now();
@@ -49,8 +49,8 @@ async fn a_slow_sink_delays_the_commit() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_sink_refuses_for_good_is_dead_lettered_with_the_sink_it_was_for() {
-    let results = Script::confirming();
-    results.refuse_if(|payload: &KafkaPayload| payload.key.as_deref() == Some(b"bad"));
+    let results = Script::kafka();
+    results.refuse_if(|payload| payload.key.as_deref() == Some(b"bad"));
     let mut world = world(&results);
     world.produce(0, order(["good"]));
     world.produce(0, order(["bad"]));
@@ -63,7 +63,7 @@ async fn what_a_sink_refuses_for_good_is_dead_lettered_with_the_sink_it_was_for(
 
 #[tokio::test(start_paused = true)]
 async fn a_dead_letter_topic_that_is_down_holds_the_message() {
-    let letters = Script::confirming();
+    let letters = Script::dead_letters();
     letters.begin_outage();
     let mut world = World::of(PerWord).dead_letters(&letters).in_memory().start();
     world.produce(0, "not JSON");
@@ -75,7 +75,7 @@ async fn a_dead_letter_topic_that_is_down_holds_the_message() {
 
 #[tokio::test(start_paused = true)]
 async fn sinks_have_the_names_that_the_test_gives_them() {
-    let (first, second) = (Script::confirming(), Script::confirming());
+    let (first, second) = (Script::kafka(), Script::kafka());
     let mut world = World::of(PerWord)
         .kafka_sink("hits", &first)
         .kafka_sink("audit", &second)
