@@ -126,7 +126,7 @@ impl Pool {
     /// As [`Pool::start`].
     pub fn start_with(
         config: &ExecutorConfig,
-        stand_in: Option<Arc<dyn StandIn>>,
+        stand_in: Option<&Arc<dyn StandIn>>,
     ) -> Result<Self, StartError> {
         let runtime = Handle::try_current()?;
         let common = Common {
@@ -136,7 +136,7 @@ impl Pool {
         let spawner = Spawner::start(config, common, &runtime).map_err(StartError::Thread)?;
         let (shared, runners) = (Arc::new(Shared::default()), TaskTracker::new());
         for _ in 0..config.slots() {
-            let runner = Runner::new(config, spawner.clone(), stand_in.clone());
+            let runner = Runner::new(config, spawner.clone(), stand_in.cloned());
             runners.spawn_on(serve(Arc::clone(&shared), runner), &runtime);
         }
         runners.close();

@@ -148,7 +148,8 @@ impl Scripted {
     }
 }
 
-fn kept(printed: Bytes, limit: usize) -> (Bytes, u64) {
+fn kept(mut printed: Bytes, limit: usize) -> (Bytes, u64) {
     let dropped = printed.len().saturating_sub(limit);
-    (printed.slice(..printed.len() - dropped), dropped as u64)
+    printed.truncate(limit);
+    (printed, dropped as u64)
 }

@@ -94,7 +94,7 @@ mod tests {
             &self,
             _: &WindowGroup<bytes::Bytes>,
         ) -> impl Future<Output = HookResult<Collect>> + Send {
-            async { Ok(Collect::new()) }
+            std::future::ready(Ok(Collect::new()))
         }
     }
 

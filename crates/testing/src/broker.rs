@@ -28,7 +28,10 @@ use rdkafka::{
     mocking::MockCluster,
     producer::{BaseProducer, BaseRecord, Producer},
 };
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 use crate::lock;
 
@@ -80,7 +83,6 @@ fn block<T: Send>(work: impl Future<Output = T> + Send) -> T {
 pub(crate) struct Topic {
     pub(crate) name: Arc<str>,
     address: String,
-    partitions: i32,
     is_mock: bool,
 }
 
@@ -100,7 +102,7 @@ impl Topic {
         } else {
             create(&address, &name, partitions);
         }
-        Self { name: name.into(), address, partitions, is_mock }
+        Self { name: name.into(), address, is_mock }
     }
 
     fn client(&self) -> ClientConfig {
@@ -184,7 +186,7 @@ impl Broker {
             record = record.timestamp(timestamp.millis());
         }
         let headers = message.headers.iter().fold(OwnedHeaders::new(), |all, header| {
-            all.insert(Header { key: &*header.name, value: header.value.as_deref() })
+            all.insert(Header { key: &header.name, value: header.value.as_deref() })
         });
         must("a record", self.producer.send(record.headers(headers)).map_err(|(error, _)| error));
         must("a record", self.producer.flush(SOON));
@@ -193,23 +195,13 @@ impl Broker {
     /// Another worker joins the group, gets partitions, does nothing with them and leaves.
     pub(crate) async fn visit(&self) {
         let topic = self.topic.clone();
-        let visit = tokio::task::spawn_blocking(move || {
-            let mut client = topic.client();
-            client.set("partition.assignment.strategy", "cooperative-sticky");
-            client.set("session.timeout.ms", topic.config().session_timeout_ms.to_string());
-            client.set("heartbeat.interval.ms", "100");
-            let other: BaseConsumer = must("another worker", client.create());
-            must("another worker", other.subscribe(&[&topic.name]));
-            let until = std::time::SystemTime::now() + SOON;
-            while SystemTime::now() < until {
-                drop(other.poll(Duration::from_millis(20)));
-                if other.assignment().is_ok_and(|assigned| assigned.count() > 0) {
-                    return;
-                }
-            }
-            panic!("the group gave another worker no partition within {SOON:?}");
+        let (tell, left) = oneshot::channel();
+        thread::spawn(move || {
+            visit(&topic);
+            // Whoever no longer waits has failed already.
+            tell.send(()).ok();
         });
-        must("another worker", visit.await);
+        must("another worker", left.await);
     }
 
     /// Commits what was handed over, and leaves the group.
@@ -227,10 +219,24 @@ impl Broker {
             thread.join(SOON).await;
         }
     }
+}
 
-    pub(crate) fn partitions(&self) -> i32 {
-        self.topic.partitions
+/// Joins the group of `topic`, waits for partitions, and leaves.
+fn visit(topic: &Topic) {
+    let mut client = topic.client();
+    client.set("partition.assignment.strategy", "cooperative-sticky");
+    client.set("session.timeout.ms", topic.config().session_timeout_ms.to_string());
+    client.set("heartbeat.interval.ms", "100");
+    let other: BaseConsumer = must("another worker", client.create());
+    must("another worker", other.subscribe(&[&topic.name]));
+    let until = Instant::now() + SOON;
+    while Instant::now() < until {
+        drop(other.poll(Duration::from_millis(20)));
+        if other.assignment().is_ok_and(|assigned| assigned.count() > 0) {
+            return;
+        }
     }
+    panic!("the group gave another worker no partition within {SOON:?}");
 }
 
 /// Asks what the group has committed, without being a member.

@@ -9,7 +9,7 @@ use std::{
 use drakkar_core::{
     DeadLetter, FilePayload, Handler, KafkaPayload, OnInvalid, backpressure::Limits, retry::Backoff,
 };
-use drakkar_executor::{ExecutorConfig, Pool, Scripted};
+use drakkar_executor::{ExecutorConfig, Pool, Scripted, StandIn};
 use drakkar_pipeline::{CommitPace, Pipeline, Settings, Status, Stop};
 use drakkar_sinks::Sinks;
 use drakkar_telemetry::Metrics;
@@ -194,24 +194,28 @@ impl<H: Handler> WorldBuilder<H> {
 
 /// Tells the pipeline what has changed of the keys that concern it.
 fn follow(settings: &mut Settings, old: &ExecutorConfig, new: &ExecutorConfig) {
-    fn take<T: PartialEq>(into: &mut T, old: T, new: T) {
+    fn take<T: PartialEq>(into: &mut T, [old, new]: [T; 2]) {
         if old != new {
             *into = new;
         }
     }
-    let in_flight = |of: &ExecutorConfig| of.window_size.get().saturating_mul(of.max_windows.get());
-    let in_pool =
-        |of: &ExecutorConfig| of.slots().saturating_mul(of.backpressure_high_multiplier.get());
-    take(&mut settings.window_size, old.window_size.get(), new.window_size.get());
-    take(&mut settings.max_in_flight, in_flight(old), in_flight(new));
-    take(&mut settings.max_in_pool, in_pool(old), in_pool(new));
-    take(&mut settings.max_hooks, old.max_hooks.get(), new.max_hooks.get());
-    take(&mut settings.max_result_bytes, old.max_result_bytes, new.max_result_bytes);
-    take(&mut settings.max_retries, old.max_retries, new.max_retries);
-    take(&mut settings.max_replacements, old.max_replacements, new.max_replacements);
-    take(&mut settings.backoff.initial, old.retry_backoff_initial, new.retry_backoff_initial);
-    take(&mut settings.backoff.max, old.retry_backoff_max, new.retry_backoff_max);
-    take(&mut settings.hook_timeout, old.hook_timeout_seconds, new.hook_timeout_seconds);
+    let both = [old, new];
+    take(&mut settings.window_size, both.map(|of| of.window_size.get()));
+    take(
+        &mut settings.max_in_flight,
+        both.map(|of| of.window_size.get().saturating_mul(of.max_windows.get())),
+    );
+    take(
+        &mut settings.max_in_pool,
+        both.map(|of| of.slots().saturating_mul(of.backpressure_high_multiplier.get())),
+    );
+    take(&mut settings.max_hooks, both.map(|of| of.max_hooks.get()));
+    take(&mut settings.max_result_bytes, both.map(|of| of.max_result_bytes));
+    take(&mut settings.max_retries, both.map(|of| of.max_retries));
+    take(&mut settings.max_replacements, both.map(|of| of.max_replacements));
+    take(&mut settings.backoff.initial, both.map(|of| of.retry_backoff_initial));
+    take(&mut settings.backoff.max, both.map(|of| of.retry_backoff_max));
+    take(&mut settings.hook_timeout, both.map(|of| of.hook_timeout_seconds));
 }
 
 impl Setup {
@@ -221,15 +225,14 @@ impl Setup {
         let fault = watch::Sender::new(None);
         #[allow(clippy::expect_used)] // A test cannot go on without these.
         let metrics = Arc::new(Metrics::new().expect("metric names are unique"));
-        let stage = Stage {
+        let stand_in: Arc<dyn StandIn> = Arc::new(Stage {
             runs: self.runs.clone(),
             play: self.play.clone(),
             is_paused: is_paused(),
             fault: fault.clone(),
-        };
+        });
         #[allow(clippy::expect_used)]
-        let pool =
-            Pool::start_with(&self.executor, Some(Arc::new(stage))).expect("the pool starts");
+        let pool = Pool::start_with(&self.executor, Some(&stand_in)).expect("the pool starts");
         let sinks = self.sinks(&metrics);
         let Opened { origin, commits, events, control } = place.open(Arc::clone(&metrics) as _);
         let state = Arc::new(State {

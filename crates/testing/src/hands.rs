@@ -55,7 +55,9 @@ impl World {
         };
         let source = self.played("give_back");
         source.assign(&id, limits, committed);
-        unread.into_iter().for_each(|message| source.send(message));
+        for message in unread {
+            source.send(message);
+        }
     }
 
     /// Sends this very message.

@@ -26,6 +26,7 @@ pub(crate) enum Origin {
 
 impl Origin {
     /// The last commits of a worker that has stopped.
+    #[cfg_attr(not(feature = "kafka"), allow(clippy::unused_async))]
     pub(crate) async fn close(&mut self) {
         match self {
             Self::Played(_) => {}
@@ -35,6 +36,7 @@ impl Origin {
     }
 
     /// The end of a worker that has crashed.
+    #[cfg_attr(not(feature = "kafka"), allow(clippy::unused_async))]
     pub(crate) async fn gone(&mut self) {
         match self {
             Self::Played(_) => {}

@@ -199,27 +199,26 @@ impl World {
         assert!(count > 1, "of one partition no half can move: World::of(..).partitions(2)");
         async move {
             match &self.origin {
-                Origin::Played(_) => {
-                    for partition in count / 2..count {
-                        self.revoke(partition, REBALANCE_GRACE).await;
-                    }
-                    (count / 2..count).for_each(|partition| self.give_back(partition));
-                }
+                Origin::Played(_) => self.take_half_and_give_it_back(count).await,
                 #[cfg(feature = "kafka")]
-                Origin::Broker(broker) => {
-                    broker.visit().await;
-                    let status = Arc::clone(&self.status);
-                    let all = usize::try_from(broker.partitions()).unwrap_or(0);
-                    let back = async {
-                        while status.view().assigned < all {
-                            tokio::time::sleep(Duration::from_millis(20)).await;
-                        }
-                    };
-                    let world = Arc::downgrade(&self.state);
-                    wait("the partitions to come back", &world, PATIENCE, at, back).await;
-                }
+                Origin::Broker(broker) => broker.visit().await,
             }
-            let _at = at;
+            let all_are_back = async {
+                while self.status.view().assigned < usize::try_from(count).unwrap_or(0) {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            let (what, world) = ("all partitions to come back", Arc::downgrade(&self.state));
+            wait(what, &world, PATIENCE, at, all_are_back).await;
+        }
+    }
+
+    async fn take_half_and_give_it_back(&mut self, count: i32) {
+        for partition in count / 2..count {
+            self.revoke(partition, REBALANCE_GRACE).await;
+        }
+        for partition in count / 2..count {
+            self.give_back(partition);
         }
     }
 

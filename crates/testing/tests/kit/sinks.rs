@@ -17,7 +17,7 @@ async fn while_a_sink_is_down_nothing_is_committed_and_afterwards_everything() {
     results.begin_outage();
     let mut world = world(&results);
     world.produce(0, order(["a"]));
-    world.not_committed(0, 0, Duration::from_secs(600)).await;
+    world.not_committed(0, 0, Duration::from_mins(10)).await;
     assert!(results.writes() > 1, "it is tried again and again");
     assert!(world.results.is_empty());
     results.end_outage();
@@ -67,7 +67,7 @@ async fn a_dead_letter_topic_that_is_down_holds_the_message() {
     letters.begin_outage();
     let mut world = World::of(PerWord).dead_letters(&letters).in_memory().start();
     world.produce(0, "not JSON");
-    world.not_committed(0, 0, Duration::from_secs(60)).await;
+    world.not_committed(0, 0, Duration::from_mins(1)).await;
     letters.end_outage();
     world.settled().await;
     assert_eq!(world.dead_letters.at(0, 0).unwrap().cause.stage, Stage::Decode);
