@@ -94,7 +94,9 @@ impl<H: Handler> Parts<H> {
             source.control.clone(),
             status,
         );
-        extras.periodics.into_iter().for_each(|periodic| pipeline.every(periodic));
+        for periodic in extras.periodics {
+            pipeline.every(periodic);
+        }
         pipeline.ready(ready).await.map_err(|failure| RunError::hook("on_ready", failure))?;
         source.control.send(SourceCommand::Join);
         Ok(Self {

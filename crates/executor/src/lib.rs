@@ -12,6 +12,7 @@ mod queue; // who is next
 mod spawn; // task → process, on threads of its own
 mod process; // process → how it ended
 mod capture; // what it printed
+mod stand_in; // what takes the place of processes in a test
 mod runner; // one slot: a task from start to end
 mod pool; // all of the above, running
 
@@ -19,3 +20,4 @@ pub use config::{ExecutorConfig, Variables};
 pub use cpus::effective_cpus;
 pub use pool::{Job, Pool, PoolStats, Run, StartError, Ticket};
 pub use queue::{Place, Queue, Rank, Standing};
+pub use stand_in::{Scripted, StandIn};

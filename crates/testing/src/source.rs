@@ -13,7 +13,7 @@ use drakkar_core::{
 };
 use tokio::sync::{mpsc, watch};
 
-use crate::script::lock;
+use crate::lock;
 
 /// The last word of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,10 +81,12 @@ pub(crate) struct TestSource {
 }
 
 impl TestSource {
-    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<SourceEvent>, SourceControl) {
+    /// A source that goes on with `book`.
+    pub(crate) fn new(
+        book: Arc<Mutex<Book>>,
+    ) -> (Self, mpsc::UnboundedReceiver<SourceEvent>, SourceControl) {
         let (events, receiver) = mpsc::unbounded_channel();
         let (commands, asked) = std::sync::mpsc::channel();
-        let book = Arc::new(Mutex::new(Book::default()));
         let (tell, changed) = watch::channel(0);
         let asked = Mutex::new(asked);
         let revoked = Arc::new(Mutex::new(HashSet::new()));
