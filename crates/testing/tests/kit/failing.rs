@@ -150,7 +150,7 @@ async fn a_task_that_ran_again_after_it_had_succeeded_is_named() {
     let task = std::sync::Arc::clone(&world.runs.all()[0].task);
     let ticket = world.pool.submit(drakkar_executor::Job {
         task,
-        rank: drakkar_executor::Rank::default(),
+        rank: drakkar_executor::Rank::at(tokio::time::Instant::now()),
         done: Box::new(drop),
     });
     world.runs.ended(2).await;
