@@ -222,11 +222,19 @@ impl World {
     ///
     /// When that does not happen within a minute; the text says what was committed instead.
     pub async fn committed(&mut self, partition: i32, next: i64) {
+        self.committed_within(partition, next, PATIENCE).await;
+    }
+
+    /// The same for a test that knows it takes longer (or, with paused time, seems to).
+    ///
+    /// # Panics
+    ///
+    /// When that does not happen in time; the text says what was committed instead.
+    pub async fn committed_within(&mut self, partition: i32, next: i64, patience: Duration) {
         let id = TopicPartition::new(TOPIC, partition);
-        self.until("a commit", |book| {
-            book.position(&id).is_some_and(|position| next <= position.next.0)
-        })
-        .await;
+        let wanted =
+            |book: &Book| book.position(&id).is_some_and(|position| next <= position.next.0);
+        self.until_within("a commit", patience, wanted).await;
     }
 
     /// Takes a partition away in order; returns its last word.
@@ -308,6 +316,15 @@ impl World {
     ///
     /// When it does not within a minute.
     pub async fn until(&mut self, what: &str, wanted: impl Fn(&Book) -> bool) {
+        self.until_within(what, PATIENCE, wanted).await;
+    }
+
+    async fn until_within(
+        &mut self,
+        what: &str,
+        patience: Duration,
+        wanted: impl Fn(&Book) -> bool,
+    ) {
         let waiting = async {
             while !wanted(&lock(&self.source.book)) {
                 if self.source.changed.changed().await.is_err() {
@@ -315,7 +332,7 @@ impl World {
                 }
             }
         };
-        let in_time = timeout(PATIENCE, waiting).await.is_ok();
+        let in_time = timeout(patience, waiting).await.is_ok();
         let seen = wanted(&lock(&self.source.book));
         assert!(in_time && seen, "no {what} in time: {:?}", lock(&self.source.book));
     }
