@@ -268,6 +268,11 @@ impl<M> Ledger<M> {
         self.open.get(&offset).map(|open| &open.message)
     }
 
+    /// The same, to be changed.
+    pub fn message_mut(&mut self, offset: Offset) -> Option<&mut M> {
+        self.open.get_mut(&offset).map(|open| &mut open.message)
+    }
+
     /// The messages a task or a closing stands for.
     pub fn messages_of(&self, task: TaskKey) -> impl Iterator<Item = &M> {
         let links = self.tasks.get(&task).into_iter().flatten();

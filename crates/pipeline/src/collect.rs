@@ -6,24 +6,21 @@
 use std::{sync::Arc, time::Duration};
 
 use drakkar_core::{
-    Cause, Collect, Failure, Handler, HookResult, Message, MessageGroup, OnError, SourceMessage,
-    Stage, Task, TaskFailure, TaskResult, TopicPartition, WindowGroup, hold::Hold,
+    Cause, Collect, Failure, Handler, HookResult, MessageGroup, OnError, SourceMessage, Stage,
+    Task, TaskFailure, TaskResult, TopicPartition, WindowGroup, hold::Hold,
 };
 use drakkar_telemetry::{Hook, SkipReason};
 
-use crate::{
-    aggregate::Outcome,
-    deliver::{dead_letter, deliver},
-    hook::{HookFailure, contained},
-    partition::Shared,
-};
+use crate::{aggregate::Outcome, deliver::deliver, hook::contained, partition::Shared};
 
 /// What became of a task after its run.
 #[derive(Debug)]
 pub(crate) enum Ended {
-    /// All it led to is confirmed, dead-lettered or skipped. How it ended, if the handler
-    /// aggregates.
+    /// All it led to is confirmed or skipped. How it ended, if the handler aggregates.
     Settled(Option<Outcome>),
+    /// It failed for good, and its messages are to be dead-lettered. How it ended, if the handler
+    /// aggregates.
+    GivenUp(Cause, Option<Outcome>),
     /// It is to be run again after this wait.
     Retry(Duration),
     /// These are to be run in its place; never empty.
@@ -35,7 +32,6 @@ pub(crate) async fn complete<H: Handler>(
     shared: &Shared<H>,
     partition: &TopicPartition,
     done: TaskResult,
-    messages: Vec<Arc<SourceMessage>>,
     hold: &Arc<Hold>,
 ) -> Ended {
     shared.metrics.task_completed(&done);
@@ -45,20 +41,21 @@ pub(crate) async fn complete<H: Handler>(
     timer.observe_duration();
     let task = done.task.id();
     match collected {
-        Ok(collect) if collect.is_empty() => {}
-        Ok(collect) => deliver(shared, collect.into_payloads(), Some(task), &messages, hold).await,
+        Ok(collect) if collect.is_empty() => Ended::Settled(kept::<H>(Outcome::Result(done))),
+        Ok(collect) => match deliver(shared, collect.into_payloads(), Some(task), hold).await {
+            Ok(()) => Ended::Settled(kept::<H>(Outcome::Result(done))),
+            Err(cause) => Ended::GivenUp(cause, kept::<H>(Outcome::Result(done))),
+        },
         Err(failure) => {
             let (class, text) = (failure.class(), failure.to_string());
             shared.metrics.hook_failed(Hook::OnTaskComplete, partition, class, &text);
             let cause = failure.cause(Stage::OnTaskComplete).task(task).attempt(done.attempt);
-            dead_letter(shared, &messages, &cause, hold).await;
             let TaskResult { task, output, attempt } = done;
             let failure = Failure::Hook(text);
             let failed = TaskFailure { task, failure, output, attempt, retries_left: 0 };
-            return Ended::Settled(kept::<H>(Outcome::Error(failed)));
+            Ended::GivenUp(cause, kept::<H>(Outcome::Error(failed)))
         }
     }
-    Ended::Settled(kept::<H>(Outcome::Result(done)))
 }
 
 /// What a handler does not aggregate is let go at once.
@@ -72,8 +69,7 @@ pub(crate) async fn failed<H: Handler>(
     partition: &TopicPartition,
     failed: TaskFailure,
     may_replace: bool,
-    messages: Vec<Arc<SourceMessage>>,
-    hold: &Arc<Hold>,
+    messages: &[Arc<SourceMessage>],
 ) -> Ended {
     shared.metrics.task_failed(partition, &failed);
     let timer = shared.metrics.hook(Hook::OnError).duration.start_timer();
@@ -101,7 +97,7 @@ pub(crate) async fn failed<H: Handler>(
         ),
         Ok(OnError::Skip | OnError::Replace(_)) => {
             shared.metrics.task_skipped(partition, &failed);
-            for message in &messages {
+            for message in messages {
                 shared.metrics.message_skipped(message, SkipReason::OnError);
             }
             return Ended::Settled(kept::<H>(Outcome::Error(failed)));
@@ -116,62 +112,62 @@ pub(crate) async fn failed<H: Handler>(
         }
     };
     let cause = cause.task(task).attempt(failed.attempt);
-    dead_letter(shared, &messages, &cause, hold).await;
-    Ended::Settled(kept::<H>(Outcome::Error(failed)))
+    Ended::GivenUp(cause, kept::<H>(Outcome::Error(failed)))
 }
 
-/// Asks `on_message_complete` and delivers what it returns.
-pub(crate) async fn complete_message<H: Handler>(
+/// What a hook sees as a whole.
+#[derive(Debug)]
+pub(crate) enum Whole<I> {
+    Message(MessageGroup<I>),
+    Window(WindowGroup<I>),
+}
+
+/// Asks `on_message_complete` or `on_window_complete`, and delivers what it returns.
+///
+/// # Errors
+///
+/// Why its messages are to be dead-lettered.
+pub(crate) async fn complete_whole<H: Handler>(
     shared: &Shared<H>,
-    group: MessageGroup<H::Input>,
+    whole: &Whole<H::Input>,
     hold: &Arc<Hold>,
-) {
-    let of = WholeHook { hook: Hook::OnMessageComplete, stage: Stage::OnMessageComplete };
-    let call = async { shared.handler.on_message_complete(&group).await };
-    complete_whole(shared, &of, std::slice::from_ref(&group.message), call, hold).await;
+) -> Result<(), Cause> {
+    let handler = &shared.handler;
+    match whole {
+        Whole::Message(group) => {
+            let hook = (Hook::OnMessageComplete, Stage::OnMessageComplete);
+            let partition = Some(&group.message.partition);
+            let call = async { handler.on_message_complete(group).await };
+            call_whole(shared, hook, partition, call, hold).await
+        }
+        Whole::Window(group) => {
+            let hook = (Hook::OnWindowComplete, Stage::OnWindowComplete);
+            let partition = group.messages.first().map(|message| &message.partition);
+            let call = async { handler.on_window_complete(group).await };
+            call_whole(shared, hook, partition, call, hold).await
+        }
+    }
 }
 
-/// Asks `on_window_complete` and delivers what it returns.
-pub(crate) async fn complete_window<H: Handler>(
+async fn call_whole<H: Handler>(
     shared: &Shared<H>,
-    window: WindowGroup<H::Input>,
-    hold: &Arc<Hold>,
-) {
-    let of = WholeHook { hook: Hook::OnWindowComplete, stage: Stage::OnWindowComplete };
-    let call = async { shared.handler.on_window_complete(&window).await };
-    complete_whole(shared, &of, &window.messages, call, hold).await;
-}
-
-/// A hook that sees something as a whole.
-struct WholeHook {
-    hook: Hook,
-    stage: Stage,
-}
-
-async fn complete_whole<H: Handler>(
-    shared: &Shared<H>,
-    of: &WholeHook,
-    messages: &[Arc<Message<H::Input>>],
+    (hook, stage): (Hook, Stage),
+    partition: Option<&TopicPartition>,
     call: impl Future<Output = HookResult<Collect>> + Send,
     hold: &Arc<Hold>,
-) {
-    let timer = shared.metrics.hook(of.hook).duration.start_timer();
-    let collected: Result<Collect, HookFailure> =
-        contained(shared.settings.hook_timeout, call).await;
+) -> Result<(), Cause> {
+    let timer = shared.metrics.hook(hook).duration.start_timer();
+    let collected = contained(shared.settings.hook_timeout, call).await;
     timer.observe_duration();
-    let sources = || -> Vec<Arc<SourceMessage>> {
-        messages.iter().map(|message| Arc::clone(&message.source)).collect()
-    };
     match collected {
-        Ok(collect) if collect.is_empty() => {}
-        Ok(collect) => deliver(shared, collect.into_payloads(), None, &sources(), hold).await,
+        Ok(collect) if collect.is_empty() => Ok(()),
+        Ok(collect) => deliver(shared, collect.into_payloads(), None, hold).await,
         Err(failure) => {
-            let (sources, text) = (sources(), failure.to_string());
-            if let Some(message) = sources.first() {
-                let partition = &message.partition;
-                shared.metrics.hook_failed(of.hook, partition, failure.class(), &text);
+            if let Some(partition) = partition {
+                let text = failure.to_string();
+                shared.metrics.hook_failed(hook, partition, failure.class(), &text);
             }
-            dead_letter(shared, &sources, &failure.cause(of.stage), hold).await;
+            Err(failure.cause(stage))
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Payloads → sinks, messages → dead letters.
 //!
 //! Returns only when the far side has confirmed. A sink that is down makes these calls wait, for as
-//! long as it lasts; a payload that is refused for good sends the messages behind it to the
-//! dead-letter topic.
+//! long as it lasts. What becomes of the messages behind a payload that is refused for good is not
+//! decided here.
 
 use std::sync::Arc;
 
@@ -12,14 +12,17 @@ use futures_util::future::join_all;
 
 use crate::partition::Shared;
 
-/// Delivers `payloads`, which were derived from `messages`, by `task` or from all their tasks together.
+/// Delivers `payloads`, which were derived by `task`, or from several tasks together.
+///
+/// # Errors
+///
+/// Why the messages behind them are to be dead-lettered.
 pub(crate) async fn deliver<H: Handler>(
     shared: &Shared<H>,
     payloads: Vec<Payload>,
     task: Option<&TaskId>,
-    messages: &[Arc<SourceMessage>],
     hold: &Arc<Hold>,
-) {
+) -> Result<(), Cause> {
     let outcomes = match <[Payload; 1]>::try_from(payloads) {
         Ok([only]) => vec![shared.sinks.deliver(only, hold).await],
         Err(payloads) => {
@@ -30,15 +33,14 @@ pub(crate) async fn deliver<H: Handler>(
         Settled::Confirmed => None,
         Settled::Refused { sink, error, attempts } => Some((sink, error, attempts)),
     });
-    if let Some((sink, error, attempts)) = refused.next() {
-        let text = match refused.count() {
-            0 => error.message,
-            more => format!("{} (and {more} more payloads of this hook)", error.message),
-        };
-        let mut cause = Cause::new(Stage::Deliver, error.class, text).sink(sink).attempt(attempts);
-        cause.task = task.cloned();
-        dead_letter(shared, messages, &cause, hold).await;
-    }
+    let Some((sink, error, attempts)) = refused.next() else { return Ok(()) };
+    let text = match refused.count() {
+        0 => error.message,
+        more => format!("{} (and {more} more payloads of this hook)", error.message),
+    };
+    let mut cause = Cause::new(Stage::Deliver, error.class, text).sink(sink).attempt(attempts);
+    cause.task = task.cloned();
+    Err(cause)
 }
 
 /// Sends every one of `messages` to the dead-letter topic; returns when all are confirmed there.

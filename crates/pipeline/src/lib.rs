@@ -18,6 +18,7 @@ mod arrange; // window -> tasks (user hook)
 mod execute; // task -> how it ended
 mod collect; // how it ended -> payloads or a verdict (user hooks)
 mod aggregate; // what has ended -> payloads of a message or a window as a whole (user hooks)
+mod flood; // what was given up -> dead letters, up to a limit
 mod deliver; // payloads -> sinks, messages -> dead letters
 mod commit; // when to report what is settled
 mod handover; // what is dropped and what is finished when a partition is taken away
@@ -28,4 +29,4 @@ pub use commit::CommitPace;
 pub use hook::HookFailure;
 pub use partition::Settings;
 pub use poll::{Pipeline, PipelineError, Stop};
-pub use status::{Status, StatusView};
+pub use status::{HeldPartition, Status, StatusView};

@@ -15,10 +15,12 @@ use std::{
 use drakkar_core::{
     DoneMap, Handler, Offset, OnInvalid, SourceMessage, Task, TopicPartition,
     backpressure::Load,
+    done_map::{Extras, Noted},
+    flood::{Flood, FloodLimits},
     hold::HoldBoard,
     ledger::{Ledger, TaskKey},
     retry::Backoff,
-    source::{Assignment, SourceCommand, SourceControl},
+    source::{Assignment, Position, SourceCommand, SourceControl},
 };
 use drakkar_executor::{Pool, Run, Ticket};
 use drakkar_sinks::Sinks;
@@ -36,7 +38,7 @@ use crate::{
     arrange::Plan,
     collect::Ended,
     commit::{CommitClock, CommitPace, position},
-    deliver::dead_letter,
+    flood::{Failed, Gate, GivenUp},
     handover::{Drain, Order},
     status::Status,
 };
@@ -66,6 +68,9 @@ pub struct Settings {
     pub hook_timeout: Duration,
     /// What becomes of a message that does not decode (`kafka.on_invalid`).
     pub on_invalid: OnInvalid,
+    /// How many messages of a partition may be dead-lettered (`dlq.max_consecutive`,
+    /// `dlq.max_ratio`, `dlq.probe_interval`).
+    pub flood: FloodLimits,
     /// How often to report what is settled.
     pub commit: CommitPace,
 }
@@ -97,6 +102,8 @@ pub(crate) enum PartitionEnd {
 pub(crate) struct Held {
     pub message: Arc<SourceMessage>,
     pub window: u64,
+    /// Whether a dead letter was written for it.
+    pub given_up: bool,
 }
 
 /// A task that has not ended.
@@ -104,6 +111,8 @@ pub(crate) struct Active {
     pub task: Arc<Task>,
     /// From 1.
     pub attempt: u32,
+    /// Attempts that do not count: it failed for good after them and was taken up again.
+    pub forgiven: u32,
     /// How many replacements led to it.
     pub chain: u32,
     /// Older tasks get a slot first; a retry keeps its age.
@@ -123,6 +132,8 @@ pub(crate) enum TaskStage {
     Collecting,
     /// Waits for its next attempt.
     BackingOff,
+    /// Failed for good, and waits until its dead letters may be written.
+    GivenUp,
 }
 
 /// What ran beside the loop and ended.
@@ -130,12 +141,14 @@ pub(crate) enum TaskStage {
 pub(crate) enum Flow<I> {
     /// A window was arranged.
     Arranged { window: u64, plan: Plan<I> },
-    /// A message that was not arranged is dead-lettered.
-    Rejected(Offset),
     /// A task was collected.
     Collected { key: TaskKey, held_bytes: usize, ended: Ended },
     /// A message or a window was dealt with as a whole; the output of these tasks was kept for it.
     Closed { key: TaskKey, kept: Vec<TaskKey> },
+    /// Something failed for good.
+    GivenUp(GivenUp<I>),
+    /// The dead letters of something are confirmed.
+    DeadLettered(Failed<I>),
 }
 
 /// Messages that were arranged together.
@@ -176,6 +189,7 @@ pub(crate) struct Partition<H: Handler> {
     pub flows: JoinSet<Flow<H::Input>>,
     pub retries: DelayQueue<TaskKey>,
     pub board: Arc<HoldBoard>,
+    pub gate: Gate<H::Input>,
     pub clock: CommitClock,
     pub drain: Option<Drain>,
     fatal: Option<String>,
@@ -191,13 +205,14 @@ impl<H: Handler> Partition<H> {
         let (report_run, runs) = mpsc::unbounded_channel();
         let next = committed.as_ref().map(|committed| committed.next);
         shared.metrics.partition_assigned(&id, epoch, next);
-        let done = committed.map_or_else(DoneMap::default, |committed| {
-            DoneMap::decode(committed.next, &committed.metadata).unwrap_or_else(|foreign| {
+        let noted = committed.map_or_else(Noted::default, |committed| {
+            Noted::decode(committed.next, &committed.metadata).unwrap_or_else(|foreign| {
                 warn!(category = "kafka", partition = %id, reason = %foreign,
                     "commit metadata is not ours and is ignored");
-                DoneMap::default()
+                Noted::default()
             })
         });
+        let flood = Flood::resume(shared.settings.flood, noted.extras.flood, shared.born.elapsed());
         Self {
             metrics: shared.metrics.partition(&id),
             clock: CommitClock::new(shared.settings.commit),
@@ -209,7 +224,8 @@ impl<H: Handler> Partition<H> {
             inbox_open: true,
             load,
             committed: next,
-            done,
+            done: noted.done,
+            gate: Gate::new(flood),
             ledger: Ledger::default(),
             tasks: HashMap::new(),
             groups: Groups::default(),
@@ -234,7 +250,9 @@ impl<H: Handler> Partition<H> {
 
     /// Runs until it is ordered to end, or until a message stops the worker.
     pub(crate) async fn run(mut self) -> PartitionEnd {
+        self.announce_hold();
         loop {
+            self.tend_gate();
             self.start_what_fits();
             if let Some(reason) = self.fatal.take() {
                 self.hand_over();
@@ -246,7 +264,7 @@ impl<H: Handler> Partition<H> {
             }
             let due = self.clock.due();
             let deadline = self.drain.as_ref().map(|drain| drain.deadline);
-            let room = self.window_room();
+            let (room, next_try) = (self.window_room(), self.next_try());
             tokio::select! {
                 biased; // Finish before starting: work in flight only shrinks under load.
                 Some(order) = self.orders.recv() => match order {
@@ -269,6 +287,9 @@ impl<H: Handler> Partition<H> {
                 () = sleep_until(due.unwrap_or(self.shared.born)), if due.is_some() => {
                     self.report();
                 }
+                () = sleep_until(next_try.unwrap_or(self.shared.born)), if next_try.is_some() => {
+                    self.try_one();
+                }
                 count = self.inbox.recv_many(&mut self.incoming, room), if room > 0 => {
                     self.inbox_open = count > 0;
                     self.open_window();
@@ -280,11 +301,12 @@ impl<H: Handler> Partition<H> {
     pub(crate) fn flow_ended(&mut self, ended: Result<Flow<H::Input>, JoinError>) {
         match ended {
             Ok(Flow::Arranged { window, plan }) => self.arranged(window, plan),
-            Ok(Flow::Rejected(offset)) => {
-                let freed = self.ledger.arranged([offset]);
-                self.freed(freed);
-            }
             Ok(Flow::Closed { key, kept }) => self.closed(key, kept),
+            Ok(Flow::GivenUp(given_up)) => {
+                self.collecting -= 1;
+                self.give_up(given_up);
+            }
+            Ok(Flow::DeadLettered(what)) => self.dead_lettered(what),
             Ok(Flow::Collected { key, held_bytes, ended }) => {
                 self.collecting -= 1;
                 self.result_bytes -= held_bytes;
@@ -312,13 +334,7 @@ impl<H: Handler> Partition<H> {
         }
         self.gather(plan.messages, window);
         for (message, cause) in plan.rejected {
-            self.ledger.mark_message_started(message.offset);
-            let (shared, hold) = (Arc::clone(&self.shared), self.board.task());
-            self.flows.spawn(async move {
-                let offset = message.offset;
-                dead_letter(&shared, &[message], &cause, &hold).await;
-                Flow::Rejected(offset)
-            });
+            self.give_up(GivenUp { what: Failed::Message(message.offset), cause });
         }
         let freed = self.ledger.arranged(plan.arranged.into_iter().chain(plan.skipped));
         self.freed(freed);
@@ -330,19 +346,24 @@ impl<H: Handler> Partition<H> {
         if settled.is_empty() {
             return;
         }
+        self.count_settled(&settled);
         let now = Instant::now();
         self.clock.settled(settled.len(), now);
-        for Held { message, window } in settled {
+        for Held { message, window, .. } in settled {
             self.metrics.settled.inc();
             self.unload(message.size());
-            if let Some(open) = self.windows.get_mut(&window) {
-                open.open -= 1;
-                if open.open == 0 {
-                    let took = now - open.since;
-                    self.shared.metrics.batch_duration.observe(took.as_secs_f64());
-                    self.windows.remove(&window);
-                }
-            }
+            self.leave_window(window, now);
+        }
+    }
+
+    /// A message does not belong to its window any more.
+    pub(crate) fn leave_window(&mut self, window: u64, now: Instant) {
+        let Some(open) = self.windows.get_mut(&window) else { return };
+        open.open -= 1;
+        if open.open == 0 {
+            let took = now - open.since;
+            self.shared.metrics.batch_duration.observe(took.as_secs_f64());
+            self.windows.remove(&window);
         }
     }
 
@@ -359,10 +380,16 @@ impl<H: Handler> Partition<H> {
         self.metrics.queue_size.set(i64::try_from(self.load.messages()).unwrap_or(i64::MAX));
     }
 
+    /// What may be committed, and what the next owner must know.
+    pub(crate) fn position(&self) -> Option<Position> {
+        let extras = Extras { flood: self.gate.flood().mark() };
+        position(self.ledger.watermark(), &self.done, &extras)
+    }
+
     fn report(&mut self) {
         self.clock.reported();
         self.show_load();
-        if let Some(position) = position(self.ledger.watermark(), &self.done) {
+        if let Some(position) = self.position() {
             self.shared.control.send(SourceCommand::Commit {
                 partition: self.id.clone(),
                 epoch: self.epoch,
@@ -374,6 +401,7 @@ impl<H: Handler> Partition<H> {
 
 impl<H: Handler> Drop for Partition<H> {
     fn drop(&mut self) {
+        self.shared.status.show_hold(&self.id, self.epoch, None);
         for active in self.tasks.values() {
             if let TaskStage::InPool(ticket) = &active.stage {
                 ticket.kill();

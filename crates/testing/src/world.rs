@@ -11,6 +11,7 @@ use drakkar_core::{
     DeadLetter, FilePayload, Handler, KafkaPayload, Offset, OnInvalid, SourceMessage,
     TopicPartition,
     backpressure::Limits,
+    flood::FloodLimits,
     retry::Backoff,
     source::{Position, SourceEvent, SourceFailure},
 };
@@ -179,6 +180,11 @@ impl World {
             backoff: Backoff { initial: Duration::from_millis(10), max: Duration::from_millis(50) },
             hook_timeout: Duration::from_secs(10),
             on_invalid: OnInvalid::DeadLetter,
+            flood: FloodLimits {
+                max_consecutive: 0,
+                max_ratio: 0.0,
+                probe_interval: Duration::from_secs(30),
+            },
             commit: CommitPace { interval: Duration::from_millis(20), every: 1_000 },
         };
         WorldBuilder {
