@@ -84,17 +84,10 @@ pub(crate) struct Shared<H> {
     pub settings: Settings,
     pub control: SourceControl,
     pub status: Arc<Status>,
+    /// Why a message stops the worker, as configured.
+    pub fatal: mpsc::UnboundedSender<String>,
     /// Ages of tasks are counted from here.
     pub born: Instant,
-}
-
-/// Why a partition loop ended.
-#[derive(Debug)]
-pub(crate) enum PartitionEnd {
-    /// It was ordered to.
-    Ordered,
-    /// A message stops the worker, as configured.
-    Fatal(String),
 }
 
 /// What is kept of an open message.
@@ -192,7 +185,6 @@ pub(crate) struct Partition<H: Handler> {
     pub gate: Gate<H::Input>,
     pub clock: CommitClock,
     pub drain: Option<Drain>,
-    fatal: Option<String>,
 }
 
 impl<H: Handler> Partition<H> {
@@ -244,23 +236,18 @@ impl<H: Handler> Partition<H> {
             retries: DelayQueue::new(),
             board: Arc::default(),
             drain: None,
-            fatal: None,
         }
     }
 
-    /// Runs until it is ordered to end, or until a message stops the worker.
-    pub(crate) async fn run(mut self) -> PartitionEnd {
+    /// Runs until it is ordered to end.
+    pub(crate) async fn run(mut self) {
         self.announce_hold();
         loop {
             self.tend_gate();
             self.start_what_fits();
-            if let Some(reason) = self.fatal.take() {
-                self.hand_over();
-                return PartitionEnd::Fatal(reason);
-            }
             if self.is_drained() {
                 self.hand_over();
-                return PartitionEnd::Ordered;
+                return;
             }
             let due = self.clock.due();
             let deadline = self.drain.as_ref().map(|drain| drain.deadline);
@@ -272,7 +259,7 @@ impl<H: Handler> Partition<H> {
                     Order::Fence => {
                         let dropped = self.ledger.open_messages() + self.inbox.len();
                         self.shared.metrics.partition_lost(&self.id, dropped as u64);
-                        return PartitionEnd::Ordered;
+                        return;
                     }
                 },
                 () = sleep_until(deadline.unwrap_or(self.shared.born)), if deadline.is_some() => {
@@ -338,7 +325,10 @@ impl<H: Handler> Partition<H> {
         }
         let freed = self.ledger.arranged(plan.arranged.into_iter().chain(plan.skipped));
         self.freed(freed);
-        self.fatal = plan.fatal;
+        if let Some(reason) = plan.fatal {
+            self.inbox_open = false; // The order to hand over follows, and finishes what was started.
+            drop(self.shared.fatal.send(reason)); // A pipeline that ends needs no other reason.
+        }
     }
 
     /// Books messages that settled: room for more, and something to commit.

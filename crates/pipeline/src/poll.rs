@@ -26,7 +26,7 @@ use tracing::{error, info};
 use crate::{
     Settings, Status,
     handover::Order,
-    partition::{Partition, PartitionEnd, Shared},
+    partition::{Partition, Shared},
 };
 
 /// Why the pipeline ended although nobody asked it to.
@@ -71,8 +71,9 @@ impl Running {
 pub struct Pipeline<H: Handler> {
     shared: Arc<Shared<H>>,
     events: mpsc::UnboundedReceiver<SourceEvent>,
+    fatal: mpsc::UnboundedReceiver<String>,
     running: HashMap<TopicPartition, Running>,
-    tasks: JoinSet<PartitionEnd>,
+    tasks: JoinSet<()>,
 }
 
 impl<H: Handler> Pipeline<H> {
@@ -88,6 +89,7 @@ impl<H: Handler> Pipeline<H> {
         control: SourceControl,
         status: Arc<Status>,
     ) -> Self {
+        let (report_fatal, fatal) = mpsc::unbounded_channel();
         let shared = Shared {
             handler,
             pool,
@@ -96,9 +98,11 @@ impl<H: Handler> Pipeline<H> {
             settings,
             control,
             status,
+            fatal: report_fatal,
             born: Instant::now(),
         };
-        Self { shared: Arc::new(shared), events, running: HashMap::new(), tasks: JoinSet::new() }
+        let (running, tasks) = (HashMap::new(), JoinSet::new());
+        Self { shared: Arc::new(shared), events, fatal, running, tasks }
     }
 
     /// Runs until `stop`, then hands every partition over within `drain_timeout`.
@@ -113,10 +117,11 @@ impl<H: Handler> Pipeline<H> {
                 () = stop.drain.cancelled() => break Ok(()),
                 () = stop.now.cancelled() => break Ok(()),
                 Some(ended) = self.tasks.join_next_with_id() => {
-                    if let Err(error) = self.ended(ended) {
+                    if let Err(error) = self.ended(&ended) {
                         break Err(error);
                     }
                 }
+                Some(reason) = self.fatal.recv() => break Err(PipelineError::Invalid(reason)),
                 event = self.events.recv() => match event {
                     Some(event) => if let Err(error) = self.handle(event) {
                         break Err(error);
@@ -179,15 +184,14 @@ impl<H: Handler> Pipeline<H> {
         }
     }
 
-    fn ended(&mut self, ended: Result<(Id, PartitionEnd), JoinError>) -> Result<(), PipelineError> {
-        let task = ended.as_ref().map_or_else(JoinError::id, |(task, _)| *task);
+    fn ended(&mut self, ended: &Result<(Id, ()), JoinError>) -> Result<(), PipelineError> {
+        let task = ended.as_ref().map_or_else(JoinError::id, |(task, ())| *task);
         let id = self.running.iter().find(|(_, r)| r.task == task).map(|(id, _)| id.clone());
         if let Some(id) = &id {
             self.running.remove(id);
         }
         match ended {
-            Ok((_, PartitionEnd::Ordered)) => Ok(()),
-            Ok((_, PartitionEnd::Fatal(reason))) => Err(PipelineError::Invalid(reason)),
+            Ok(_) => Ok(()),
             Err(_) => Err(PipelineError::PartitionDied(
                 id.map_or_else(|| "(handed over)".to_owned(), |id| id.to_string()),
             )),
@@ -205,7 +209,7 @@ impl<H: Handler> Pipeline<H> {
                 biased;
                 () = stop.now.cancelled() => break,
                 ended = self.tasks.join_next_with_id() => match ended {
-                    Some(ended) => outcome = outcome.and(self.ended(ended)),
+                    Some(ended) => outcome = outcome.and(self.ended(&ended)),
                     None => return outcome,
                 },
                 Some(event) = self.events.recv() => {
@@ -215,7 +219,7 @@ impl<H: Handler> Pipeline<H> {
         }
         self.order_all(Order::HandOver { deadline: Instant::now() });
         while let Some(ended) = self.tasks.join_next_with_id().await {
-            outcome = outcome.and(self.ended(ended));
+            outcome = outcome.and(self.ended(&ended));
         }
         outcome
     }
