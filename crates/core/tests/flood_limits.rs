@@ -195,7 +195,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => any::<bool>().prop_map(|succeeds| Event::Try { succeeds }),
         1 => Just(Event::HandOver),
     ];
-    prop::collection::vec(event, 0..3_000)
+    prop::collection::vec(event, 0..1_000)
 }
 
 proptest! {
@@ -256,7 +256,7 @@ proptest! {
     #[test]
     fn the_ratio_is_reached_when_the_last_thousand_say_so(
         // Rows of the same outcome, so that the window fills.
-        rows in prop::collection::vec((any::<bool>(), 1..400_usize), 0..30),
+        rows in prop::collection::vec((any::<bool>(), 1..400_usize), 0..12),
         max_ratio in 0.01..=1.0_f64,
     ) {
         let mut flood = fresh(limits(0, max_ratio));

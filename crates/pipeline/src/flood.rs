@@ -25,6 +25,9 @@ use crate::{
     status::HeldPartition,
 };
 
+/// What is kept of the error text of something that waits, in bytes: a message may have 100 000 tasks.
+const KEPT_TEXT: usize = 512;
+
 /// Something that failed for good, before its dead letters are written.
 #[derive(Debug)]
 pub(crate) struct GivenUp<I> {
@@ -266,7 +269,10 @@ impl<H: Handler> Partition<H> {
     }
 
     /// Keeps it until it may be tried, or everything may. Its output counts meanwhile.
-    fn park(&mut self, given_up: GivenUp<H::Input>) {
+    fn park(&mut self, mut given_up: GivenUp<H::Input>) {
+        let text = &mut given_up.cause.message;
+        text.truncate(text.floor_char_boundary(KEPT_TEXT));
+        text.shrink_to_fit();
         if let Failed::Task { key, outcome } = &given_up.what {
             self.result_bytes += size(outcome.as_ref());
             if let Some(active) = self.tasks.get_mut(key) {
