@@ -229,6 +229,18 @@ impl<M> Ledger<M> {
         freed
     }
 
+    /// A task that has not started never will: its messages wait for it no longer. Unknown ones and
+    /// closings change nothing.
+    pub fn withdraw(&mut self, task: TaskKey) -> Freed<M> {
+        let mut freed = Freed::default();
+        if !self.closings.contains_key(&task) {
+            for offset in self.tasks.remove(&task).unwrap_or_default() {
+                self.release(offset, &mut freed);
+            }
+        }
+        freed
+    }
+
     /// Drops every message none of whose tasks has started, and the tasks that stand only for such.
     ///
     /// A task that is not started but stands for a message that is kept will run, so every message it
@@ -271,6 +283,11 @@ impl<M> Ledger<M> {
     #[must_use]
     pub fn message(&self, offset: Offset) -> Option<&M> {
         self.open.get(&offset).map(|open| &open.message)
+    }
+
+    /// The same, to be changed.
+    pub fn message_mut(&mut self, offset: Offset) -> Option<&mut M> {
+        self.open.get_mut(&offset).map(|open| &mut open.message)
     }
 
     /// The messages a task or a closing stands for.

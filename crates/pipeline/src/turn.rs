@@ -2,8 +2,8 @@
 //!
 //! What becomes of a plan, and what follows from something that ended. Which message may start when
 //! (`executor.ordering`) is decided by [`drakkar_core::order`]; here it is asked about everything that
-//! stands for messages: tasks, the hooks for messages and windows as a whole, and the dead letters of
-//! messages that were not arranged.
+//! stands for messages: tasks, the hooks for messages and windows as a whole, and messages that were not
+//! arranged and are to be given up.
 
 use std::{
     collections::HashMap,
@@ -20,13 +20,13 @@ use tokio::time::Instant;
 
 use crate::{
     arrange::Plan,
-    deliver::dead_letter,
+    flood::{Failed, GivenUp},
     hook::panic_text,
-    partition::{Active, Flow, Held, Partition, Shared, TaskStage},
+    partition::{Active, Held, Partition, Shared, TaskStage},
 };
 
-/// Messages that were not arranged and wait for their turn to be dead-lettered, and why.
-pub(crate) type Rejected = HashMap<TaskKey, (Arc<SourceMessage>, Cause)>;
+/// Messages that were not arranged and wait for their turn to be given up, and why.
+pub(crate) type Rejected = HashMap<TaskKey, (Offset, Cause)>;
 
 /// Gives `task` the priority that the handler says. User code: a panic leaves it as it is.
 pub(crate) fn prioritized<H: Handler>(shared: &Shared<H>, task: Task) -> Task {
@@ -40,7 +40,7 @@ pub(crate) fn prioritized<H: Handler>(shared: &Shared<H>, task: Task) -> Task {
 }
 
 impl<H: Handler> Partition<H> {
-    /// `arrange` has answered: its tasks join the backlog, what it rejected is dead-lettered.
+    /// `arrange` has answered: its tasks join the backlog, what it rejected is given up.
     pub(crate) fn arranged(&mut self, window: u64, plan: Plan<H::Input>) {
         self.arranging = None;
         if self.drain.is_some() {
@@ -55,24 +55,29 @@ impl<H: Handler> Partition<H> {
             }
         }
         self.gather(plan.messages, window);
-        let rejected: Vec<Offset> = plan.rejected.iter().map(|(it, _)| it.offset).collect();
         for (message, cause) in plan.rejected {
-            // A task without a program: a hand-over treats it as one.
-            let links = [message.offset];
-            if let Ok(key) = self.ledger.add_task(links.to_vec()) {
-                self.rejected.insert(key, (message, cause));
-                if self.order.may_start(key, &links) {
-                    self.turn_came(key);
-                }
-            }
+            self.reject(message.offset, cause);
         }
-        let answered = plan.arranged.into_iter().chain(plan.skipped).chain(rejected);
-        let freed = self.ledger.arranged(answered);
+        let freed = self.ledger.arranged(plan.arranged.into_iter().chain(plan.skipped));
         self.freed(freed);
-        self.fatal = plan.fatal;
+        if let Some(reason) = plan.fatal {
+            self.inbox_open = false; // The order to hand over follows, and finishes what was started.
+            drop(self.shared.fatal.send(reason)); // A pipeline that ends needs no other reason.
+        }
     }
 
-    /// The messages of a window get in line.
+    /// A message cannot be arranged: it is given up when its turn comes. It goes on waiting for its
+    /// arrangement, which it may get yet.
+    fn reject(&mut self, offset: Offset, cause: Cause) {
+        // A task without a program, for as long as it waits: a hand-over treats it as one.
+        let Ok(key) = self.ledger.add_task(vec![offset]) else { return };
+        self.rejected.insert(key, (offset, cause));
+        if self.order.may_start(key, &[offset]) {
+            self.turn_came(key);
+        }
+    }
+
+    /// The messages of a window get in line. Those that are arranged again have a place in it.
     fn line_up(&mut self, plan: &Plan<H::Input>) {
         if !self.order.is_kept() {
             return;
@@ -80,6 +85,7 @@ impl<H: Handler> Partition<H> {
         let rejected = plan.rejected.iter().map(|(message, _)| &message.offset);
         let all = plan.arranged.iter().chain(&plan.skipped).chain(rejected);
         let mut window: Vec<(Offset, Arc<SourceMessage>)> = all
+            .filter(|&&offset| !self.order.has_place(offset))
             .filter_map(|&offset| Some((offset, Arc::clone(&self.ledger.message(offset)?.message))))
             .collect();
         window.sort_unstable_by_key(|(offset, _)| *offset);
@@ -98,7 +104,15 @@ impl<H: Handler> Partition<H> {
         } else {
             TaskStage::Waiting
         };
-        let active = Active { task: Arc::new(task), attempt: 1, counted: 0, chain, rank, stage };
+        let active = Active {
+            task: Arc::new(task),
+            attempt: 1,
+            counted: 0,
+            forgiven: 0,
+            chain,
+            rank,
+            stage,
+        };
         self.tasks.insert(key, active);
     }
 
@@ -126,13 +140,10 @@ impl<H: Handler> Partition<H> {
     fn turn_came(&mut self, key: TaskKey) {
         if let Some(active) = self.tasks.get_mut(&key) {
             active.stage = TaskStage::Backlog(self.backlog.push(active.rank, key));
-        } else if let Some((message, cause)) = self.rejected.remove(&key) {
-            self.ledger.mark_started(key);
-            let (shared, hold) = (Arc::clone(&self.shared), self.board.task());
-            self.flows.spawn(async move {
-                dead_letter(&shared, &[message], &cause, &hold).await;
-                Flow::Rejected(key)
-            });
+        } else if let Some((offset, cause)) = self.rejected.remove(&key) {
+            let freed = self.ledger.withdraw(key);
+            self.give_up(GivenUp { what: Failed::Message(offset), cause });
+            self.freed(freed);
         } else {
             self.groups.complete(key);
         }
