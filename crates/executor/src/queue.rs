@@ -182,7 +182,7 @@ mod tests {
 
     use super::*;
 
-    const AGEING: Duration = Duration::from_secs(60);
+    const AGEING: Duration = Duration::from_mins(1);
 
     fn rank(born: Instant, priority: i64, since: u64, sequence: u64) -> Rank {
         Rank { priority, since: born + Duration::from_secs(since), sequence }
