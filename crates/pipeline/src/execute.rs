@@ -19,6 +19,7 @@ use crate::{
 impl<H: Handler> Partition<H> {
     /// Collects what has run and gives the pool what it has room for.
     pub(crate) fn start_what_fits(&mut self) {
+        self.give_up_rejected();
         self.close_what_is_ready();
         while self.collecting < self.shared.settings.max_hooks {
             let Some((key, run)) = self.ran.pop_front() else { break };

@@ -48,7 +48,7 @@ impl<H: Handler> Partition<H> {
                 self.backlog.withdraw(place);
             }
             self.order.withdraw(*key);
-            self.rejected.remove(key);
+            self.rejected.forget(*key);
             self.groups.forget(*key);
         }
         dropped += unstarted.messages.len();

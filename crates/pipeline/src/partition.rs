@@ -239,7 +239,7 @@ impl<H: Handler> Partition<H> {
             next_window: 0,
             incoming: Vec::new(),
             arranging: None,
-            rejected: HashMap::new(),
+            rejected: Rejected::default(),
             ran: VecDeque::new(),
             pooled: 0,
             collecting: 0,

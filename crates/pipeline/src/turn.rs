@@ -25,8 +25,19 @@ use crate::{
     partition::{Active, Flow, Held, Partition, Shared, TaskStage},
 };
 
-/// Messages that were not arranged and wait for their turn to be dead-lettered, and why.
-pub(crate) type Rejected = HashMap<TaskKey, (Arc<SourceMessage>, Cause)>;
+/// Messages that were not arranged, and why.
+#[derive(Debug, Default)]
+pub(crate) struct Rejected {
+    waiting: HashMap<TaskKey, (Arc<SourceMessage>, Cause)>,
+    /// Those whose turn has come.
+    ready: Vec<(TaskKey, Arc<SourceMessage>, Cause)>,
+}
+
+impl Rejected {
+    pub(crate) fn forget(&mut self, key: TaskKey) {
+        self.waiting.remove(&key);
+    }
+}
 
 /// Gives `task` the priority that the handler says. User code: a panic leaves it as it is.
 pub(crate) fn prioritized<H: Handler>(shared: &Shared<H>, task: Task) -> Task {
@@ -60,7 +71,7 @@ impl<H: Handler> Partition<H> {
             // A task without a program: a hand-over treats it as one.
             let links = [message.offset];
             if let Ok(key) = self.ledger.add_task(links.to_vec()) {
-                self.rejected.insert(key, (message, cause));
+                self.rejected.waiting.insert(key, (message, cause));
                 if self.order.may_start(key, &links) {
                     self.turn_came(key);
                 }
@@ -126,15 +137,22 @@ impl<H: Handler> Partition<H> {
     fn turn_came(&mut self, key: TaskKey) {
         if let Some(active) = self.tasks.get_mut(&key) {
             active.stage = TaskStage::Backlog(self.backlog.push(active.rank, key));
-        } else if let Some((message, cause)) = self.rejected.remove(&key) {
+        } else if let Some((message, cause)) = self.rejected.waiting.remove(&key) {
             self.ledger.mark_started(key);
+            self.rejected.ready.push((key, message, cause));
+        } else {
+            self.groups.complete(key);
+        }
+    }
+
+    /// Dead-letters the messages whose turn it is, beside the loop.
+    pub(crate) fn give_up_rejected(&mut self) {
+        for (key, message, cause) in std::mem::take(&mut self.rejected.ready) {
             let (shared, hold) = (Arc::clone(&self.shared), self.board.task());
             self.flows.spawn(async move {
                 dead_letter(&shared, &[message], &cause, &hold).await;
                 Flow::Rejected(key)
             });
-        } else {
-            self.groups.complete(key);
         }
     }
 }
