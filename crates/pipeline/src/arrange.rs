@@ -93,6 +93,8 @@ fn decode<H: Handler>(
     window: Vec<Arc<SourceMessage>>,
     plan: &mut Plan<H::Input>,
 ) -> Vec<Message<H::Input>> {
+    // Once for all of them: the clock would be a good part of the time it measures.
+    let _attended = window.first().map(|first| shared.attend(Hook::Decode, &first.partition));
     let mut messages = Vec::with_capacity(window.len());
     for source in window {
         match decode_one(shared, &source) {

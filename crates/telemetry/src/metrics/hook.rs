@@ -76,7 +76,7 @@ impl Hook {
 /// Handles to the series of one hook.
 #[derive(Debug, Clone)]
 pub struct HookMetrics {
-    /// `drakkar_handler_duration_seconds`
+    /// `drakkar_handler_duration_seconds`; of `decode`, the time for a window.
     pub duration: Histogram,
     /// `drakkar_handler_hook_errors_total`: errors, panics and time-outs. Counted by
     /// [`Metrics::hook_failed`](super::Metrics::hook_failed).
