@@ -7,9 +7,9 @@
 //! Within one window this can be too much to ask. A task that stands for two messages of one key
 //! cannot wait until the first of them is settled; and of two tasks that cross, one for the messages
 //! 1 and 4, one for 2 and 3, where 1 and 2 have one key and 3 and 4 another, each would wait for the
-//! other. Messages on such a *circle* do not wait for each other ([`circle`]): they start as soon as
-//! the first of them in their line may. Across windows no circle can come up, because later windows
-//! wait for earlier ones only. So whatever runs ends, and everything gets its turn.
+//! other. Messages on such a *circle* do not wait for each other: they start as soon as the first of
+//! them in their line may. Across windows no circle can come up, because later windows wait for earlier
+//! ones only. So whatever runs ends, and everything gets its turn.
 //!
 //! Where windows are aggregated, a message settles only with its whole window. Then the messages of
 //! one window wait until the earlier ones have *ended* (their own tasks, and what is made of them as

@@ -18,7 +18,8 @@ use drakkar::{
     prometheus::{IntCounter, Registry},
 };
 use rdkafka::{
-    ClientConfig,
+    ClientConfig, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
     mocking::MockCluster,
     producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer},
 };
@@ -36,7 +37,8 @@ type Does = Box<dyn Fn(&Ready) -> HookResult<()> + Send + Sync>;
 struct Told {
     ready: Does,
     hangs: bool,
-    gate: Option<Mutex<Receiver<()>>>,
+    /// Where it blocks: in `arrange` of this partition or of all.
+    gate: Option<(Option<i32>, Mutex<Receiver<()>>)>,
 }
 
 impl Told {
@@ -55,8 +57,10 @@ impl Handler for Told {
         (self.ready)(ready)
     }
 
-    async fn arrange(&self, _: &[Message<Bytes>], _: &Pending) -> HookResult<Vec<Task>> {
-        if let Some(gate) = &self.gate {
+    async fn arrange(&self, window: &[Message<Bytes>], _: &Pending) -> HookResult<Vec<Task>> {
+        if let Some((only, gate)) = &self.gate
+            && only.is_none_or(|only| only == window[0].partition.partition)
+        {
             // The lock makes the second one wait as well.
             assert!(gate.lock().unwrap_or_else(PoisonError::into_inner).recv().is_err());
         }
@@ -147,6 +151,29 @@ impl World {
         let record = BaseRecord::<(), _>::to("orders").partition(partition).payload("a");
         producer.send(record).unwrap();
         producer.flush(SOON).unwrap();
+    }
+
+    /// Waits until the group has committed `next`.
+    fn until_committed(&self, partition: i32, next: i64) {
+        let group = Config::default().kafka.consumer_group;
+        let servers = self.cluster.bootstrap_servers();
+        let observer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", servers)
+            .set("group.id", group)
+            .create()
+            .unwrap();
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition("orders", partition);
+        let deadline = Instant::now() + SOON;
+        loop {
+            let answer = observer.committed_offsets(asked.clone(), SOON).unwrap();
+            let committed = answer.elements()[0].offset();
+            if committed == Offset::Offset(next) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{committed:?}");
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Asks until the answer is as `wanted`.
@@ -298,12 +325,16 @@ fn what_a_handler_registers_in_on_ready_is_scraped_with_the_worker_s_own_series(
     ended.recv_timeout(SOON).unwrap().unwrap();
 }
 
-/// A worker both of whose threads are blocked in `arrange` until the sender goes.
-fn blocked(world: &World, health: Duration) -> (Sender<()>, oneshot::Sender<()>) {
+/// A worker that is blocked in `arrange` of one partition, or of both, until the first sender goes.
+fn blocked(
+    world: &World,
+    only: Option<i32>,
+    health: Duration,
+) -> (Sender<()>, oneshot::Sender<()>) {
     let (release, gate) = mpsc::channel();
     let mut config = world.config();
     config.health.hook_stuck = health;
-    let handler = Told { gate: Some(Mutex::new(gate)), ..ready() };
+    let handler = Told { gate: Some((only, Mutex::new(gate))), ..ready() };
     let (stop, _) = world.run(Worker::new(handler).config(config).unwrap());
     world.produce(0);
     world.produce(1);
@@ -311,9 +342,9 @@ fn blocked(world: &World, health: Duration) -> (Sender<()>, oneshot::Sender<()>)
 }
 
 #[test]
-fn a_hook_that_blocks_for_ever_fails_the_liveness_probe_which_names_it() {
+fn hooks_that_block_every_thread_for_ever_fail_the_liveness_probe_which_names_one() {
     let world = World::new();
-    let (release, _stop) = blocked(&world, Duration::from_millis(300));
+    let (release, _stop) = blocked(&world, None, Duration::from_millis(300));
     let answer = world.until("/healthz", |answer| answer.contains(" 503 "));
     assert!(answer.contains("the hook arrange of partition orders:"), "{answer}");
     assert!(world.get("/readyz").unwrap().contains(" 503 "), "and it is not ready");
@@ -324,8 +355,23 @@ fn a_hook_that_blocks_for_ever_fails_the_liveness_probe_which_names_it() {
 #[test]
 fn a_hook_that_blocks_shorter_than_allowed_fails_no_probe() {
     let world = World::new();
-    let (release, _stop) = blocked(&world, Duration::from_hours(1));
+    let (release, _stop) = blocked(&world, None, Duration::from_hours(1));
     world.until("/readyz", |answer| answer.contains("\"assigned_partitions\":2"));
     assert!(world.get("/healthz").unwrap().contains(" 200 "));
+    drop(release);
+}
+
+#[test]
+fn while_a_hook_blocks_one_thread_the_other_partitions_are_worked_on_and_committed() {
+    let world = World::new();
+    let (release, _stop) = blocked(&world, Some(0), Duration::from_millis(300));
+    let answer = world.until("/healthz", |answer| answer.contains(" 503 "));
+    assert!(answer.contains("the hook arrange of partition orders:0"), "{answer}");
+    world.produce(1);
+    // The second message of that partition; the first came together with the one that blocks.
+    world.until("/metrics", |answer| {
+        answer.contains(r#"drakkar_messages_consumed_total{partition="1",topic="orders"} 2"#)
+    });
+    world.until_committed(1, 2);
     drop(release);
 }

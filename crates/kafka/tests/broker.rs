@@ -173,8 +173,14 @@ async fn a_revoked_partition_is_handed_over_exactly_where_its_owner_stopped() {
     // While it is not handed over, it stays ours and the group waits.
     let early = timeout(Duration::from_secs(1), second.assigned()).await;
     assert!(early.is_err(), "given away while we worked on it");
+    assert!(first.source.events.try_recv().is_err(), "its end is not told before it comes");
     while gone[0].inbox.try_recv().is_ok() {}
     first.hand_over(&gone[0], Some(position(42, "done: 50")));
+    assert_eq!(first.released().await, taken);
+    let mut heard = Vec::new();
+    while let Ok(before) = first.heard.try_recv() {
+        heard.push(before); // The answer to its last commit among it.
+    }
 
     let mut theirs = second.assigned().await;
     assert_eq!(theirs[0].partition, taken[0]);
@@ -184,11 +190,6 @@ async fn a_revoked_partition_is_handed_over_exactly_where_its_owner_stopped() {
     // The partition that stayed goes on where it was.
     for expected in 1..100 {
         assert_eq!(first.take(&mut kept[0]).await.offset, Offset(expected));
-    }
-    assert_eq!(first.released().await, taken);
-    let mut heard = Vec::new();
-    while let Ok(before) = first.heard.try_recv() {
-        heard.push(before);
     }
     second.close().await;
     first.close().await;

@@ -91,7 +91,7 @@ async fn search<H: Handler>(
         let failure = match answer {
             Ok(tasks) => {
                 plan.arranged.extend(of_part.iter().map(|message| message.offset));
-                plan.tasks.extend(tasks.into_iter().map(|task| prioritized(shared, task)));
+                plan.tasks.extend(prioritized(shared, &of_part[0].partition, tasks));
                 continue;
             }
             Err(failure) => failure,
@@ -147,6 +147,8 @@ fn decode<H: Handler>(
     window: Vec<Arc<SourceMessage>>,
     plan: &mut Plan<H::Input>,
 ) -> Vec<Message<H::Input>> {
+    // Once for all of them: the clock would be a good part of the time it measures.
+    let _attended = window.first().map(|first| shared.attend(Hook::Decode, &first.partition));
     let mut messages = Vec::with_capacity(window.len());
     for source in window {
         match decode_one(shared, &source) {

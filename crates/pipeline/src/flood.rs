@@ -80,11 +80,19 @@ pub(crate) struct Gate<I> {
     waiting: VecDeque<GivenUp<I>>,
     /// Messages to be arranged again.
     again: Vec<Arc<SourceMessage>>,
+    /// What was not looked at yet.
+    undecided: Vec<GivenUp<I>>,
 }
 
 impl<I> Gate<I> {
     pub(crate) fn new(flood: Flood) -> Self {
-        Self { flood, trying: Trying::Nothing, waiting: VecDeque::new(), again: Vec::new() }
+        Self {
+            flood,
+            trying: Trying::Nothing,
+            waiting: VecDeque::new(),
+            again: Vec::new(),
+            undecided: Vec::new(),
+        }
     }
 
     /// What was counted, for the next owner.
@@ -126,6 +134,9 @@ impl<H: Handler> Partition<H> {
 
     /// Does what the gate wants to have done, as far as it can be done now.
     pub(crate) fn tend_gate(&mut self) {
+        for given_up in std::mem::take(&mut self.gate.undecided) {
+            self.decide(given_up);
+        }
         if self.drain.is_some() {
             return;
         }
@@ -155,8 +166,14 @@ impl<H: Handler> Partition<H> {
         working == 0 && !self.gate.waiting.is_empty()
     }
 
-    /// Something failed for good: it is dead-lettered, or waits.
+    /// Something failed for good. Decided upon by the loop: what fails while the last word is being said
+    /// must start nothing.
     pub(crate) fn give_up(&mut self, given_up: GivenUp<H::Input>) {
+        self.gate.undecided.push(given_up);
+    }
+
+    /// It is dead-lettered, or waits.
+    fn decide(&mut self, given_up: GivenUp<H::Input>) {
         let now = self.shared.born.elapsed();
         let uncounted = self.uncounted(&given_up).count();
         if self.is_tried(&given_up) {
@@ -336,6 +353,9 @@ impl<H: Handler> Partition<H> {
         for given_up in std::mem::take(&mut self.gate.waiting) {
             self.redo(given_up);
         }
+        for (_, cause) in self.rejected.values_mut() {
+            *cause = None; // It failed as well before this, and its turn has not come.
+        }
         self.show_hold();
     }
 
@@ -350,10 +370,7 @@ impl<H: Handler> Partition<H> {
     fn redo(&mut self, given_up: GivenUp<H::Input>) {
         self.unpark(&given_up);
         match given_up.what {
-            Failed::Message(offset) => {
-                let message = self.ledger.message(offset).map(|held| Arc::clone(&held.message));
-                self.gate.again.extend(message);
-            }
+            Failed::Message(offset) => self.arrange_later(offset),
             Failed::Task { key, .. } => {
                 if let Some(active) = self.tasks.get_mut(&key) {
                     active.forgiven = active.attempt;
@@ -363,6 +380,12 @@ impl<H: Handler> Partition<H> {
             }
             Failed::Closing { key, kept, whole } => self.close(key, kept, whole),
         }
+    }
+
+    /// Has a message arranged again whose turn has come.
+    pub(crate) fn arrange_later(&mut self, offset: Offset) {
+        let message = self.ledger.message(offset).map(|held| Arc::clone(&held.message));
+        self.gate.again.extend(message);
     }
 
     /// Has messages arranged that were not, as a window of their own.

@@ -12,12 +12,12 @@ use std::{
 };
 
 use drakkar_core::{Cause, Handler, HookResult, SourceMessage, Stage, TopicPartition};
-use drakkar_telemetry::Hook;
+use drakkar_telemetry::{Hook, prometheus::HistogramTimer};
 use futures_util::FutureExt;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::partition::Shared;
+use crate::{partition::Shared, watch::Executing};
 
 /// How much longer than its time-out a hook is waited for that may block its thread.
 const MARGIN: Duration = Duration::from_secs(1);
@@ -86,19 +86,24 @@ impl<H: Handler> Shared<H> {
         answer.inspect_err(|failure| self.hook_failed(hook, partition, failure))
     }
 
-    /// The same for a hook that does not wait.
+    /// The same for a hook that does not wait: timed and watched until the guard is dropped, which may
+    /// be after several calls of [`Self::ask_now`].
+    pub(crate) fn attend(&self, hook: Hook, partition: &TopicPartition) -> Attended {
+        Attended {
+            _timer: self.metrics.hook(hook).duration.start_timer(),
+            _executing: self.status.hooks.enter(hook, Some(partition)),
+        }
+    }
+
+    /// One call of a hook that does not wait.
     pub(crate) fn ask_now<T>(
         &self,
         hook: Hook,
         partition: &TopicPartition,
         call: impl FnOnce() -> T,
     ) -> Result<T, HookFailure> {
-        let timer = self.metrics.hook(hook).duration.start_timer();
-        let executing = self.status.hooks.enter(hook, Some(partition));
-        let answer = catch_unwind(AssertUnwindSafe(call));
-        drop(executing);
-        timer.observe_duration();
-        let answer = answer.map_err(|panic| HookFailure::Panic(panic_text(&*panic)));
+        let answer = catch_unwind(AssertUnwindSafe(call))
+            .map_err(|panic| HookFailure::Panic(panic_text(&*panic)));
         answer.inspect_err(|failure| self.hook_failed(hook, Some(partition), failure))
     }
 
@@ -114,9 +119,16 @@ impl<H: Handler> Shared<H> {
 
     /// What the handler calls `message`, for the logs.
     pub(crate) fn label(&self, message: &SourceMessage) -> Option<String> {
+        let _attended = self.attend(Hook::MessageLabel, &message.partition);
         let call = || self.handler.message_label(message);
         self.ask_now(Hook::MessageLabel, &message.partition, call).ok().flatten()
     }
+}
+
+/// Some calls of one hook; their time is observed when it is dropped.
+pub(crate) struct Attended {
+    _timer: HistogramTimer,
+    _executing: Executing,
 }
 
 /// Runs `hook`, which should end by itself within `limit`, on a task of its own: so its time is over

@@ -12,10 +12,11 @@ use std::{
 };
 
 use drakkar_core::{
-    Cause, Handler, Offset, SourceMessage, Task,
+    Cause, Handler, Offset, SourceMessage, Task, TopicPartition,
     ledger::{Freed, TaskKey},
 };
 use drakkar_executor::Rank;
+use drakkar_telemetry::Hook;
 use tokio::time::Instant;
 
 use crate::{
@@ -25,11 +26,22 @@ use crate::{
     partition::{Active, Held, Partition, Shared, TaskStage},
 };
 
-/// Messages that were not arranged and wait for their turn to be given up, and why.
-pub(crate) type Rejected = HashMap<TaskKey, (Offset, Cause)>;
+/// Messages that were not arranged and wait for their turn to be given up, and why; without a cause,
+/// to be arranged again.
+pub(crate) type Rejected = HashMap<TaskKey, (Offset, Option<Cause>)>;
 
-/// Gives `task` the priority that the handler says. User code: a panic leaves it as it is.
-pub(crate) fn prioritized<H: Handler>(shared: &Shared<H>, task: Task) -> Task {
+/// Gives `tasks` the priorities that the handler says.
+pub(crate) fn prioritized<H: Handler>(
+    shared: &Shared<H>,
+    partition: &TopicPartition,
+    tasks: impl IntoIterator<Item = Task>,
+) -> Vec<Task> {
+    let _attended = shared.attend(Hook::Priority, partition);
+    tasks.into_iter().map(|task| prioritize(shared, task)).collect()
+}
+
+/// User code: a panic leaves the task as it is.
+fn prioritize<H: Handler>(shared: &Shared<H>, task: Task) -> Task {
     match catch_unwind(AssertUnwindSafe(|| shared.handler.priority(&task))) {
         Ok(priority) => task.with_priority(priority),
         Err(panic) => {
@@ -71,7 +83,7 @@ impl<H: Handler> Partition<H> {
     fn reject(&mut self, offset: Offset, cause: Cause) {
         // A task without a program, for as long as it waits: a hand-over treats it as one.
         let Ok(key) = self.ledger.add_task(vec![offset]) else { return };
-        self.rejected.insert(key, (offset, cause));
+        self.rejected.insert(key, (offset, Some(cause)));
         if self.order.may_start(key, &[offset]) {
             self.turn_came(key);
         }
@@ -142,8 +154,11 @@ impl<H: Handler> Partition<H> {
             active.stage = TaskStage::Backlog(self.backlog.push(active.rank, key));
         } else if let Some((offset, cause)) = self.rejected.remove(&key) {
             let freed = self.ledger.withdraw(key);
-            self.give_up(GivenUp { what: Failed::Message(offset), cause });
-            self.freed(freed);
+            self.freed(freed); // Nothing: it waits for its arrangement.
+            match cause {
+                Some(cause) => self.give_up(GivenUp { what: Failed::Message(offset), cause }),
+                None => self.arrange_later(offset),
+            }
         } else {
             self.groups.complete(key);
         }

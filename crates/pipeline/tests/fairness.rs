@@ -6,6 +6,7 @@ mod common;
 use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,13 +16,18 @@ use drakkar_core::{
     Collect, Handler, HookResult, Message, OnError, Pending, Task, TaskFailure, TaskResult,
 };
 use drakkar_testing::{World, message};
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
 
 /// Runs a script for every message and writes down who had a slot. The value of a message is its
 /// priority and its name: `5 late`.
 struct Ranked {
     dir: tempfile::TempDir,
     script: &'static str,
+    /// What `on_task_complete` waits for.
+    hooks: Arc<Semaphore>,
 }
 
 /// Holds its slot until it is let go.
@@ -35,7 +41,7 @@ impl Ranked {
     fn new(script: &'static str) -> (Self, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().to_owned();
-        (Self { dir, script }, path)
+        (Self { dir, script, hooks: Arc::new(Semaphore::new(1_000)) }, path)
     }
 }
 
@@ -59,6 +65,7 @@ impl Handler for Ranked {
     }
 
     async fn on_task_complete(&self, done: &TaskResult) -> HookResult<Collect> {
+        self.hooks.acquire().await?.forget();
         Ok(record(done))
     }
 
@@ -101,7 +108,7 @@ async fn send(world: &mut World, values: &[&'static str]) {
     for value in values {
         world.produce(0, *value);
     }
-    let metrics = std::sync::Arc::clone(&world.metrics);
+    let metrics = Arc::clone(&world.metrics);
     let consumed = metrics.partition(&message(0, 0, "").partition).consumed;
     until(|| consumed.get() == started + values.len() as u64).await;
 }
@@ -109,14 +116,24 @@ async fn send(world: &mut World, values: &[&'static str]) {
 #[tokio::test]
 async fn priorities_are_strict_also_among_more_tasks_than_the_pool_takes() {
     let (handler, dir) = Ranked::new("");
-    let mut world = one_slot(handler).settings(|settings| settings.max_in_pool = 4).start();
+    let hooks = Arc::clone(&handler.hooks);
+    hooks.forget_permits(1_000);
+    let mut world = one_slot(handler)
+        .settings(|settings| {
+            settings.max_in_pool = 4;
+            settings.max_hooks = 1;
+        })
+        .start();
     wait_behind_the_gate(&mut world, &dir, &["5 a", "5 b"]).await;
     until(|| world.pool.stats().queued == 2).await;
     // Only one of these finds room in the pool.
     send(&mut world, &["9 c", "7 d", "1 e", "6 f", "1 g", "0 h", "5 i"]).await;
     until(|| world.pool.stats().queued == 3).await;
-    // The pool holds the three best, although two others came before.
+    // The pool holds the three best, although two others came before. It gets nothing new as long as
+    // the hook for the gate is under way.
     let_go(&dir);
+    until(|| order(&dir).len() == 4).await;
+    hooks.add_permits(10);
     world.committed(0, 10).await;
     let ran = order(&dir);
     assert_eq!(ran, [GATE, "0 h", "1 e", "1 g", "5 a", "5 b", "5 i", "6 f", "7 d", "9 c"]);
@@ -212,4 +229,5 @@ async fn a_priority_that_panics_is_counted_and_the_task_keeps_its_own() {
     let order = order(&dir);
     assert_eq!(order, [GATE, "-1 better than none", "not a number", "1 worse than none"]);
     assert_eq!(world.metrics.priority_errors.get(), 1);
+    assert_eq!(world.metrics.hook(drakkar_telemetry::Hook::Priority).errors.get(), 1);
 }

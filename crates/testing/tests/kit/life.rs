@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use drakkar_testing::{Record, Scripted, World, WorldBuilder};
+use drakkar_testing::{Record, Script, Scripted, World, WorldBuilder};
 
 use crate::handler::{Counted, PerWord, order};
 
@@ -81,6 +81,49 @@ async fn a_result_that_was_delivered_and_not_committed_before_a_crash_is_deliver
     let world = world.crash().await.restart(PerWord);
     world.results.until(2).await;
     assert_eq!(world.results.of("a").len(), 2, "at least once means that");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_has_crashed_delivers_and_commits_nothing_more() {
+    let results = Script::kafka();
+    results.begin_outage();
+    let mut world = counting().in_memory().results(&results).start();
+    world.produce(0, order(["a"]));
+    world.not_committed(0, 0, Duration::from_secs(1)).await;
+    let book = world.book_handle();
+    let wreck = world.crash().await;
+    results.end_outage();
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert!(results.recorded().is_empty() && book.lock().unwrap().commits.is_empty());
+    let world = wreck.restart(PerWord);
+    world.settled().await;
+    assert_eq!((world.results.len(), world.runs.len()), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_does_not_commit_what_is_settled() {
+    let mut world = counting()
+        .in_memory()
+        .settings(|settings| settings.commit.interval = Duration::from_hours(1))
+        .start();
+    world.produce(0, order(["a"]));
+    world.results.until(1).await;
+    let wreck = world.crash().await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    let world = wreck.restart(PerWord);
+    assert_eq!(world.committed_offset(0), 0);
+    world.results.until(2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_program_that_runs_on_at_the_deadline_of_a_revoke_is_killed() {
+    let mut world = World::of(PerWord).in_memory().processes(|_| Scripted::hangs()).start();
+    world.produce(0, order(["a"]));
+    world.runs.started(1).await;
+    world.revoke(0, Duration::from_secs(1)).await;
+    world.runs.ended(1).await;
+    assert!(world.runs.all()[0].is_killed(), "{}", world.runs.all()[0]);
+    assert_eq!(world.pool.stats().active, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
