@@ -101,7 +101,7 @@ fn in_lines<H: Handler>(handler: H, journal: &Journal, limit: u32) -> WorldBuild
 
 fn produce(world: &mut World, values: &[&str]) {
     for value in values {
-        world.produce(0, Record::from((*value).to_owned()).key((&value[..1]).to_owned()));
+        world.produce(0, Record::from((*value).to_owned()).key(value[..1].to_owned()));
     }
 }
 
@@ -158,9 +158,8 @@ async fn a_message_that_is_arranged_again_kept_its_place() {
 async fn what_is_tried_behind_something_that_waits_does_not_stop_the_partition() {
     let journal = Journal::default();
     let handler = needs(&Service::default()).arrange(|window| {
-        let task = |message: &Message<Bytes>| match message.input.starts_with(b"a") {
-            true => shell(message, "sleep 70"),
-            false => echo(message),
+        let task = |message: &Message<Bytes>| {
+            if message.input.starts_with(b"a") { shell(message, "sleep 70") } else { echo(message) }
         };
         Ok(window.iter().map(task).collect())
     });
