@@ -4,16 +4,17 @@
 //! hook has blocked its thread for too long.
 //! `/readyz` says whether the worker is a member of its group (with partitions or waiting for some)
 //! and not on its way out. A sink that is down is waited for, not restarted for: it is shown in the
-//! details and makes the worker unready only.
+//! details and makes the worker unready only. A partition that is held because too many of its messages
+//! were dead-lettered is shown in the details.
 
 use std::{sync::Arc, time::Duration};
 
 use drakkar_core::lenient;
 use drakkar_debug::{Health, HealthSnapshot};
-use drakkar_pipeline::Status;
+use drakkar_pipeline::{HeldPartition, Status};
 use drakkar_sinks::Sinks;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// When probes fail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,7 +86,22 @@ impl Health for WorkerHealth {
             "assigned_partitions": view.assigned,
             "draining": view.draining,
             "held_sinks": held,
+            "held_partitions": held_partitions(&self.status),
         });
         HealthSnapshot { alive, ready, details }
     }
+}
+
+/// Partitions that wait for one of their messages to succeed, and why.
+fn held_partitions(status: &Status) -> Vec<Value> {
+    let entry = |held: HeldPartition| {
+        json!({
+            "partition": held.partition.to_string(),
+            "reason": format!("dlq.{}", held.reason.as_str()),
+            "seconds": held.since.elapsed().as_secs(),
+            "failed_tries": held.failed_tries,
+            "waiting": held.waiting,
+        })
+    };
+    status.held_partitions().into_iter().map(entry).collect()
 }

@@ -8,7 +8,7 @@ use std::{
 
 use drakkar_core::{
     DeadLetter, FilePayload, Handler, KafkaPayload, OnInvalid, Ready, backpressure::Limits,
-    order::Ordering, retry::Backoff,
+    flood::FloodLimits, order::Ordering, retry::Backoff,
 };
 use drakkar_executor::{ExecutorConfig, Pool, Scripted, StandIn};
 use drakkar_pipeline::{CommitPace, Periodic, Pipeline, Settings, Status, Stop};
@@ -70,6 +70,11 @@ impl<H: Handler> WorldBuilder<H> {
             backoff: Backoff { initial: Duration::from_millis(10), max: Duration::from_millis(50) },
             hook_timeout: Duration::from_secs(10),
             on_invalid: OnInvalid::DeadLetter,
+            flood: FloodLimits {
+                max_consecutive: 0,
+                max_ratio: 0.0,
+                probe_interval: Duration::from_secs(30),
+            },
             commit: CommitPace { interval: Duration::from_millis(20), every: 1_000 },
         };
         let setup = Setup {
