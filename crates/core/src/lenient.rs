@@ -128,6 +128,43 @@ pub mod duration {
     }
 }
 
+/// Durations that may be absent or null; for `#[serde(with = "…::lenient::duration_option")]`, with
+/// `#[serde(default)]`.
+pub mod duration_option {
+    use super::{Deserialize, Deserializer, Duration, duration};
+    use serde::Serializer;
+
+    #[derive(Deserialize)]
+    struct Wrapped(#[serde(with = "duration")] Duration);
+
+    /// Reads a duration, or none.
+    ///
+    /// # Errors
+    ///
+    /// As [`duration::deserialize`].
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<Wrapped>::deserialize(deserializer)?.map(|wrapped| wrapped.0))
+    }
+
+    /// Writes a duration with its unit, or nothing.
+    ///
+    /// # Errors
+    ///
+    /// As the serializer.
+    #[allow(clippy::ref_option)] // What `serde(with)` calls.
+    pub fn serialize<S: Serializer>(
+        value: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => duration::serialize(value, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,7 +15,7 @@ use std::{
 use drakkar_core::lenient;
 use serde::{Deserialize, Serialize};
 
-use crate::{cpus, env};
+use crate::{ProgramConfig, cpus, env};
 
 const fn non_zero(value: usize) -> NonZeroUsize {
     match NonZeroUsize::new(value) {
@@ -44,6 +44,18 @@ impl Deref for Variables {
 impl DerefMut for Variables {
     fn deref_mut(&mut self) -> &mut Self::Target {
         &mut self.0
+    }
+}
+
+impl Variables {
+    /// What cannot be a variable, each text with its key below the section.
+    pub(crate) fn complaints(&self) -> impl Iterator<Item = String> {
+        let is_wrong = |name: &str, value: &str| {
+            name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')
+        };
+        self.iter().filter(move |(name, value)| is_wrong(name, value)).map(|(name, _)| {
+            format!("env.{name}: names are not empty and hold no `=`, and nothing holds a NUL")
+        })
     }
 }
 
@@ -112,6 +124,8 @@ pub struct ExecutorConfig {
     pub max_result_bytes: usize,
     /// Length of a chain of tasks of which each replaces the one before. Default: 10.
     pub max_replacements: u32,
+    /// Programs that tasks call by a name, and how each is run. Default: none.
+    pub programs: BTreeMap<String, ProgramConfig>,
 }
 
 impl Default for ExecutorConfig {
@@ -138,6 +152,7 @@ impl Default for ExecutorConfig {
             max_windows: non_zero(4),
             max_result_bytes: 64 * 1024 * 1024,
             max_replacements: 10,
+            programs: BTreeMap::new(),
         }
     }
 }
@@ -183,13 +198,14 @@ impl ExecutorConfig {
             "max_stderr_bytes: must be at least 1; there is no unlimited",
         );
         check(self.max_result_bytes > 0, "max_result_bytes: must be at least 1");
-        for (name, value) in self.env.iter() {
-            check(
-                !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0'),
-                &format!(
-                    "env.{name}: names are not empty and hold no `=`, and nothing holds a NUL"
-                ),
-            );
+        for text in self.env.complaints() {
+            check(false, &text);
+        }
+        for (name, program) in &self.programs {
+            check(!name.is_empty(), "programs: a name must not be empty");
+            for text in program.validate(name) {
+                check(false, &text);
+            }
         }
         for text in &self.env_inherit_deny {
             if let Err(error) = env::pattern(text) {

@@ -6,6 +6,7 @@
 //! retries. Precomputed tasks need no process; they never come here.
 
 mod config; // the `executor:` section
+mod programs; // programs that tasks call by a name
 mod cpus; // how many slots where nobody says
 mod env; // what a child may inherit
 mod queue; // who is next
@@ -13,9 +14,12 @@ mod spawn; // task → process, on threads of its own
 mod process; // process → how it ended
 mod capture; // what it printed
 mod runner; // one slot: a task from start to end
+mod persistent; // processes that answer many tasks
 mod pool; // all of the above, running
 
 pub use config::{ExecutorConfig, Variables};
 pub use cpus::effective_cpus;
+pub use persistent::ProgramStats;
 pub use pool::{Job, Pool, PoolStats, Run, StartError, Ticket};
+pub use programs::{Mode, ProgramConfig, Protocol};
 pub use queue::Rank;
