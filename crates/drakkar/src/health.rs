@@ -5,12 +5,13 @@
 //! and not on its way out. A sink that is down is waited for, not restarted for: it is shown in the
 //! details and makes the worker unready only.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use drakkar_debug::{Health, HealthSnapshot};
+use drakkar_executor::{PoolWatch, ProgramStats};
 use drakkar_pipeline::Status;
 use drakkar_sinks::Sinks;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// A sink that has accepted nothing for this long makes the worker unready.
 const SINK_WINDOW: Duration = Duration::from_mins(1);
@@ -20,6 +21,7 @@ pub(crate) struct WorkerHealth {
     pub worker_id: String,
     pub status: Arc<Status>,
     pub sinks: Sinks,
+    pub pool: PoolWatch,
 }
 
 impl Health for WorkerHealth {
@@ -49,6 +51,7 @@ impl Health for WorkerHealth {
             "assigned_partitions": view.assigned,
             "draining": view.draining,
             "held_sinks": held,
+            "programs": programs(&self.pool),
         });
         HealthSnapshot { alive, ready: alive_and(ready, view.failed), details }
     }
@@ -57,4 +60,20 @@ impl Health for WorkerHealth {
 /// What is dead is not ready either.
 fn alive_and(ready: Result<(), String>, failed: bool) -> Result<(), String> {
     if failed { Err("the worker has failed".to_owned()) } else { ready }
+}
+
+/// How the persistent programs are. What a failure is called holds nothing that a program printed.
+fn programs(pool: &PoolWatch) -> BTreeMap<String, Value> {
+    let described = |stats: &ProgramStats| {
+        json!({
+            "processes": stats.instances,
+            "ready": stats.ready,
+            "in_flight": stats.in_flight,
+            "queued": stats.queued,
+            "failures": stats.failures,
+            "crash_loop": stats.is_crash_looping(),
+            "last_failure": stats.last_failure,
+        })
+    };
+    pool.programs().iter().map(|(name, stats)| (name.clone(), described(stats))).collect()
 }

@@ -32,7 +32,7 @@ pub use worker::Worker;
 pub mod sections {
     pub use drakkar_core::{OnInvalid, kafka_client::Security};
     pub use drakkar_debug::MetricsConfig;
-    pub use drakkar_executor::ExecutorConfig;
+    pub use drakkar_executor::{ExecutorConfig, Mode, ProgramConfig, Protocol};
     pub use drakkar_kafka::KafkaConfig;
     pub use drakkar_sinks::{DlqConfig, FileSinkConfig, KafkaSinkConfig, SinksConfig};
     pub use drakkar_telemetry::{LogFormat, LogLevel, LogOutput, LoggingConfig};

@@ -6,11 +6,11 @@ use std::{sync::Arc, time::Duration};
 
 use drakkar_core::{Handler, source::SourceCommand};
 use drakkar_debug::{Probes, Server};
-use drakkar_executor::{Pool, PoolStats};
+use drakkar_executor::{Pool, PoolStats, ProgramStats};
 use drakkar_kafka::{PollThread, Source};
 use drakkar_pipeline::{CommitPace, Pipeline, Settings, Status};
 use drakkar_sinks::{Identity, Sinks};
-use drakkar_telemetry::{LogGuard, LogIdentity, LoggingError, Metrics, logging};
+use drakkar_telemetry::{LogGuard, LogIdentity, LoggingError, Metrics, ProgramView, logging};
 use tokio::{
     sync::oneshot,
     task::{JoinHandle, JoinSet},
@@ -75,6 +75,7 @@ impl<H: Handler> Parts<H> {
             worker_id: worker.id.clone(),
             status: Arc::clone(&status),
             sinks: sinks.clone(),
+            pool: pool.watch(),
         };
         let probes = ProbeServer::start(server, health, config, &metrics, &pool);
         let pipeline = Pipeline::new(
@@ -217,5 +218,22 @@ async fn show_pool(metrics: Arc<Metrics>, pool: Pool) {
         let PoolStats { slots, active, .. } = pool.stats();
         metrics.pool_max.set(signed(slots));
         metrics.pool_active.set(signed(active));
+        for (name, stats) in pool.programs() {
+            metrics.program(&name, &view(&stats));
+        }
+    }
+}
+
+fn view(stats: &ProgramStats) -> ProgramView {
+    ProgramView {
+        ready: stats.ready,
+        in_flight: stats.in_flight,
+        queued: stats.queued,
+        is_crash_looping: stats.is_crash_looping(),
+        starts: stats.starts,
+        failures: stats.failures,
+        recycled: stats.recycled,
+        requeued: stats.requeued,
+        stderr_suppressed: stats.stderr_suppressed,
     }
 }

@@ -20,6 +20,6 @@ mod pool; // all of the above, running
 pub use config::{ExecutorConfig, Variables};
 pub use cpus::effective_cpus;
 pub use persistent::ProgramStats;
-pub use pool::{Job, Pool, PoolStats, Run, StartError, Ticket};
+pub use pool::{Job, Pool, PoolStats, PoolWatch, Run, StartError, Ticket};
 pub use programs::{Mode, ProgramConfig, Protocol};
 pub use queue::Rank;

@@ -195,6 +195,12 @@ impl Pool {
         self.inner.programs.stats()
     }
 
+    /// A look at the persistent programs that does not keep the pool open.
+    #[must_use]
+    pub fn watch(&self) -> PoolWatch {
+        PoolWatch(self.inner.programs.clone())
+    }
+
     /// Drops what is queued, terminates what runs (TERM, grace, KILL) and waits until it is gone.
     ///
     /// A process that the kernel cannot end (stuck in a device) is waited for a few seconds longer
@@ -208,6 +214,18 @@ impl Pool {
     }
 }
 
+/// Shows the persistent programs of a pool, also after its end.
+#[derive(Clone)]
+pub struct PoolWatch(Programs);
+
+impl PoolWatch {
+    /// How the persistent programs are now, by name.
+    #[must_use]
+    pub fn programs(&self) -> BTreeMap<String, ProgramStats> {
+        self.0.stats()
+    }
+}
+
 /// A program that is not there shall keep the worker from starting, not fail every task.
 fn find_programs(config: &ExecutorConfig, common: &Common) -> Result<(), StartError> {
     for (name, program) in &config.programs {
@@ -215,11 +233,7 @@ fn find_programs(config: &ExecutorConfig, common: &Common) -> Result<(), StartEr
         let found = spawn::locate(path, common, &start);
         let runnable = found.and_then(|path| Ok(access(&path, Access::EXEC_OK)?));
         if let Err(source) = runnable {
-            return Err(StartError::Program {
-                name: name.clone(),
-                path: path.to_owned(),
-                source,
-            });
+            return Err(StartError::Program { name: name.clone(), path: path.to_owned(), source });
         }
     }
     Ok(())

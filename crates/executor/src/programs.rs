@@ -8,6 +8,7 @@ use std::{
     ffi::OsStr,
     fmt,
     num::{NonZeroU64, NonZeroUsize},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -20,8 +21,8 @@ use crate::Variables;
 /// Requests on their way to one process, at most.
 const MAX_DEPTH: usize = 1024;
 
-/// The shortest answer limit that makes sense: a few empty fields.
-const MIN_ANSWER: usize = 1024;
+/// What the limit of an answer may be: from a few empty fields to what a buffer shall hold.
+const ANSWER: RangeInclusive<usize> = 1024..=1024 * 1024 * 1024;
 
 /// How a program is run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -181,8 +182,8 @@ impl ProgramConfig {
             "backoff_max: must not be shorter than backoff_initial",
         );
         check(
-            MIN_ANSWER <= self.max_answer_bytes && self.max_answer_bytes <= i32::MAX as usize,
-            &format!("max_answer_bytes: must be between {MIN_ANSWER} and {}", i32::MAX),
+            ANSWER.contains(&self.max_answer_bytes),
+            &format!("max_answer_bytes: must be between {} and {}", ANSWER.start(), ANSWER.end()),
         );
         wrong
     }

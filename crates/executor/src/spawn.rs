@@ -23,12 +23,7 @@ use drakkar_core::Task;
 use rustix::{fs::Access, io::Errno};
 use tokio::{process::Command, runtime::Handle, sync::oneshot, time::Instant};
 
-use crate::{
-    ExecutorConfig, cpus,
-    env::Environment,
-    process::Process,
-    programs::Presets,
-};
+use crate::{ExecutorConfig, cpus, env::Environment, process::Process, programs::Presets};
 
 /// More threads than this contend for the same locks of the kernel.
 const MAX_THREADS: usize = 8;

@@ -17,8 +17,9 @@ use std::{
 use drakkar_core::{Failure, Task};
 use drakkar_executor::{Job, Protocol, Rank};
 use support::{
-    finished, failed, run, submit, until,
+    failed, finished,
     persistent::{Stage, stdout, task},
+    run, submit, until,
 };
 
 #[tokio::test]

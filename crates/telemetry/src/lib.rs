@@ -15,4 +15,4 @@ pub use events::SkipReason;
 pub use logging::{
     LogFormat, LogGuard, LogIdentity, LogLevel, LogOutput, LoggingConfig, LoggingError,
 };
-pub use metrics::{Hook, HookMetrics, Metrics, PartitionMetrics};
+pub use metrics::{Hook, HookMetrics, Metrics, PartitionMetrics, ProgramView};

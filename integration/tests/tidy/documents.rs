@@ -101,6 +101,7 @@ fn keys() -> BTreeMap<String, Value> {
     let instances = [
         ("sinks.kafka", json(&drakkar::sections::KafkaSinkConfig::default())),
         ("sinks.filesystem", json(&drakkar::sections::FileSinkConfig::default())),
+        ("executor.programs", json(&drakkar::sections::ProgramConfig::default())),
     ];
     for (kind, instance) in instances {
         assert_eq!(keys.remove(kind), Some(Value::Object(serde_json::Map::new())), "{kind}");

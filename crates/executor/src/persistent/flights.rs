@@ -94,11 +94,7 @@ impl<T> Flights<T> {
 
     /// The process failed: who was alone in it pays. Among several nobody knows whose doing it was.
     pub(super) fn failed(self) -> Blame<Flight<T>> {
-        if self.waiting.len() == 1 {
-            self.overdue()
-        } else {
-            self.ended()
-        }
+        if self.waiting.len() == 1 { self.overdue() } else { self.ended() }
     }
 
     /// We ended the process: nobody pays.

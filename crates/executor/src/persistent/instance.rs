@@ -156,7 +156,9 @@ impl Program {
                 (Trouble::Overdue, _) => Failure::TimedOut(flight.limit),
                 (Trouble::Ended, Some(status)) => match status.signal() {
                     Some(signal) => Failure::Signal(signal),
-                    None => Failure::Io(format!("{} ended without an answer ({status})", self.name())),
+                    None => {
+                        Failure::Io(format!("{} ended without an answer ({status})", self.name()))
+                    }
                 },
                 _ => Failure::Io(format!("{}: {trouble}", self.name())),
             };

@@ -181,8 +181,10 @@ pub(super) struct Books {
 impl Program {
     pub(super) fn new(name: &str, settings: &ProgramConfig, config: &ExecutorConfig) -> Self {
         let instances = settings.instances.map_or_else(|| config.slots(), Into::into);
-        let books =
-            Books { in_a_row: (0..instances).map(|_| AtomicU32::new(0)).collect(), ..Books::default() };
+        let books = Books {
+            in_a_row: (0..instances).map(|_| AtomicU32::new(0)).collect(),
+            ..Books::default()
+        };
         Self {
             name: name.to_owned(),
             start: Arc::new(start_task(name, settings)),
@@ -239,7 +241,8 @@ impl Program {
     /// Puts a job in line. In a program that is closed it is dropped, and `done` with it.
     pub(crate) fn submit(self: &Arc<Self>, job: Job) -> Claim {
         let control = Arc::new(Control::default());
-        let claim = |place| Claim { place, control: Arc::clone(&control), program: Arc::clone(self) };
+        let claim =
+            |place| Claim { place, control: Arc::clone(&control), program: Arc::clone(self) };
         let mut state = self.lock();
         if state.closed {
             drop(state);

@@ -245,9 +245,11 @@ impl<'a> Service<'a> {
             return 0;
         }
         let depth = self.program.settings.depth.get().saturating_sub(self.flights.len());
-        let left = self.program.settings.recycle_after_tasks.map_or(u64::MAX, |most| {
-            most.get().saturating_sub(self.given)
-        });
+        let left = self
+            .program
+            .settings
+            .recycle_after_tasks
+            .map_or(u64::MAX, |most| most.get().saturating_sub(self.given));
         depth.min(usize::try_from(left).unwrap_or(usize::MAX))
     }
 
@@ -265,8 +267,8 @@ impl<'a> Service<'a> {
         let task = &queued.job.task;
         let id = self.flights.next_id();
         let request = Request::Task(task);
-        let given = wire::check(task)
-            .and_then(|()| self.protocol().encode(id, request, &mut self.out));
+        let given =
+            wire::check(task).and_then(|()| self.protocol().encode(id, request, &mut self.out));
         if let Err(unfit) = given {
             return self.refuse(queued, unfit, now);
         }

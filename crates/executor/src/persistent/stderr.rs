@@ -106,7 +106,15 @@ pub(super) async fn log(
         if program.stderr.admits(Instant::now()) {
             let current = current.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let task = current.as_ref().map(|task| task.id().as_str());
-            info!(category = "program", program = program.name(), pid, task, line, is_cut, "stderr");
+            info!(
+                category = "program",
+                program = program.name(),
+                pid,
+                task,
+                line,
+                is_cut,
+                "stderr"
+            );
         }
     };
     loop {

@@ -12,7 +12,9 @@ pub(super) fn encode(request: Request<'_>, out: &mut Vec<u8>) -> Result<(), Unfi
     }
     let stdin = task.stdin_bytes().map_or(&[][..], |stdin| stdin.as_ref());
     if memchr::memchr(b'\n', stdin).is_some() {
-        return Err(Unfit("protocol lines takes one line, and its standard input holds a line end"));
+        return Err(Unfit(
+            "protocol lines takes one line, and its standard input holds a line end",
+        ));
     }
     out.extend_from_slice(stdin);
     out.push(b'\n');

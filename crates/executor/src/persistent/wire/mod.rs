@@ -48,10 +48,7 @@ impl Kept {
     /// Copies what is kept: results are budgeted by their length and must not hold a whole buffer.
     fn of(bytes: &[u8], limit: usize) -> Self {
         let kept = bytes.len().min(limit);
-        Self {
-            bytes: Bytes::copy_from_slice(&bytes[..kept]),
-            dropped: (bytes.len() - kept) as u64,
-        }
+        Self { bytes: Bytes::copy_from_slice(&bytes[..kept]), dropped: (bytes.len() - kept) as u64 }
     }
 }
 
