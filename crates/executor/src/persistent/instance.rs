@@ -1,6 +1,8 @@
 //! One place for a process: started, served, ended, replaced; for as long as the program is open.
 
 use std::{
+    os::unix::process::ExitStatusExt,
+    panic::AssertUnwindSafe,
     pin::pin,
     process::ExitStatus,
     sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
@@ -8,6 +10,7 @@ use std::{
 };
 
 use drakkar_core::Failure;
+use futures_util::FutureExt;
 use tokio::{
     process::{ChildStdin, ChildStdout},
     time::{Instant, sleep, timeout},
@@ -21,8 +24,6 @@ use super::{
     stderr::{self, Current},
 };
 use crate::{Run, process::Process, spawn::Spawner};
-
-use std::os::unix::process::ExitStatusExt;
 
 /// What becomes of the place of a process.
 enum Next {
@@ -76,10 +77,12 @@ impl Program {
         let log = stderr::log(Arc::clone(self), pid, Arc::clone(&current), errors);
         let log = tokio::spawn(log);
         debug!(category = "program", program = self.name(), pid, "started");
-        self.books.ready.fetch_add(1, Relaxed);
         let mut service = Service::new(self, number, pid, &current);
-        let end = service.serve(&mut process, &mut stdin, &mut stdout).await;
-        self.books.ready.fetch_sub(1, Relaxed);
+        let serving = service.serve(&mut process, &mut stdin, &mut stdout);
+        // A fault of ours: neither the process nor its tasks may be lost by it.
+        let served = AssertUnwindSafe(serving).catch_unwind().await;
+        let end = served.unwrap_or(End::Failed(Trouble::Panicked));
+        service.leave();
         let Service { flights, given, .. } = service;
         let is_suspect = given == 1 || flights.items().any(|queued| queued.is_suspect);
         self.books.in_flight.fetch_sub(flights.len(), Relaxed);

@@ -140,6 +140,11 @@ impl State {
         })
     }
 
+    fn ready_numbers(&self) -> impl Iterator<Item = usize> {
+        let numbered = self.ready.iter().enumerate();
+        numbered.filter_map(|(number, ready)| ready.is_some().then_some(number))
+    }
+
     /// How many a process shall take that has `load`, so that all that are ready have as many: jobs
     /// must not wait in line at one process beside others that have nothing to do.
     fn share(&self, load: usize) -> usize {
@@ -167,7 +172,6 @@ pub(crate) struct Program {
 /// What is counted, for [`ProgramStats`].
 #[derive(Default)]
 pub(super) struct Books {
-    pub(super) ready: AtomicUsize,
     pub(super) in_flight: AtomicUsize,
     pub(super) starts: AtomicU64,
     pub(super) failures: AtomicU64,
@@ -281,6 +285,12 @@ impl Program {
             let suspect = if load == 0 { state.suspects.pop_first() } else { None };
             let Some((_, suspect)) = suspect else { return Taken::Nothing };
             batch.push(suspect);
+            if state.suspects.is_empty() {
+                // Those that had to stand back look again.
+                let others: Vec<usize> = state.ready_numbers().collect();
+                drop(state);
+                self.wake(others);
+            }
             return Taken::Suspect;
         }
         for _ in 0..state.share(load).min(room) {
@@ -332,13 +342,14 @@ impl Program {
     }
 
     pub(super) fn stats(&self) -> ProgramStats {
-        let (queued, books) = {
+        let (queued, ready, books) = {
             let state = self.lock();
-            (state.queue.len() + state.suspects.len(), &self.books)
+            let queued = state.queue.len() + state.suspects.len();
+            (queued, state.ready_numbers().count(), &self.books)
         };
         ProgramStats {
             instances: self.instances(),
-            ready: books.ready.load(Relaxed),
+            ready,
             in_flight: books.in_flight.load(Relaxed),
             queued,
             starts: books.starts.load(Relaxed),

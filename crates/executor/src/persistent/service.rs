@@ -60,6 +60,8 @@ pub(super) enum Trouble {
     Garbage(#[from] Garbage),
     #[error("it answered what it was not asked")]
     Unasked,
+    #[error("the worker panicked over it; please report it")]
+    Panicked,
     #[error("talking to it failed: {0}")]
     Io(#[from] io::Error),
 }
@@ -124,9 +126,7 @@ impl<'a> Service<'a> {
         stdin: &mut ChildStdin,
         stdout: &mut ChildStdout,
     ) -> End {
-        let end = self.serve_until(process, stdin, stdout).await;
-        self.leave();
-        end.unwrap_or_else(End::Failed)
+        self.serve_until(process, stdin, stdout).await.unwrap_or_else(End::Failed)
     }
 
     async fn serve_until(
@@ -254,7 +254,7 @@ impl<'a> Service<'a> {
     }
 
     /// Tells the others that this one takes nothing for now.
-    fn leave(&mut self) {
+    pub(super) fn leave(&mut self) {
         if std::mem::take(&mut self.accepts) {
             self.program.leave(self.number);
         }

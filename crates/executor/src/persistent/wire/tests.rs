@@ -173,7 +173,7 @@ proptest! {
 
     #[test]
     fn lines_arrive_whole_however_they_are_cut(lines in vec("[^\n]{0,40}", 1..6), cuts in vec(1_usize..50, 1..9)) {
-        let printed: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let printed: String = lines.iter().flat_map(|line| [line, "\n"]).collect();
         let answers = arrive(Protocol::Lines, printed.as_bytes(), &cuts, LIMITS).unwrap();
         let expected: Vec<Answer> =
             lines.iter().map(|line| answer(None, 0, line.as_bytes(), b"")).collect();
