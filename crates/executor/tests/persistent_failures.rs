@@ -14,6 +14,7 @@ use support::{
     persistent::{Stage, stdout, task},
     run, submit, until,
 };
+use tokio::time::Instant;
 
 const PROTOCOLS: [Protocol; 2] = [Protocol::JsonLines, Protocol::Frames];
 
@@ -217,9 +218,12 @@ async fn a_crash_loop_backs_off_and_ends_with_the_first_answer() {
         program.backoff_max = Duration::from_secs(5);
     });
     let pool = stage.pool();
+    let began = Instant::now();
     for _ in 0..4 {
         failed(run(&pool, task("exit").arg("3")).await);
     }
+    // A tenth of each bound is always waited; the wait after the fourth is still to come.
+    assert!(Duration::from_millis(20 + 40 + 80) <= began.elapsed());
     let stats = pool.programs()["stay"].clone();
     assert!(stats.is_crash_looping() && stats.failures_in_a_row == 4, "{stats:?}");
     echoes(&pool).await;
