@@ -77,3 +77,38 @@ fn programs(pool: &PoolWatch) -> BTreeMap<String, Value> {
     };
     pool.programs().iter().map(|(name, stats)| (name.clone(), described(stats))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use drakkar_executor::{ExecutorConfig, Mode, Pool, ProgramConfig};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_probes_show_a_program_that_fails() {
+        let mut config = ExecutorConfig::default();
+        let program = ProgramConfig {
+            mode: Mode::Persistent,
+            binary: Some("false".into()),
+            instances: Some(std::num::NonZeroUsize::MIN),
+            backoff_initial: Duration::from_millis(1),
+            backoff_max: Duration::from_millis(1),
+            ..ProgramConfig::default()
+        };
+        config.programs.insert("broken".to_owned(), program);
+        let pool = Pool::start(&config).unwrap();
+        let watch = pool.watch();
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        let shown = loop {
+            let shown = programs(&watch)["broken"].clone();
+            if shown["crash_loop"] == true {
+                break shown;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{shown}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        assert_eq!(shown["processes"], 1);
+        assert!(shown["last_failure"].as_str().unwrap().contains("exit status: 1"), "{shown}");
+        pool.close().await;
+    }
+}

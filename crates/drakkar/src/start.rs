@@ -152,7 +152,9 @@ fn settings(config: &Config) -> Settings {
     Settings {
         window_size,
         max_in_flight: window_size.saturating_mul(executor.max_windows.get()),
-        max_in_pool: executor.slots().saturating_mul(executor.backpressure_high_multiplier.get()),
+        max_in_pool: executor
+            .capacity()
+            .saturating_mul(executor.backpressure_high_multiplier.get()),
         max_hooks: executor.max_hooks.get(),
         max_result_bytes: executor.max_result_bytes,
         max_retries: executor.max_retries,

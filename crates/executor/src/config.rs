@@ -15,7 +15,7 @@ use std::{
 use drakkar_core::lenient;
 use serde::{Deserialize, Serialize};
 
-use crate::{ProgramConfig, cpus, env};
+use crate::{Mode, ProgramConfig, cpus, env};
 
 const fn non_zero(value: usize) -> NonZeroUsize {
     match NonZeroUsize::new(value) {
@@ -99,7 +99,8 @@ pub struct ExecutorConfig {
     /// How long a shutdown waits for what is running. Default: 30 s.
     #[serde(with = "lenient::duration")]
     pub drain_timeout_seconds: Duration,
-    /// Tasks that one partition may have in the pool, as a multiple of the slots. Default: 32.
+    /// Tasks that one partition may have in the pool, as a multiple of what runs at once: slots, and
+    /// requests to persistent programs. Default: 32.
     pub backpressure_high_multiplier: NonZeroUsize,
     /// Bytes of standard output kept per run; the rest is read, discarded and counted.
     /// Default: 1 MiB.
@@ -162,6 +163,17 @@ impl ExecutorConfig {
     #[must_use]
     pub fn slots(&self) -> usize {
         self.max_executors.unwrap_or_else(cpus::count).get()
+    }
+
+    /// Tasks that can be under way at once: one per slot, and what persistent programs are asked.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        let persistent = self.programs.values().filter(|program| program.mode == Mode::Persistent);
+        let requests = persistent.map(|program| {
+            let instances = program.instances.map_or_else(|| self.slots(), NonZeroUsize::get);
+            instances.saturating_mul(program.depth.get())
+        });
+        requests.fold(self.slots(), usize::saturating_add)
     }
 
     /// What cannot be, each text with its full key; empty when all is well.
@@ -237,6 +249,18 @@ mod tests {
         assert_eq!(config.task_timeout_seconds, Duration::from_millis(1_500));
         assert_eq!(config.kill_grace, Duration::from_millis(300));
         assert_eq!(config.env["N"], "4");
+    }
+
+    #[test]
+    fn the_capacity_counts_slots_and_requests_to_persistent_programs() {
+        let config: ExecutorConfig = serde_json::from_str(
+            r#"{"max_executors": 3, "programs": {
+                "a": {"mode": "persistent", "instances": 2, "depth": 8},
+                "b": {"mode": "persistent"},
+                "c": {"instances": 100}}}"#,
+        )
+        .unwrap();
+        assert_eq!(config.capacity(), 3 + 2 * 8 + 3);
     }
 
     #[test]

@@ -245,14 +245,16 @@ async fn a_process_that_prints_while_idle_in_lines_is_replaced() {
 }
 
 #[tokio::test]
-async fn two_lines_for_one_are_no_answer_to_the_next() {
-    let script = r#"while read -r line; do printf '%s\n%s\n' "$line" more; done"#;
-    let stage = Stage::filter("sh").set(|program| program.args = vec!["-c".into(), script.into()]);
-    let pool = stage.pool();
-    for n in 0..5 {
-        let text = n.to_string();
-        let answer = run(&pool, Task::new().program("stay").stdin(text.clone())).await;
-        assert_eq!(stdout(answer), text);
+async fn what_is_printed_beyond_the_line_is_no_part_of_the_next_answer() {
+    for beyond in ["more\\n", "mo"] {
+        let script = format!("while read -r line; do printf \"%s\\n{beyond}\" \"$line\"; done");
+        let stage = Stage::filter("sh").set(|program| program.args = vec!["-c".into(), script]);
+        let pool = stage.pool();
+        for n in 0..5 {
+            let text = n.to_string();
+            let answer = run(&pool, Task::new().program("stay").stdin(text.clone())).await;
+            assert_eq!(stdout(answer), text);
+        }
     }
 }
 
