@@ -89,11 +89,12 @@ fn speed(runtime: &Runtime, program: ProgramConfig, tasks: u32) -> anyhow::Resul
 
 fn run(pool: &Pool, tasks: u32) -> anyhow::Result<()> {
     let (report, ends) = mpsc::channel();
+    let rank = Rank::at(Instant::now());
     for _ in 0..tasks {
         let report = report.clone();
         drop(pool.submit(Job {
             task: Arc::new(Task::new().program("echo").stdin(PAYLOAD)),
-            rank: Rank::default(),
+            rank,
             // The receiver is there until all have reported.
             done: Box::new(move |run| drop(report.send(run))),
         }));

@@ -128,16 +128,15 @@ pub mod duration {
     }
 }
 
-/// Durations that may be absent or null; for `#[serde(with = "…::lenient::duration_option")]`, with
-/// `#[serde(default)]`.
-pub mod duration_option {
+/// The same where there may be none; for `#[serde(with = "…::lenient::optional_duration")]`.
+pub mod optional_duration {
     use super::{Deserialize, Deserializer, Duration, duration};
     use serde::Serializer;
 
     #[derive(Deserialize)]
-    struct Wrapped(#[serde(with = "duration")] Duration);
+    struct Read(#[serde(with = "duration")] Duration);
 
-    /// Reads a duration, or none.
+    /// Reads a duration that may be null.
     ///
     /// # Errors
     ///
@@ -145,15 +144,15 @@ pub mod duration_option {
     pub fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<Duration>, D::Error> {
-        Ok(Option::<Wrapped>::deserialize(deserializer)?.map(|wrapped| wrapped.0))
+        Ok(Option::<Read>::deserialize(deserializer)?.map(|read| read.0))
     }
 
-    /// Writes a duration with its unit, or nothing.
+    /// Writes a duration with its unit, or null.
     ///
     /// # Errors
     ///
     /// As the serializer.
-    #[allow(clippy::ref_option)] // What `serde(with)` calls.
+    #[allow(clippy::ref_option)] // What serde passes.
     pub fn serialize<S: Serializer>(
         value: &Option<Duration>,
         serializer: S,

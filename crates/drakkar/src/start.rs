@@ -1,30 +1,26 @@
-//! Starts the parts of a worker in the order of dependence: logs, port, source, sinks, pool, pipeline.
+//! Starts the parts of a worker in the order of dependence: logs, port, source, sinks, pool, pipeline;
+//! then the handler is asked whether it is ready, and the group is joined.
 //!
 //! What fails here fails before a message is read.
 
 use std::{sync::Arc, time::Duration};
 
-use drakkar_core::{Handler, source::SourceCommand};
-use drakkar_debug::{Probes, Server};
-use drakkar_executor::{Pool, PoolStats, ProgramStats};
+use drakkar_core::{Handler, Ready, source::SourceCommand};
+use drakkar_debug::Server;
+use drakkar_executor::Pool;
 use drakkar_kafka::{PollThread, Source};
 use drakkar_pipeline::{CommitPace, Pipeline, Settings, Status};
 use drakkar_sinks::{Identity, Sinks};
-use drakkar_telemetry::{LogGuard, LogIdentity, LoggingError, Metrics, ProgramView, logging};
-use tokio::{
-    sync::oneshot,
-    task::{JoinHandle, JoinSet},
-};
+use drakkar_telemetry::{LogGuard, LogIdentity, LoggingError, Metrics, logging};
 use tracing::{info, warn};
 
 use crate::{
     Config, Loaded, RunError, VERSION,
     config::{self, WorkerIdSource},
+    extras::Extras,
     health::WorkerHealth,
+    probes::ProbeServer,
 };
-
-/// How often the gauges of the pool are read.
-const POOL_GAUGES_EVERY: Duration = Duration::from_secs(1);
 
 /// A worker that is about to consume.
 pub(crate) struct Parts<H: Handler> {
@@ -34,12 +30,17 @@ pub(crate) struct Parts<H: Handler> {
     pub control: drakkar_core::source::SourceControl,
     pub poll_thread: PollThread,
     pub probes: ProbeServer,
+    pub drain_timeout: Duration,
     /// Dropped last: it writes what is queued.
     pub logs: Option<LogGuard>,
 }
 
 impl<H: Handler> Parts<H> {
-    pub(crate) async fn start(handler: H, loaded: &Loaded) -> Result<Self, RunError> {
+    pub(crate) async fn start(
+        handler: H,
+        extras: Extras<H>,
+        loaded: &Loaded,
+    ) -> Result<Self, RunError> {
         let config = &loaded.config;
         let worker = config::resolve_worker_id(config);
         let logs = start_logging(config, &worker.id)?;
@@ -61,6 +62,7 @@ impl<H: Handler> Parts<H> {
             .map_err(|error| RunError::start("the Kafka source", error))?;
         let sinks = Sinks::connect(
             &config.sinks,
+            extras.sinks,
             &config.dlq,
             &config.kafka.cluster(),
             &identity,
@@ -76,9 +78,14 @@ impl<H: Handler> Parts<H> {
             status: Arc::clone(&status),
             sinks: sinks.clone(),
             pool: pool.watch(),
+            config: config.health.clone(),
         };
-        let probes = ProbeServer::start(server, health, config, &metrics, &pool);
-        let pipeline = Pipeline::new(
+        let probes = ProbeServer::start(server, health, config, &metrics, &pool)
+            .map_err(|error| RunError::start("the thread of the probes", error))?;
+        let mut ready = Ready::default();
+        ready.provide(metrics.registry().clone());
+        sinks.names().into_iter().for_each(|name| ready.connected(name));
+        let mut pipeline = Pipeline::new(
             handler,
             pool.clone(),
             sinks.clone(),
@@ -88,6 +95,10 @@ impl<H: Handler> Parts<H> {
             source.control.clone(),
             status,
         );
+        for periodic in extras.periodics {
+            pipeline.every(periodic);
+        }
+        pipeline.ready(ready).await.map_err(|failure| RunError::hook("on_ready", failure))?;
         source.control.send(SourceCommand::Join);
         Ok(Self {
             pipeline,
@@ -96,6 +107,7 @@ impl<H: Handler> Parts<H> {
             control: source.control,
             poll_thread: source.thread,
             probes,
+            drain_timeout: config.executor.drain_timeout_seconds,
             logs,
         })
     }
@@ -118,12 +130,13 @@ fn start_logging(config: &Config, worker_id: &str) -> Result<Option<LogGuard>, R
 }
 
 /// Says once who this is and what the configuration asks for in vain; refuses sinks that this build
-/// cannot serve.
+/// cannot serve, and what a worker with a random id cannot do.
 fn announce(loaded: &Loaded, worker: &config::WorkerId) -> Result<(), RunError> {
     let refused = loaded.refused_sinks();
     if !refused.is_empty() {
         return Err(RunError::MissingSinks(refused));
     }
+    config::require_stable(loaded, worker)?;
     for note in &loaded.notes {
         warn!(category = "worker", "{note}");
     }
@@ -157,6 +170,8 @@ fn settings(config: &Config) -> Settings {
             .saturating_mul(executor.backpressure_high_multiplier.get()),
         max_hooks: executor.max_hooks.get(),
         max_result_bytes: executor.max_result_bytes,
+        ordering: executor.ordering,
+        priority_ageing: executor.priority_ageing,
         max_retries: executor.max_retries,
         max_replacements: executor.max_replacements,
         backoff: drakkar_core::retry::Backoff {
@@ -169,73 +184,17 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
-/// Probes and metrics, until they are told to stop.
-pub(crate) struct ProbeServer {
-    serving: JoinHandle<()>,
-    /// Ended with this: it holds a handle to the pool, and a pool lives as long as its last handle.
-    gauges: JoinSet<()>,
-    stop: oneshot::Sender<()>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl ProbeServer {
-    fn start(
-        server: Server,
-        health: WorkerHealth,
-        config: &Config,
-        metrics: &Arc<Metrics>,
-        pool: &Pool,
-    ) -> Self {
-        let (stop, stopped) = oneshot::channel::<()>();
-        let probes = Probes {
-            health: Arc::new(health),
-            metrics: config.metrics.enabled.then(|| Arc::clone(metrics)),
-        };
-        let serving = tokio::spawn(async move {
-            // Told to stop, or its owner is gone: the same.
-            let stopped = async move { drop(stopped.await) };
-            if let Err(error) = server.serve(probes, stopped).await {
-                warn!(category = "worker", %error, "probes and metrics are no longer served");
-            }
-        });
-        let mut gauges = JoinSet::new();
-        gauges.spawn(show_pool(Arc::clone(metrics), pool.clone()));
-        Self { serving, gauges, stop }
-    }
-
-    pub(crate) async fn stop(self) {
-        drop(self.stop);
-        drop(self.gauges);
-        if let Err(error) = self.serving.await {
-            warn!(category = "worker", %error, "the probe server died");
-        }
-    }
-}
-
-async fn show_pool(metrics: Arc<Metrics>, pool: Pool) {
-    let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-    metrics.effective_cpus.set(drakkar_executor::effective_cpus());
-    let mut tick = tokio::time::interval(POOL_GAUGES_EVERY);
-    loop {
-        tick.tick().await;
-        let PoolStats { slots, active, .. } = pool.stats();
-        metrics.pool_max.set(signed(slots));
-        metrics.pool_active.set(signed(active));
-        for (name, stats) in pool.programs() {
-            metrics.program(&name, &view(&stats));
-        }
-    }
-}
-
-fn view(stats: &ProgramStats) -> ProgramView {
-    ProgramView {
-        ready: stats.ready,
-        in_flight: stats.in_flight,
-        queued: stats.queued,
-        is_crash_looping: stats.is_crash_looping(),
-        starts: stats.starts,
-        failures: stats.failures,
-        recycled: stats.recycled,
-        requeued: stats.requeued,
-        stderr_suppressed: stats.stderr_suppressed,
+    #[test]
+    fn a_worker_with_a_random_id_does_not_start_as_a_static_member() {
+        let mut loaded = Loaded::default();
+        let worker =
+            config::WorkerId { id: "worker-4711".to_owned(), source: WorkerIdSource::Random };
+        assert!(announce(&loaded, &worker).is_ok());
+        loaded.config.kafka.group_instance_id = Some("{worker_id}".to_owned());
+        assert_eq!(announce(&loaded, &worker).unwrap_err().exit_code(), 2);
     }
 }

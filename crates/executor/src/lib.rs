@@ -13,6 +13,7 @@ mod queue; // who is next
 mod spawn; // task → process, on threads of its own
 mod process; // process → how it ended
 mod capture; // what it printed
+mod stand_in; // what takes the place of processes in a test
 mod runner; // one slot: a task from start to end
 mod persistent; // processes that answer many tasks
 mod pool; // all of the above, running
@@ -22,4 +23,5 @@ pub use cpus::effective_cpus;
 pub use persistent::ProgramStats;
 pub use pool::{Job, Pool, PoolStats, PoolWatch, Run, StartError, Ticket};
 pub use programs::{Mode, ProgramConfig, Protocol};
-pub use queue::Rank;
+pub use queue::{Place, Queue, Rank, Standing};
+pub use stand_in::{Scripted, StandIn};

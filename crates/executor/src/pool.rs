@@ -35,6 +35,7 @@ use crate::{
     queue::{Place, Queue, Rank},
     runner::Runner,
     spawn::{self, Common, Spawner},
+    stand_in::StandIn,
 };
 
 /// How much longer than its graces the kernel may take to make a killed process disappear.
@@ -139,20 +140,40 @@ impl Pool {
     /// [`StartError`]; the configuration is [not valid](ExecutorConfig::validate), or the system
     /// refuses.
     pub fn start(config: &ExecutorConfig) -> Result<Self, StartError> {
+        Self::start_with(config, None)
+    }
+
+    /// The same for a test: `stand_in` watches every run and may play the process.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pool::start`].
+    pub fn start_with(
+        config: &ExecutorConfig,
+        stand_in: Option<&Arc<dyn StandIn>>,
+    ) -> Result<Self, StartError> {
         let runtime = Handle::try_current()?;
         let common = Common {
             binary_path: config.binary_path.clone(),
             environment: Environment::new(config, std::env::vars_os())?,
             presets: programs::presets(&config.programs),
         };
-        find_programs(config, &common)?;
+        let are_played = stand_in.is_some_and(|stand_in| stand_in.plays());
+        if !are_played {
+            find_programs(config, &common)?;
+        }
         let spawner = Spawner::start(config, common, &runtime).map_err(StartError::Thread)?;
-        let (shared, runners) = (Arc::new(Shared::default()), TaskTracker::new());
+        let shared = Arc::new(Shared::new(config.priority_ageing));
+        let runners = TaskTracker::new();
         for _ in 0..config.slots() {
-            let runner = Runner::new(config, spawner.clone());
+            let runner = Runner::new(config, spawner.clone(), stand_in.cloned());
             runners.spawn_on(serve(Arc::clone(&shared), runner), &runtime);
         }
-        let programs = Programs::start(config, &spawner, &runners, &runtime);
+        let programs = if are_played {
+            Programs::default()
+        } else {
+            Programs::start(config, &spawner, &runners, &runtime)
+        };
         runners.close();
         let patience = DISAPPEARING
             .saturating_add(config.kill_grace)
@@ -295,7 +316,6 @@ struct Queued {
     control: Arc<Control>,
 }
 
-#[derive(Default)]
 struct State {
     queue: Queue<Queued>,
     running: HashMap<Place, Arc<Control>>,
@@ -304,7 +324,6 @@ struct State {
 
 /// What handles, tickets and runners share. Jobs are never dropped under the lock: `done` is foreign
 /// code.
-#[derive(Default)]
 struct Shared {
     state: Mutex<State>,
     work: Notify,
@@ -317,6 +336,11 @@ enum Next {
 }
 
 impl Shared {
+    fn new(ageing: Duration) -> Self {
+        let state = State { queue: Queue::new(ageing), running: HashMap::new(), closed: false };
+        Self { state: Mutex::new(state), work: Notify::new() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -340,7 +364,7 @@ impl Shared {
         if state.closed {
             return Next::Closed;
         }
-        let Some((place, queued)) = state.queue.pop() else { return Next::Nothing };
+        let Some((place, queued)) = state.queue.pop(Instant::now()) else { return Next::Nothing };
         queued.control.started.store(true, Ordering::Release);
         state.running.insert(place, Arc::clone(&queued.control));
         Next::Job(place, queued)

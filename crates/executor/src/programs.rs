@@ -93,7 +93,7 @@ pub struct ProgramConfig {
     /// Tasks after which a process is replaced. Default: never.
     pub recycle_after_tasks: Option<NonZeroU64>,
     /// Age at which a process is replaced. Default: never.
-    #[serde(with = "lenient::duration_option")]
+    #[serde(with = "lenient::optional_duration")]
     pub recycle_after: Option<Duration>,
     /// Resident memory above which a process is replaced. Default: never.
     pub recycle_rss_bytes: Option<NonZeroU64>,

@@ -15,6 +15,7 @@ use crate::{
     capture::Capture,
     process::{End, Patience, Process},
     spawn::{SpawnError, Spawner},
+    stand_in::{Bounds, StandIn},
 };
 
 /// Starts that are tried again when the system is short of something.
@@ -28,12 +29,20 @@ pub(crate) struct Runner {
     patience: Patience,
     stdout: Capture,
     stderr: Capture,
+    stand_in: Option<Arc<dyn StandIn>>,
+    max_output: (usize, usize),
 }
 
 impl Runner {
-    pub(crate) fn new(config: &ExecutorConfig, spawner: Spawner) -> Self {
+    pub(crate) fn new(
+        config: &ExecutorConfig,
+        spawner: Spawner,
+        stand_in: Option<Arc<dyn StandIn>>,
+    ) -> Self {
         Self {
             spawner,
+            stand_in,
+            max_output: (config.max_stdout_bytes, config.max_stderr_bytes),
             patience: Patience {
                 limit: config.task_timeout_seconds,
                 kill: config.kill_grace,
@@ -46,6 +55,28 @@ impl Runner {
 
     /// Runs `task`, which waited for `waited`, unless `kill` comes first: then `None`.
     pub(crate) async fn run(
+        &mut self,
+        task: &Arc<Task>,
+        waited: Duration,
+        kill: &Notify,
+    ) -> Option<Run> {
+        let Some(stand_in) = self.stand_in.clone() else {
+            return self.run_process(task, waited, kill).await;
+        };
+        let run = match stand_in.begins(task) {
+            Some(scripted) => {
+                let limit = task.time_limit().unwrap_or(self.patience.limit);
+                let (max_stdout, max_stderr) = self.max_output;
+                let bounds = Bounds { limit, max_stdout, max_stderr, waited };
+                scripted.play(task, bounds, kill).await
+            }
+            None => self.run_process(task, waited, kill).await,
+        };
+        stand_in.ended(task, run.as_ref());
+        run
+    }
+
+    async fn run_process(
         &mut self,
         task: &Arc<Task>,
         waited: Duration,

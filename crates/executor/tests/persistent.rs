@@ -21,6 +21,7 @@ use support::{
     persistent::{Stage, stdout, task},
     run, submit, until,
 };
+use tokio::time::Instant;
 use tracing::{
     Subscriber,
     field::{Field, Visit},
@@ -97,7 +98,7 @@ async fn ten_thousand_tasks_end_exactly_once_each() {
                 texts.lock().unwrap().insert(text);
                 ended.fetch_add(1, Ordering::Relaxed);
             });
-            drop(pool.submit(Job { task: Arc::new(task), rank: Rank::default(), done }));
+            drop(pool.submit(Job { task: Arc::new(task), rank: Rank::at(Instant::now()), done }));
         }
         until("all have ended", || ended.load(Ordering::Relaxed) == TASKS).await;
         pool.close().await;
@@ -140,10 +141,12 @@ async fn priority_goes_first_then_age() {
     let (blocker, end) = submit(&pool, task("sleep").arg("0.2"));
     until("it runs", || blocker.has_started()).await;
     let log = Arc::new(Mutex::new(Vec::new()));
-    for (name, priority, age) in [("young", 0, 9), ("old", 0, 1), ("urgent", -1, 99)] {
+    let now = Instant::now();
+    for (name, priority, age) in [("young", 0, 1), ("old", 0, 9), ("urgent", -1, 0)] {
         let log = Arc::clone(&log);
         let done = Box::new(move |_| log.lock().unwrap().push(name));
-        let rank = Rank { priority, age };
+        let since = now - Duration::from_millis(age);
+        let rank = Rank { priority, since, sequence: 0 };
         drop(pool.submit(Job { task: Arc::new(task("echo")), rank, done }));
     }
     finished(end.await.unwrap());

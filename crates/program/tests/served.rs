@@ -6,7 +6,10 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use drakkar_core::Task;
 use drakkar_executor::{ExecutorConfig, Job, Mode, Pool, ProgramConfig, Protocol, Rank, Run};
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
 
 /// A pool in which `echo` answers every task with its own input.
 fn pool(protocol: Protocol) -> Pool {
@@ -29,7 +32,7 @@ fn submit(pool: &Pool, stdin: Vec<u8>) -> oneshot::Receiver<Run> {
     let (report, end) = oneshot::channel();
     let task = Arc::new(Task::new().program("echo").arg("--ignored").stdin(stdin));
     let done = Box::new(move |run| drop(report.send(run)));
-    drop(pool.submit(Job { task, rank: Rank::default(), done }));
+    drop(pool.submit(Job { task, rank: Rank::at(Instant::now()), done }));
     end
 }
 

@@ -33,7 +33,7 @@ pub use program::ProgramStats;
 pub(crate) use program::{Claim, Program};
 
 /// The persistent programs of a pool.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Programs(HashMap<OsString, Arc<Program>>);
 
 impl Programs {

@@ -118,7 +118,6 @@ struct Ready {
     is_idle: bool,
 }
 
-#[derive(Default)]
 struct State {
     queue: Queue<(Job, Instant, Arc<Control>)>,
     /// Were in a process that failed; each runs alone.
@@ -206,8 +205,10 @@ impl Program {
             books,
             stderr: Throttle::default(),
             state: Mutex::new(State {
+                queue: Queue::new(config.priority_ageing),
+                suspects: BTreeMap::new(),
                 ready: (0..instances).map(|_| None).collect(),
-                ..State::default()
+                closed: false,
             }),
             signals: (0..instances).map(|_| Notify::new()).collect(),
         }
@@ -293,8 +294,9 @@ impl Program {
             }
             return Taken::Suspect;
         }
+        let now = Instant::now();
         for _ in 0..state.share(load).min(room) {
-            let Some((place, (job, since, control))) = state.queue.pop() else { break };
+            let Some((place, (job, since, control))) = state.queue.pop(now) else { break };
             control.started.store(true, Relaxed);
             batch.push(Queued { place, job, since, control, is_suspect: false });
         }
@@ -334,7 +336,8 @@ impl Program {
         let (queue, suspects) = {
             let mut state = self.lock();
             state.closed = true;
-            (std::mem::take(&mut state.queue), std::mem::take(&mut state.suspects))
+            let queued: Vec<_> = state.queue.clear().collect();
+            (queued, std::mem::take(&mut state.suspects))
         };
         // Outside of the lock: dropping `done` is foreign code.
         drop((queue, suspects));
