@@ -309,7 +309,7 @@ impl Program {
     pub(super) fn leave(&self, number: usize) {
         let mut state = self.lock();
         state.ready[number] = None;
-        let has_work = state.queue.len() > 0 || !state.suspects.is_empty();
+        let has_work = !state.queue.is_empty() || !state.suspects.is_empty();
         let awake = if has_work { state.wake_one() } else { None };
         drop(state);
         self.wake(awake);
