@@ -70,7 +70,8 @@ pub trait Handler: Send + Sync + 'static {
     }
 
     /// Called when a partition was assigned to this worker, before its first
-    /// [`arrange`](Handler::arrange).
+    /// [`arrange`](Handler::arrange), and after [`on_revoke`](Handler::on_revoke) of the assignment
+    /// before. Other partitions do not wait for it.
     ///
     /// # Errors
     ///
@@ -79,8 +80,9 @@ pub trait Handler: Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// Called when a partition is no longer this worker's, after its final commit; also at the end of
-    /// the worker. Nothing of the partition is under way any more.
+    /// Called when a partition is no longer this worker's, after its final commit, and when it was
+    /// lost; also at the end of the worker, by when sinks are closed. Nothing of the partition is under
+    /// way any more.
     ///
     /// # Errors
     ///

@@ -201,14 +201,6 @@ impl<M> Ledger<M> {
         }
     }
 
-    /// Something derived from this message is on its way although no task stands for it (a dead
-    /// letter): a hand-over finishes it instead of dropping it.
-    pub fn mark_message_started(&mut self, offset: Offset) {
-        if let Some(open) = self.open.get_mut(&offset) {
-            open.started = true;
-        }
-    }
-
     /// A task or a closing has ended, and all it led to is confirmed, dead-lettered or skipped.
     /// Unknown ones, and closings that may not begin yet, change nothing.
     pub fn finish(&mut self, key: TaskKey) -> Freed<M> {

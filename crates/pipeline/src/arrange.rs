@@ -63,8 +63,9 @@ pub(crate) async fn arrange<H: Handler>(
     while let Some(part) = parts.pop() {
         match arrange_part(shared, &messages[part.clone()], &pending).await {
             Ok(tasks) => {
+                let partition = &messages[part.start].partition;
+                plan.tasks.extend(prioritized(shared, partition, tasks));
                 plan.arranged.extend(messages[part].iter().map(|message| message.offset));
-                plan.tasks.extend(tasks.into_iter().map(|task| prioritized(shared, task)));
             }
             Err(failure) => match halves(&part) {
                 Some((left, right)) => parts.extend([right, left]),

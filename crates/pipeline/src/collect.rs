@@ -83,8 +83,8 @@ pub(crate) async fn failed<H: Handler>(
         }
         Ok(OnError::Replace(tasks)) if !tasks.is_empty() && may_replace => {
             shared.metrics.task_replaced(&failed, tasks.len());
-            let replacing = |task: Task| prioritized(shared, task.replacing(&failed.task));
-            return Ended::Replace(tasks.into_iter().map(replacing).collect());
+            let replacing = tasks.into_iter().map(|task| task.replacing(&failed.task));
+            return Ended::Replace(prioritized(shared, partition, replacing));
         }
         Ok(OnError::Replace(tasks)) if !tasks.is_empty() => Cause::new(
             Stage::Execute,

@@ -12,10 +12,11 @@ use std::{
 };
 
 use drakkar_core::{
-    Cause, Handler, Offset, SourceMessage, Task,
+    Cause, Handler, Offset, SourceMessage, Task, TopicPartition,
     ledger::{Freed, TaskKey},
 };
 use drakkar_executor::Rank;
+use drakkar_telemetry::Hook;
 use tokio::time::Instant;
 
 use crate::{
@@ -39,8 +40,18 @@ impl Rejected {
     }
 }
 
-/// Gives `task` the priority that the handler says. User code: a panic leaves it as it is.
-pub(crate) fn prioritized<H: Handler>(shared: &Shared<H>, task: Task) -> Task {
+/// Gives `tasks` the priorities that the handler says.
+pub(crate) fn prioritized<H: Handler>(
+    shared: &Shared<H>,
+    partition: &TopicPartition,
+    tasks: impl IntoIterator<Item = Task>,
+) -> Vec<Task> {
+    let _attended = shared.attend(Hook::Priority, partition);
+    tasks.into_iter().map(|task| prioritize(shared, task)).collect()
+}
+
+/// User code: a panic leaves the task as it is.
+fn prioritize<H: Handler>(shared: &Shared<H>, task: Task) -> Task {
     match catch_unwind(AssertUnwindSafe(|| shared.handler.priority(&task))) {
         Ok(priority) => task.with_priority(priority),
         Err(panic) => {

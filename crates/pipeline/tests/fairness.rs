@@ -229,4 +229,5 @@ async fn a_priority_that_panics_is_counted_and_the_task_keeps_its_own() {
     let order = order(&dir);
     assert_eq!(order, [GATE, "-1 better than none", "not a number", "1 worse than none"]);
     assert_eq!(world.metrics.priority_errors.get(), 1);
+    assert_eq!(world.metrics.hook(drakkar_telemetry::Hook::Priority).errors.get(), 1);
 }

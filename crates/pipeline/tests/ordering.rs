@@ -139,7 +139,7 @@ async fn delivered(world: &World, count: usize) {
 }
 
 fn by_key(world: WorldBuilder<impl drakkar_core::Handler>) -> World {
-    world.settings(|settings| settings.ordering = Ordering::Key).start()
+    world.allow_unused_hooks().settings(|settings| settings.ordering = Ordering::Key).start()
 }
 
 /// Messages of four keys that succeed, are retried, replaced, dead-lettered and skipped, each of

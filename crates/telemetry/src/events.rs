@@ -288,6 +288,7 @@ impl Metrics {
     /// `Handler::priority` panicked; the task keeps its own.
     pub fn priority_failed(&self, task: &Task, error: &str) {
         self.priority_errors.inc();
+        self.hook(Hook::Priority).errors.inc();
         if let Some(suppressed) = self.throttles.priority_failed.admit() {
             warn!(
                 category = "handler",

@@ -21,7 +21,7 @@ fn mode() -> impl Strategy<Value = Ordering> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_024, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_may_start_starts_and_nothing_else_and_everything_ends(

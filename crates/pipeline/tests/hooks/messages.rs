@@ -88,6 +88,7 @@ async fn every_hook_that_was_called_is_timed() {
         "on_assign",
         "decode",
         "arrange",
+        "priority",
         "message_label",
         "on_task_complete",
         "on_delivery_error",

@@ -18,6 +18,8 @@ pub enum Hook {
     Decode,
     /// `arrange`
     Arrange,
+    /// `priority`
+    Priority,
     /// `message_label`
     MessageLabel,
     /// `on_task_complete`
@@ -38,11 +40,12 @@ pub enum Hook {
 
 impl Hook {
     /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::OnReady,
         Self::OnAssign,
         Self::Decode,
         Self::Arrange,
+        Self::Priority,
         Self::MessageLabel,
         Self::OnTaskComplete,
         Self::OnError,
@@ -61,6 +64,7 @@ impl Hook {
             Self::OnAssign => "on_assign",
             Self::Decode => "decode",
             Self::Arrange => "arrange",
+            Self::Priority => "priority",
             Self::MessageLabel => "message_label",
             Self::OnTaskComplete => "on_task_complete",
             Self::OnError => "on_error",
@@ -76,7 +80,8 @@ impl Hook {
 /// Handles to the series of one hook.
 #[derive(Debug, Clone)]
 pub struct HookMetrics {
-    /// `drakkar_handler_duration_seconds`; of `decode`, the time for a window.
+    /// `drakkar_handler_duration_seconds`; of `decode` and `priority`,
+    /// the time for all messages or tasks of a window.
     pub duration: Histogram,
     /// `drakkar_handler_hook_errors_total`: errors, panics and time-outs. Counted by
     /// [`Metrics::hook_failed`](super::Metrics::hook_failed).
