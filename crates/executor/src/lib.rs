@@ -6,6 +6,7 @@
 //! retries. Precomputed tasks need no process; they never come here.
 
 mod config; // the `executor:` section
+mod programs; // programs that tasks call by a name
 mod cpus; // how many slots where nobody says
 mod env; // what a child may inherit
 mod queue; // who is next
@@ -14,10 +15,13 @@ mod process; // process → how it ended
 mod capture; // what it printed
 mod stand_in; // what takes the place of processes in a test
 mod runner; // one slot: a task from start to end
+mod persistent; // processes that answer many tasks
 mod pool; // all of the above, running
 
 pub use config::{ExecutorConfig, Variables};
 pub use cpus::effective_cpus;
-pub use pool::{Job, Pool, PoolStats, Run, StartError, Ticket};
+pub use persistent::ProgramStats;
+pub use pool::{Job, Pool, PoolStats, PoolWatch, Run, StartError, Ticket};
+pub use programs::{Mode, ProgramConfig, Protocol};
 pub use queue::{Place, Queue, Rank, Standing};
 pub use stand_in::{Scripted, StandIn};

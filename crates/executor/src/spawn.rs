@@ -23,7 +23,7 @@ use drakkar_core::Task;
 use rustix::{fs::Access, io::Errno};
 use tokio::{process::Command, runtime::Handle, sync::oneshot, time::Instant};
 
-use crate::{ExecutorConfig, cpus, env::Environment, process::Process};
+use crate::{ExecutorConfig, cpus, env::Environment, process::Process, programs::Presets};
 
 /// More threads than this contend for the same locks of the kernel.
 const MAX_THREADS: usize = 8;
@@ -33,6 +33,7 @@ const MAX_THREADS: usize = 8;
 pub(crate) struct Common {
     pub(crate) binary_path: Option<PathBuf>,
     pub(crate) environment: Environment,
+    pub(crate) presets: Presets,
 }
 
 struct Request {
@@ -162,14 +163,18 @@ fn serve(inbox: &Mutex<mpsc::Receiver<Request>>, common: &Common, runtime: &Hand
 fn spawn(common: &Common, task: &Task) -> Result<Process, SpawnError> {
     let named = task.program_path().or(common.binary_path.as_ref());
     let named = named.ok_or_else(SpawnError::no_program)?;
+    let preset = common.presets.get(named);
+    let named = preset.map_or(named, |preset| &preset.binary);
     let failed = |error: io::Error| SpawnError::new(named, &error);
     let path = locate(named, common, task).map_err(failed)?;
     let mut command = Command::new(path);
     command
         .arg0(named)
+        .args(preset.map_or(&[][..], |preset| &preset.args))
         .args(task.args())
         .env_clear()
         .envs(common.environment.of(task))
+        .envs(preset.into_iter().flat_map(|preset| preset.env_beside(task)))
         .process_group(0)
         .stdin(if task.stdin_bytes().is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
@@ -188,7 +193,7 @@ fn spawn(common: &Common, task: &Task) -> Result<Process, SpawnError> {
 
 /// The path to execute: a name without a slash is looked up in the `PATH` that the process will see
 /// (else in the worker's), anything else starts at the worker's directory, not at the task's.
-fn locate(program: &Path, common: &Common, task: &Task) -> io::Result<PathBuf> {
+pub(crate) fn locate(program: &Path, common: &Common, task: &Task) -> io::Result<PathBuf> {
     let is_bare = !program.as_os_str().as_encoded_bytes().contains(&b'/');
     if !is_bare {
         return std::path::absolute(program);

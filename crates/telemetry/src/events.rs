@@ -142,7 +142,10 @@ impl Metrics {
     fn ran(&self, output: &Output) {
         self.executor_queue_wait.observe(output.waited.as_secs_f64());
         if output.pid.is_some() {
-            self.executor_spawn.observe(output.spawned_in.as_secs_f64());
+            // A process that stays was started for no task in particular.
+            if !output.spawned_in.is_zero() {
+                self.executor_spawn.observe(output.spawned_in.as_secs_f64());
+            }
             self.executor_duration.observe(output.took.as_secs_f64());
         }
         if 0 < output.stdout_dropped {

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // In a test a panic is the report.
 #![allow(dead_code, unreachable_pub)] // Every test binary uses a part.
 
+pub mod persistent;
+
 use std::{
     sync::{
         Arc,
@@ -81,8 +83,14 @@ impl Marker {
         Self(format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)))
     }
 
+    /// The variable.
+    pub fn variable(&self) -> (String, String) {
+        ("POOL_TEST_MARK".to_owned(), self.0.clone())
+    }
+
     pub fn mark(&self, task: Task) -> Task {
-        task.env("POOL_TEST_MARK", &self.0)
+        let (name, value) = self.variable();
+        task.env(name, value)
     }
 
     /// How many processes with the mark live; a zombie has no environment left.
