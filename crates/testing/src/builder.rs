@@ -249,7 +249,7 @@ fn follow(settings: &mut Settings, old: &ExecutorConfig, new: &ExecutorConfig) {
     );
     take(
         &mut settings.max_in_pool,
-        both.map(|of| of.slots().saturating_mul(of.backpressure_high_multiplier.get())),
+        both.map(|of| of.capacity().saturating_mul(of.backpressure_high_multiplier.get())),
     );
     take(&mut settings.max_hooks, both.map(|of| of.max_hooks.get()));
     take(&mut settings.max_result_bytes, both.map(|of| of.max_result_bytes));
