@@ -4,14 +4,15 @@
 //! hook has blocked its thread for too long.
 //! `/readyz` says whether the worker is a member of its group (with partitions or waiting for some)
 //! and not on its way out. A sink that is down is waited for, not restarted for: it is shown in the
-//! details and makes the worker unready only.
+//! details and makes the worker unready only. A partition that is held because too many of its messages
+//! were dead-lettered is shown in the details.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use drakkar_core::lenient;
 use drakkar_debug::{Health, HealthSnapshot};
 use drakkar_executor::{PoolWatch, ProgramStats};
-use drakkar_pipeline::Status;
+use drakkar_pipeline::{HeldPartition, Status};
 use drakkar_sinks::Sinks;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -87,10 +88,25 @@ impl Health for WorkerHealth {
             "assigned_partitions": view.assigned,
             "draining": view.draining,
             "held_sinks": held,
+            "held_partitions": held_partitions(&self.status),
             "programs": programs(&self.pool),
         });
         HealthSnapshot { alive, ready, details }
     }
+}
+
+/// Partitions that wait for one of their messages to succeed, and why.
+fn held_partitions(status: &Status) -> Vec<Value> {
+    let entry = |held: HeldPartition| {
+        json!({
+            "partition": held.partition.to_string(),
+            "reason": format!("dlq.{}", held.reason.as_str()),
+            "seconds": held.since.elapsed().as_secs(),
+            "failed_tries": held.failed_tries,
+            "waiting": held.waiting,
+        })
+    };
+    status.held_partitions().into_iter().map(entry).collect()
 }
 
 /// How the persistent programs are. What a failure is called holds nothing that a program printed.

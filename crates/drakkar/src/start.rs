@@ -180,6 +180,7 @@ fn settings(config: &Config) -> Settings {
         },
         hook_timeout: executor.hook_timeout_seconds,
         on_invalid: kafka.on_invalid,
+        flood: config.dlq.flood(),
         commit: CommitPace { interval: kafka.commit_interval, every: kafka.commit_every.get() },
     }
 }
