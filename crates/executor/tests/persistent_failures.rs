@@ -168,6 +168,24 @@ async fn among_several_only_the_task_that_ends_its_process_again_alone_is_charge
 }
 
 #[tokio::test]
+async fn who_was_in_a_process_that_failed_runs_alone_although_others_wait() {
+    let stage =
+        Stage::new(Protocol::Frames).set(|program| program.depth = NonZeroUsize::new(2).unwrap());
+    let pool = stage.pool();
+    echoes(&pool).await;
+    let (_, first) = submit(&pool, task("delay").arg("0.3").stdin("first"));
+    let (_, deadly) = submit(&pool, task("exit").arg("3"));
+    let queued: Vec<_> = (0..5).map(|_| submit(&pool, task("echo").stdin("x")).1).collect();
+    failed(deadly.await.unwrap());
+    assert_eq!(stdout(first.await.unwrap()), "first");
+    for end in queued {
+        assert_eq!(stdout(end.await.unwrap()), "x");
+    }
+    let stats = &pool.programs()["stay"];
+    assert_eq!((stats.failures, stats.requeued), (2, 2), "the others were never in danger");
+}
+
+#[tokio::test]
 async fn a_killed_task_is_told_to_nobody_and_the_others_go_on() {
     for protocol in PROTOCOLS {
         let stage = deep(protocol, &[]);

@@ -15,6 +15,8 @@ mod program; // who is next, and which process takes it
 mod service; // one process: requests in, answers out
 mod instance; // one process after the other
 mod stderr; // what they say on the side
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -1,0 +1,91 @@
+//! Who takes what: the queue of a program without any process.
+
+use std::sync::Arc;
+
+use drakkar_core::Task;
+use futures_util::FutureExt;
+use tokio::time::Instant;
+
+use super::program::{Program, Queued, Taken};
+use crate::{ExecutorConfig, Job, ProgramConfig, Rank};
+
+/// A program with two processes that nobody has started.
+fn program() -> Arc<Program> {
+    let settings =
+        ProgramConfig { instances: std::num::NonZeroUsize::new(2), ..ProgramConfig::default() };
+    Arc::new(Program::new("stay", &settings, &ExecutorConfig::default()))
+}
+
+fn submit(program: &Arc<Program>) {
+    let (task, rank) = (Arc::new(Task::new()), Rank::at(Instant::now()));
+    drop(program.submit(Job { task, rank, done: Box::new(|_| {}) }));
+}
+
+fn take(program: &Program, number: usize, load: usize) -> (Taken, Vec<Queued>) {
+    let mut batch = Vec::new();
+    (program.take(number, load, 16, &mut batch), batch)
+}
+
+fn is_signalled(program: &Program, number: usize) -> bool {
+    program.signal(number).notified().now_or_never().is_some()
+}
+
+#[tokio::test]
+async fn a_job_wakes_the_process_that_has_least_to_do_and_no_other() {
+    let program = program();
+    assert_eq!(take(&program, 0, 3).0, Taken::Nothing);
+    assert_eq!(take(&program, 1, 2).0, Taken::Nothing);
+    submit(&program);
+    assert!(is_signalled(&program, 1) && !is_signalled(&program, 0));
+}
+
+#[tokio::test]
+async fn a_process_that_goes_passes_its_signal_on() {
+    let program = program();
+    assert_eq!(take(&program, 0, 0).0, Taken::Nothing);
+    assert_eq!(take(&program, 1, 1).0, Taken::Nothing);
+    submit(&program);
+    assert!(is_signalled(&program, 0));
+    program.leave(0);
+    assert!(is_signalled(&program, 1), "or the job would wait for nobody");
+    assert_eq!(take(&program, 1, 1).1.len(), 1);
+}
+
+#[tokio::test]
+async fn jobs_are_shared_evenly_among_those_that_are_ready() {
+    let program = program();
+    assert_eq!(take(&program, 0, 0).0, Taken::Nothing);
+    assert_eq!(take(&program, 1, 0).0, Taken::Nothing);
+    (0..4).for_each(|_| submit(&program));
+    assert_eq!(take(&program, 0, 0).1.len(), 2);
+    assert_eq!(take(&program, 0, 2).0, Taken::Nothing, "the rest is for the other");
+    assert_eq!(take(&program, 1, 0).1.len(), 2);
+}
+
+#[tokio::test]
+async fn suspects_are_taken_one_by_one_by_who_has_nothing_else() {
+    let program = program();
+    (0..3).for_each(|_| submit(&program));
+    let (_, jobs) = take(&program, 0, 0);
+    program.requeue(jobs);
+    submit(&program);
+    assert_eq!(take(&program, 1, 1).0, Taken::Nothing, "it has company for them");
+    for _ in 0..3 {
+        let (taken, batch) = take(&program, 0, 0);
+        assert_eq!((taken, batch.len(), batch[0].is_suspect), (Taken::Suspect, 1, true));
+    }
+    assert!(is_signalled(&program, 1), "it had to stand back and may take jobs again");
+    assert_eq!(take(&program, 1, 1).0, Taken::Nothing, "the other has less to do");
+    assert_eq!(take(&program, 0, 0).0, Taken::Jobs);
+}
+
+#[tokio::test]
+async fn nothing_is_handed_out_after_the_end() {
+    let program = program();
+    submit(&program);
+    program.shut();
+    submit(&program);
+    assert_eq!(take(&program, 0, 0).0, Taken::Closed);
+    assert!(is_signalled(&program, 0) && is_signalled(&program, 1));
+    assert_eq!(program.stats().queued, 0);
+}
