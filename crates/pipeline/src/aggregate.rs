@@ -281,7 +281,7 @@ impl<H: Handler> Partition<H> {
         let shared = Arc::clone(&self.shared);
         self.begin_closing(key);
         let hold = self.board.task();
-        self.flows.spawn(async move {
+        self.flows.add(async move {
             complete_message(&shared, group, &hold).await;
             Flow::Closed { key, kept }
         });
@@ -296,7 +296,7 @@ impl<H: Handler> Partition<H> {
         let shared = Arc::clone(&self.shared);
         self.begin_closing(key);
         let hold = self.board.task();
-        self.flows.spawn(async move {
+        self.flows.add(async move {
             complete_window(&shared, group, &hold).await;
             Flow::Closed { key, kept }
         });

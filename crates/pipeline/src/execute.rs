@@ -34,6 +34,7 @@ impl<H: Handler> Partition<H> {
                 self.start(key);
             }
         }
+        self.flows.begin();
     }
 
     /// Who of the backlog is to start now, if there is room. Where the pool holds as many as it may, the
@@ -157,7 +158,7 @@ impl<H: Handler> Partition<H> {
         let partition = self.id.clone();
         let held_bytes = held_bytes(&run);
         self.collecting += 1;
-        self.flows.spawn(async move {
+        self.flows.add(async move {
             let ended = match run {
                 Run::Finished(output) => {
                     let done = TaskResult { task, output, attempt };

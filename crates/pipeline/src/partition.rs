@@ -285,7 +285,7 @@ impl<H: Handler> Partition<H> {
                     self.cut_off();
                 }
                 Some((key, run)) = self.runs.recv() => self.task_ran(key, run),
-                Some(ended) = self.flows.join_next() => self.flow_ended(ended),
+                Some(ended) = self.flows.join_next() => self.flows_ended(ended),
                 Some(retry) = poll_fn(|cx| self.retries.poll_expired(cx)) => {
                     self.retry_due(retry.into_inner());
                 }
@@ -302,23 +302,29 @@ impl<H: Handler> Partition<H> {
         }
     }
 
-    pub(crate) fn flow_ended(&mut self, ended: Result<Flow<H::Input>, JoinError>) {
+    pub(crate) fn flows_ended(&mut self, ended: Result<Vec<Flow<H::Input>>, JoinError>) {
         match ended {
-            Ok(Flow::Arranged { window, plan }) => self.arranged(window, plan),
-            Ok(Flow::Rejected(key)) => {
-                let freed = self.ledger.finish(key);
-                self.freed(freed);
-            }
-            Ok(Flow::Closed { key, kept }) => self.closed(key, kept),
-            Ok(Flow::Collected { key, held_bytes, ended }) => {
-                self.collecting -= 1;
-                self.result_bytes -= held_bytes;
-                self.collected(key, ended);
-            }
+            Ok(ended) => ended.into_iter().for_each(|flow| self.flow_ended(flow)),
             // Aborted by a hand-over.
             Err(error) if error.is_cancelled() => {}
             // Hooks are contained, so this is a fault of ours: let it end the partition loudly.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    fn flow_ended(&mut self, ended: Flow<H::Input>) {
+        match ended {
+            Flow::Arranged { window, plan } => self.arranged(window, plan),
+            Flow::Rejected(key) => {
+                let freed = self.ledger.finish(key);
+                self.freed(freed);
+            }
+            Flow::Closed { key, kept } => self.closed(key, kept),
+            Flow::Collected { key, held_bytes, ended } => {
+                self.collecting -= 1;
+                self.result_bytes -= held_bytes;
+                self.collected(key, ended);
+            }
         }
     }
 

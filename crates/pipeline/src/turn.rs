@@ -160,7 +160,7 @@ impl<H: Handler> Partition<H> {
     pub(crate) fn give_up_rejected(&mut self) {
         for (key, message, cause) in std::mem::take(&mut self.rejected.ready) {
             let (shared, hold) = (Arc::clone(&self.shared), self.board.task());
-            self.flows.spawn(async move {
+            self.flows.add(async move {
                 dead_letter(&shared, &[message], &cause, &hold).await;
                 Flow::Rejected(key)
             });
