@@ -6,7 +6,7 @@
 //! of this assignment can settle afterwards. That is the fence.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     future::poll_fn,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -17,6 +17,7 @@ use drakkar_core::{
     backpressure::Load,
     hold::HoldBoard,
     ledger::{Ledger, TaskKey},
+    numbered::NumberedMap,
     order,
     retry::Backoff,
     source::{Assignment, SourceCommand, SourceControl},
@@ -169,9 +170,9 @@ pub(crate) struct Partition<H: Handler> {
     /// What an earlier owner settled above that.
     pub done: DoneMap,
     pub ledger: Ledger<Held>,
-    pub tasks: HashMap<TaskKey, Active>,
+    pub tasks: NumberedMap<TaskKey, Active>,
     pub groups: Groups<H::Input>,
-    pub windows: HashMap<u64, Window>,
+    pub windows: NumberedMap<u64, Window>,
     pub next_window: u64,
     pub incoming: Vec<SourceMessage>,
     pub arranging: Option<AbortHandle>,
@@ -233,9 +234,9 @@ impl<H: Handler> Partition<H> {
             committed: next,
             done,
             ledger: Ledger::default(),
-            tasks: HashMap::new(),
+            tasks: NumberedMap::default(),
             groups: Groups::default(),
-            windows: HashMap::new(),
+            windows: NumberedMap::default(),
             next_window: 0,
             incoming: Vec::new(),
             arranging: None,
