@@ -60,6 +60,8 @@ pub struct Settings {
     /// Bytes of output that these may hold, and those kept for the hooks that aggregate
     /// (`executor.max_result_bytes`).
     pub max_result_bytes: usize,
+    /// The same for all partitions together (`executor.max_result_bytes_total`).
+    pub max_result_bytes_total: usize,
     /// Which messages are processed one after the other (`executor.ordering`).
     pub ordering: order::Ordering,
     /// When a task goes first whatever its priority (`executor.priority_ageing`).
