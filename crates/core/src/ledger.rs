@@ -217,7 +217,9 @@ impl<M> Ledger<M> {
                 self.release(offset, &mut freed);
             }
             // What is not settled by it is not dropped any more either.
-            self.mark_message_started(offset);
+            if let Some(open) = self.open.get_mut(&offset) {
+                open.started = true;
+            }
         }
         freed
     }

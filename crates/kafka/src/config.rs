@@ -303,8 +303,10 @@ impl KafkaConfig {
         client
             .set("client.id", client_id)
             .set("auto.offset.reset", "earliest")
-            // A pause throws away what was fetched ahead: keep that small.
-            .set("queued.max.messages.kbytes", "16384")
+            // What is fetched ahead comes on top of what is held, and a pause throws it away: keep it
+            // small, one answer of a broker with many partitions included.
+            .set("queued.max.messages.kbytes", "8192")
+            .set("fetch.max.bytes", "8388608")
             // A full queue is looked at again after this; the client's own second is a standstill for a
             // queue this small.
             .set("fetch.queue.backoff.ms", "10")
