@@ -47,14 +47,19 @@ impl Broker {
         MockCluster::new(1).context("cannot start the broker").map(Self)
     }
 
+    /// A topic without messages, and the topic for its dead letters.
+    pub(crate) fn empty(&self, name: &'static str) -> anyhow::Result<Topic> {
+        self.0.create_topic(name, PARTITIONS, 1)?;
+        self.0.create_topic(&format!("{name}_dlq"), PARTITIONS, 1)?;
+        Ok(Topic { address: self.0.bootstrap_servers(), name, messages: 0 })
+    }
+
     /// A topic with at least `messages`, the same number in every partition, and the topic for its
     /// dead letters.
     pub(crate) fn filled(&self, name: &'static str, messages: usize) -> anyhow::Result<Topic> {
-        self.0.create_topic(name, PARTITIONS, 1)?;
-        self.0.create_topic(&format!("{name}_dlq"), PARTITIONS, 1)?;
         let each = messages.div_ceil(PARTITIONS.unsigned_abs() as usize);
         let messages = each * PARTITIONS.unsigned_abs() as usize;
-        let topic = Topic { address: self.0.bootstrap_servers(), name, messages };
+        let topic = Topic { messages, ..self.empty(name)? };
         topic.fill(each)?;
         let observer = topic.consumer("bench-observer").create::<BaseConsumer>()?;
         for partition in 0..PARTITIONS {
@@ -69,6 +74,16 @@ impl Broker {
 }
 
 impl Topic {
+    /// All of it, from the beginning.
+    pub(crate) fn beginning(&self) -> TopicPartitionList {
+        let mut all = TopicPartitionList::new();
+        for partition in 0..PARTITIONS {
+            // The only error is an offset that is no offset.
+            drop(all.add_partition_offset(self.name, partition, Offset::Beginning));
+        }
+        all
+    }
+
     fn fill(&self, each: usize) -> anyhow::Result<()> {
         let producer: BaseProducer = ClientConfig::new()
             .set("bootstrap.servers", &self.address)
@@ -102,6 +117,8 @@ impl Topic {
             .set("group.id", group)
             .set("enable.auto.commit", "false")
             .set("auto.offset.reset", "earliest")
+            // As the worker: with the client's own second it stands still whenever its queue was full.
+            .set("fetch.queue.backoff.ms", "10")
             // The broker does not wake a waiting fetch.
             .set("fetch.wait.max.ms", "10");
         config

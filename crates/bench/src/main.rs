@@ -10,6 +10,10 @@ mod executor; // the process pool beside bare loops
 mod persistent; // programs that stay beside one process per task
 mod broker; // a Kafka broker inside this process, filled
 mod bare; // what a careful user would write without us
+mod ours; // a worker, started and stopped
+mod stuck; // behind an offset that does not settle
+mod memory; // much lag beside little
+mod latency; // end to end at a fixed rate
 mod pipeline; // a worker beside it, broker to committed offset
 
 use std::{num::NonZeroUsize, process::ExitCode};
@@ -39,14 +43,10 @@ enum Suite {
     #[command(hide = true, name = persistent::ECHO)]
     Echo,
     /// A worker beside bare loops, from the broker to the committed offset.
-    Pipeline {
-        /// Messages that are answered without a process. The broker keeps 5 MiB per partition, compressed.
-        #[arg(long, default_value = "800000")]
-        messages: NonZeroUsize,
-        /// Messages that start a process each.
-        #[arg(long, default_value = "6000")]
-        processes: NonZeroUsize,
-    },
+    Pipeline(pipeline::Rows),
+    /// The worker whose memory is measured; the suite starts it.
+    #[command(hide = true)]
+    LagWorker(memory::Measured),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -57,7 +57,11 @@ fn main() -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         Suite::Executor => (executor::measure(rounds)?, Vec::new()),
-        Suite::Pipeline { messages, processes } => pipeline::measure(rounds, messages, processes)?,
+        Suite::Pipeline(rows) => pipeline::measure(rounds, &rows)?,
+        Suite::LagWorker(measured) => {
+            memory::run(measured)?;
+            return Ok(ExitCode::SUCCESS);
+        }
     };
     if json {
         report::print_json(&figures)?;

@@ -5,7 +5,6 @@
 //! a group of its own. The broker is in this process and takes its share of the same processors.
 
 use std::{
-    collections::BTreeMap,
     num::NonZeroUsize,
     sync::{
         Arc, OnceLock,
@@ -14,31 +13,27 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
+use clap::{Args, ValueEnum};
 use drakkar::{
-    Bytes, Collect, Config, Handler, HookResult, Message, Pending, Precomputed, Task, TaskResult,
-    Worker, sections::LogLevel,
+    Bytes, Collect, Handler, HookResult, Message, Pending, Precomputed, Task, TaskResult,
 };
-use tokio::{
-    runtime::Runtime,
-    sync::{Notify, oneshot},
-    time::Instant,
-};
+use tokio::{runtime::Runtime, sync::Notify, time::Instant};
 
 use crate::{
     bare,
     broker::{Broker, PARTITIONS, Topic, VALUE_BYTES},
+    latency,
+    memory::Lags,
+    ours::{self, Ours},
     report::{Figure, Goal, Round},
-    usage,
+    stuck, usage,
 };
 
 const PROGRAM: &str = "/bin/true";
 
 /// Processes at once.
 const SLOTS: usize = 4;
-
-/// How long a worker may take for one lap.
-const LAP_WITHIN: Duration = Duration::from_mins(2);
 
 /// What one side took for all messages of a topic.
 #[derive(Debug, Clone, Copy)]
@@ -87,43 +82,109 @@ enum Work {
     Process,
 }
 
+/// What of the suite is measured, and how much of it.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Rows {
+    /// Only this row.
+    #[arg(long)]
+    only: Option<Row>,
+    /// Messages that are answered without a process. The broker keeps 5 MiB per partition, compressed.
+    #[arg(long, default_value = "800000")]
+    messages: NonZeroUsize,
+    /// Messages that start a process each.
+    #[arg(long, default_value = "6000")]
+    processes: NonZeroUsize,
+    /// Messages of lag, beside a fifth of it.
+    #[arg(long, default_value = "1000000")]
+    lag: NonZeroUsize,
+    /// Messages whose way is timed, at 200 per second.
+    #[arg(long, default_value = "2000")]
+    timed: NonZeroUsize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Row {
+    Precomputed,
+    Process,
+    Stuck,
+    Memory,
+    Latency,
+}
+
 /// Runs the suite: the figures, and notes that are neither passed nor failed.
 pub(crate) fn measure(
     rounds: NonZeroUsize,
-    messages: NonZeroUsize,
-    processes: NonZeroUsize,
+    rows: &Rows,
 ) -> anyhow::Result<(Vec<Figure>, Vec<String>)> {
     let runtime = Runtime::new().context("cannot start a runtime")?;
     let broker = Broker::start()?;
-    let precomputed = broker.filled("bench-precomputed", messages.get())?;
-    let process = broker.filled("bench-process", processes.get())?;
+    let wanted = |row: Row| rows.only.is_none_or(|only| only == row);
     let mut notes = Vec::new();
     let mut figures = Vec::new();
-    for (work, topic, goal) in
-        [(Work::Precomputed, &precomputed, 0.5), (Work::Process, &process, 0.9)]
-    {
-        let name = work.title(topic);
-        let mut figure = Figure::new(name.clone(), "msgs/s", Goal::AtLeast(goal));
+    if wanted(Row::Precomputed) || wanted(Row::Stuck) {
+        let topic = broker.filled("bench-precomputed", rows.messages.get())?;
+        if wanted(Row::Precomputed) {
+            figures.push(laps(&runtime, Work::Precomputed, &topic, rounds, &mut notes)?);
+        }
+        if wanted(Row::Stuck) {
+            let above = topic.messages / usize::try_from(PARTITIONS)?;
+            let name = format!("behind one stuck offset per partition, {above} each");
+            let mut figure = Figure::new(name, "msgs/s", Goal::AtLeast(0.95));
+            for round in 0..rounds.get() {
+                figure.add(stuck::round(&runtime, &topic, round)?);
+            }
+            figures.push(figure);
+        }
+    }
+    if wanted(Row::Process) {
+        let topic = broker.filled("bench-process", rows.processes.get())?;
+        figures.push(laps(&runtime, Work::Process, &topic, rounds, &mut notes)?);
+    }
+    if wanted(Row::Memory) {
+        let lags = Lags::filled(&broker, rows.lag.get())?;
+        let (much, little) = (lags.much.messages, lags.little.messages);
+        let name = format!("resident memory, lag of {much} beside {little}");
+        let mut figure = Figure::new(name, "MiB", Goal::AtMost(1.1));
         for round in 0..rounds.get() {
-            let bare_first = round % 2 == 0;
-            let before = bare_first.then(|| bare_lap(&runtime, work, topic, round)).transpose()?;
-            let ours = worker_lap(&runtime, work, topic, &format!("ours-{round}"))?;
-            let bare = before.map_or_else(|| bare_lap(&runtime, work, topic, round), Ok)?;
-            figure.add(Round { ours: ours.rate(topic), reference: bare.rate(topic) });
-            notes.push(format!(
-                "note: {name}, round {}: own CPU per message {:.1} µs (reference {:.1} µs)",
-                round + 1,
-                ours.cpu_micros(topic),
-                bare.cpu_micros(topic),
-            ));
+            figure.add(lags.round(round)?);
         }
         figures.push(figure);
     }
-    notes.push(format!(
-        "note: peak resident memory {:.0} MiB, of both sides with the broker and what it holds",
-        usage::memory("VmHWM")?
-    ));
+    if wanted(Row::Latency) {
+        let name = format!("99th percentile, cat to a topic at 200/s, {} messages", rows.timed);
+        let mut figure = Figure::new(name, "ms", Goal::TwiceAnd(10.0));
+        for round in 0..rounds.get() {
+            figure.add(latency::round(&runtime, &broker, rows.timed.get(), round)?);
+        }
+        figures.push(figure);
+    }
     Ok((figures, notes))
+}
+
+/// A worker beside the bare loop, all messages of `topic`.
+fn laps(
+    runtime: &Runtime,
+    work: Work,
+    topic: &Topic,
+    rounds: NonZeroUsize,
+    notes: &mut Vec<String>,
+) -> anyhow::Result<Figure> {
+    let name = work.title(topic);
+    let mut figure = Figure::new(name.clone(), "msgs/s", Goal::AtLeast(work.goal()));
+    for round in 0..rounds.get() {
+        let bare_first = round.is_multiple_of(2);
+        let before = bare_first.then(|| bare_lap(runtime, work, topic, round)).transpose()?;
+        let ours = worker_lap(runtime, work, topic, &format!("ours-{round}"))?;
+        let bare = before.map_or_else(|| bare_lap(runtime, work, topic, round), Ok)?;
+        figure.add(Round { ours: ours.rate(topic), reference: bare.rate(topic) });
+        notes.push(format!(
+            "note: {name}, round {}: own CPU per message {:.1} µs (reference {:.1} µs)",
+            round + 1,
+            ours.cpu_micros(topic),
+            bare.cpu_micros(topic),
+        ));
+    }
+    Ok(figure)
 }
 
 fn bare_lap(runtime: &Runtime, work: Work, topic: &Topic, round: usize) -> anyhow::Result<Lap> {
@@ -135,6 +196,13 @@ fn bare_lap(runtime: &Runtime, work: Work, topic: &Topic, round: usize) -> anyho
 }
 
 impl Work {
+    fn goal(self) -> f64 {
+        match self {
+            Self::Precomputed => 0.5,
+            Self::Process => 0.9,
+        }
+    }
+
     fn title(self, topic: &Topic) -> String {
         let Topic { messages, .. } = topic;
         match self {
@@ -187,39 +255,11 @@ impl Handler for Bench {
 fn worker_lap(runtime: &Runtime, work: Work, topic: &Topic, group: &str) -> anyhow::Result<Lap> {
     let progress = Arc::new(Progress::default());
     let handler = Bench { work, messages: topic.messages, progress: Arc::clone(&progress) };
-    let worker = Worker::new(handler).config(config(topic, group))?;
-    let (stop, stopped) = oneshot::channel::<()>();
-    let mut running = runtime.spawn(worker.run_until(async move {
-        // Dropped or sent, it is time to stop.
-        drop(stopped.await);
-    }));
+    let mut worker = Ours::start(runtime, handler, ours::config(topic, group, SLOTS))?;
     // Asking for commits begins when there is nothing else left: it would take time from the worker.
-    runtime.block_on(async {
-        tokio::select! {
-            () = progress.all_done.notified() => Ok(()),
-            ended = &mut running => Err(anyhow!("the worker has ended: {ended:?}")),
-            () = tokio::time::sleep(LAP_WITHIN) => Err(anyhow!("the worker is not done")),
-        }
-    })?;
+    worker.until(runtime, progress.all_done.notified())?;
     let committed = topic.wait_committed(group)?;
     let lap = progress.lap.get().copied().context("no message was seen")?.end(committed);
-    drop(stop);
-    runtime.block_on(running)??;
+    worker.stop(runtime)?;
     lap
-}
-
-fn config(topic: &Topic, group: &str) -> Config {
-    let mut config = Config::default();
-    config.kafka.brokers.clone_from(&topic.address);
-    config.kafka.source_topic = topic.name.into();
-    config.kafka.consumer_group = group.into();
-    config.kafka.startup_align_enabled = false; // There is nobody to wait for.
-    // The broker does not wake a waiting fetch.
-    config.kafka.client_config =
-        BTreeMap::from([("fetch.wait.max.ms".to_owned(), "10".to_owned())]);
-    config.executor.max_executors = NonZeroUsize::new(SLOTS);
-    config.metrics.host = "127.0.0.1".into();
-    config.metrics.port = 0;
-    config.logging.level = LogLevel::Warning;
-    config
 }

@@ -7,6 +7,8 @@ use serde::Serialize;
 pub(crate) enum Goal {
     AtLeast(f64),
     AtMost(f64),
+    /// No more than twice the reference and this much.
+    TwiceAnd(f64),
 }
 
 /// One comparison: the same thing measured on both sides, round by round.
@@ -59,6 +61,10 @@ impl Figure {
         let (goal, pass) = match self.goal {
             Goal::AtLeast(goal) => (goal, ratio >= goal),
             Goal::AtMost(goal) => (goal, ratio <= goal),
+            Goal::TwiceAnd(more) => {
+                let goal = 2.0 + more / median(&of(|round| round.reference));
+                (goal, ratio <= goal)
+            }
         };
         Summary {
             name: &self.name,
@@ -109,7 +115,7 @@ pub(crate) fn print_table(figures: &[Figure]) {
         let Summary { name, ours, reference, unit, ratio, min, max, goal, pass } = figure.summary();
         let sign = match figure.goal {
             Goal::AtLeast(_) => '≥',
-            Goal::AtMost(_) => '≤',
+            Goal::AtMost(_) | Goal::TwiceAnd(_) => '≤',
         };
         let verdict = if pass { "pass" } else { "FAIL" };
         println!(
@@ -137,6 +143,16 @@ mod tests {
         let rounds = [(1.0, 2.0), (30.0, 10.0), (4.0, 4.0)];
         check(Goal::AtLeast(1.0), &rounds, (1.0, 0.5, 3.0, true));
         check(Goal::AtLeast(1.1), &rounds, (1.0, 0.5, 3.0, false));
+    }
+
+    #[test]
+    fn a_goal_with_an_allowance_is_shown_as_the_ratio_it_allows() {
+        let allowed = Figure {
+            rounds: vec![Round { ours: 29.0, reference: 10.0 }],
+            ..Figure::new("name".to_owned(), "ms", Goal::TwiceAnd(10.0))
+        };
+        assert_eq!((allowed.summary().goal, allowed.passes()), (3.0, true));
+        check(Goal::TwiceAnd(10.0), &[(31.0, 10.0)], (3.1, 3.1, 3.1, false));
     }
 
     #[test]

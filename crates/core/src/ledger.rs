@@ -11,7 +11,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use crate::{Offset, watermark::Watermark};
+use crate::{Offset, numbered::NumberedMap, watermark::Watermark};
 
 /// Names a task or a closing within one ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,11 +34,11 @@ struct Open<M> {
 #[derive(Debug)]
 pub struct Ledger<M> {
     watermark: Watermark,
-    open: HashMap<Offset, Open<M>>,
+    open: NumberedMap<Offset, Open<M>>,
     /// The messages of each task and of each closing.
-    tasks: HashMap<TaskKey, Vec<Offset>>,
+    tasks: NumberedMap<TaskKey, Vec<Offset>>,
     /// How many messages of each closing still wait for something that comes before it.
-    closings: HashMap<TaskKey, usize>,
+    closings: NumberedMap<TaskKey, usize>,
     next_key: u64,
 }
 
@@ -46,9 +46,9 @@ impl<M> Default for Ledger<M> {
     fn default() -> Self {
         Self {
             watermark: Watermark::default(),
-            open: HashMap::new(),
-            tasks: HashMap::new(),
-            closings: HashMap::new(),
+            open: NumberedMap::default(),
+            tasks: NumberedMap::default(),
+            closings: NumberedMap::default(),
             next_key: 0,
         }
     }
@@ -218,12 +218,15 @@ impl<M> Ledger<M> {
             Some(_) => return freed,
             None => false,
         };
-        self.mark_started(key);
         for offset in self.tasks.remove(&key).unwrap_or_default() {
             if is_closing {
                 self.advance(offset, &mut freed);
             } else {
                 self.release(offset, &mut freed);
+            }
+            // What is not settled by it is not dropped any more either.
+            if let Some(open) = self.open.get_mut(&offset) {
+                open.started = true;
             }
         }
         freed

@@ -22,6 +22,7 @@ pub mod dead_letter; // where it goes otherwise
 pub mod source; // the channel between the poll thread and the pipeline
 pub mod backpressure; // when a partition pauses
 pub mod order; // which message may start when
+pub mod numbered; // maps by a number
 pub mod ledger; // which message waits for what
 pub mod watermark; // what may be committed
 pub mod done_map; // which later offsets are settled, as text in a commit

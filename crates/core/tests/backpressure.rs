@@ -111,6 +111,57 @@ fn the_flag_tells_a_resume_that_a_newer_pause_has_overtaken() {
     assert!(load.remove(1), "another one follows");
 }
 
+/// A partition that shrinks and grows while it works: what is asked of it last is obeyed, and once
+/// all is settled it is never left paused.
+#[test]
+fn no_resume_is_lost_while_limits_change() {
+    let load = Load::new(Limits::new(10, usize::MAX));
+    let (inbox, messages) = mpsc::channel::<usize>();
+    let (resume, resumes) = mpsc::channel();
+    thread::scope(|scope| {
+        let load = &load;
+        scope.spawn(move || {
+            for bytes in messages {
+                if load.remove(bytes) {
+                    // The poll thread may have ended with all messages sent; then nobody needs it.
+                    resume.send(()).ok();
+                }
+            }
+        });
+        let mut paused = false;
+        for n in 0..20_000_usize {
+            if load.limit(Limits::new(1 + n % 13, usize::MAX)) {
+                paused = false;
+            }
+            while paused {
+                assert!(resumes.recv_timeout(DEADLINE).is_ok(), "a resume was lost at {n}");
+                paused = load.is_paused();
+            }
+            paused = load.add(1) == Intake::Pause;
+            assert!(inbox.send(1).is_ok(), "the partition outlives the poll thread");
+        }
+        drop(inbox);
+    });
+    assert_eq!(load.messages(), 0);
+    assert!(!load.is_paused(), "nothing is held and the partition is still paused");
+}
+
+/// What happens to a partition next.
+#[derive(Debug, Clone)]
+enum Step {
+    Add(usize),
+    Remove,
+    Limit(usize, usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        11 => (0..40_usize).prop_map(Step::Add),
+        9 => Just(Step::Remove),
+        2 => (1..20_usize, 1..200_usize).prop_map(|(few, small)| Step::Limit(few, small)),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -118,22 +169,30 @@ proptest! {
     fn it_pauses_at_either_high_mark_and_resumes_when_both_low_marks_are_reached(
         messages in 1..20_usize,
         bytes in 1..200_usize,
-        steps in prop::collection::vec(prop::option::weighted(0.55, 0..40_usize), 0..200),
+        steps in prop::collection::vec(step(), 0..200),
     ) {
         let load = Load::new(Limits::new(messages, bytes));
+        let (mut messages, mut bytes) = (messages, bytes);
         let mut held: Vec<usize> = Vec::new();
         let mut paused = false;
         for step in steps {
             match step {
-                Some(size) => {
+                Step::Add(size) => {
                     held.push(size);
                     let total: usize = held.iter().sum();
                     let pauses = !paused && (messages <= held.len() || bytes <= total);
                     paused |= pauses;
                     prop_assert_eq!(load.add(size) == Intake::Pause, pauses);
                 }
-                None if held.is_empty() => {}
-                None => {
+                Step::Limit(few, small) => {
+                    (messages, bytes) = (few, small);
+                    let total: usize = held.iter().sum();
+                    let resumes = paused && held.len() <= messages / 2 && total <= bytes / 2;
+                    paused &= !resumes;
+                    prop_assert_eq!(load.limit(Limits::new(messages, bytes)), resumes);
+                }
+                Step::Remove if held.is_empty() => {}
+                Step::Remove => {
                     let size = held.remove(0);
                     let total: usize = held.iter().sum();
                     let resumes = paused && held.len() <= messages / 2 && total <= bytes / 2;

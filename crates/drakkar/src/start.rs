@@ -170,6 +170,7 @@ fn settings(config: &Config) -> Settings {
             .saturating_mul(executor.backpressure_high_multiplier.get()),
         max_hooks: executor.max_hooks.get(),
         max_result_bytes: executor.max_result_bytes,
+        max_result_bytes_total: executor.max_result_bytes_total,
         ordering: executor.ordering,
         priority_ageing: executor.priority_ageing,
         max_retries: executor.max_retries,

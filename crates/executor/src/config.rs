@@ -130,6 +130,8 @@ pub struct ExecutorConfig {
     pub max_windows: NonZeroUsize,
     /// Bytes of output that the hooks of one partition may hold at once. Default: 64 MiB.
     pub max_result_bytes: usize,
+    /// The same for all partitions together: none may hold more than an equal share. Default: 64 MiB.
+    pub max_result_bytes_total: usize,
     /// Length of a chain of tasks of which each replaces the one before. Default: 10.
     pub max_replacements: u32,
     /// Programs that tasks call by a name, and how each is run. Default: none.
@@ -161,6 +163,7 @@ impl Default for ExecutorConfig {
             max_hooks: non_zero(256),
             max_windows: non_zero(4),
             max_result_bytes: 64 * 1024 * 1024,
+            max_result_bytes_total: 64 * 1024 * 1024,
             max_replacements: 10,
             programs: BTreeMap::new(),
         }
@@ -219,6 +222,7 @@ impl ExecutorConfig {
             "max_stderr_bytes: must be at least 1; there is no unlimited",
         );
         check(self.max_result_bytes > 0, "max_result_bytes: must be at least 1");
+        check(self.max_result_bytes_total > 0, "max_result_bytes_total: must be at least 1");
         for text in self.env.complaints() {
             check(false, &text);
         }

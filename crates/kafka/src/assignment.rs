@@ -19,6 +19,8 @@ pub(crate) struct Owned {
     pub(crate) fenced: bool,
     /// Where reading began.
     pub(crate) first: Option<drakkar_core::Offset>,
+    /// What is read next, once something was read.
+    pub(crate) next: Option<drakkar_core::Offset>,
     inbox: mpsc::UnboundedSender<SourceMessage>,
     load: Arc<Load>,
 }
@@ -67,6 +69,7 @@ impl Ownership {
             epoch: self.epochs,
             fenced: false,
             first: None,
+            next: None,
             inbox: sender,
             load: Arc::clone(&load),
         };
@@ -92,6 +95,16 @@ impl Ownership {
     /// The assignment `epoch` of `partition`, if it is still in force.
     pub(crate) fn current(&mut self, partition: &TopicPartition, epoch: u64) -> Option<&mut Owned> {
         self.get_mut(&partition.topic, partition.partition).filter(|owned| owned.epoch == epoch)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.topics.values().map(BTreeMap::len).sum()
+    }
+
+    /// From now on each may hold this much. Returns those that have room again by it.
+    pub(crate) fn limit(&self, limits: Limits) -> Vec<(TopicPartition, u64)> {
+        let roomy = self.iter().filter(|owned| owned.load.limit(limits));
+        roomy.map(|owned| (owned.partition.clone(), owned.epoch)).collect()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Owned> {

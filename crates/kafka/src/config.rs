@@ -84,6 +84,12 @@ pub struct KafkaConfig {
     pub max_held_messages: NonZeroUsize,
     /// Bytes of one partition held at once; above, the partition is paused. Default 8 MiB.
     pub max_held_bytes: NonZeroUsize,
+    /// Messages held at once of all partitions together: each may hold an equal share of it, and no
+    /// more than `max_held_messages`. Default 50 000.
+    pub max_held_messages_total: NonZeroUsize,
+    /// Bytes held at once of all partitions together: each may hold an equal share of it, and no
+    /// more than `max_held_bytes`. Default 32 MiB.
+    pub max_held_bytes_total: NonZeroUsize,
 }
 
 /// How a group shares its partitions among its members.
@@ -129,6 +135,8 @@ impl Default for KafkaConfig {
             commit_every: count(5_000),
             max_held_messages: count(10_000),
             max_held_bytes: count(8 << 20),
+            max_held_messages_total: count(50_000),
+            max_held_bytes_total: count(32 << 20),
         }
     }
 }
@@ -172,10 +180,13 @@ impl KafkaConfig {
         named.iter().map(|topic| format!("{}{topic}", self.topic_prefix)).collect()
     }
 
-    /// How much of one partition may be held.
+    /// How much of one partition may be held while so many are ours.
     #[must_use]
-    pub fn limits(&self) -> Limits {
+    pub(crate) fn limits(&self, partitions: usize) -> Limits {
+        let total =
+            Limits::new(self.max_held_messages_total.get(), self.max_held_bytes_total.get());
         Limits::new(self.max_held_messages.get(), self.max_held_bytes.get())
+            .share(total, partitions)
     }
 
     /// What is wrong with the section; every text begins with the key it is about.
@@ -292,8 +303,10 @@ impl KafkaConfig {
         client
             .set("client.id", client_id)
             .set("auto.offset.reset", "earliest")
-            // A pause throws away what was fetched ahead: keep that small.
-            .set("queued.max.messages.kbytes", "16384")
+            // What is fetched ahead comes on top of what is held, and a pause throws it away: keep it
+            // small, one answer of a broker with many partitions included.
+            .set("queued.max.messages.kbytes", "8192")
+            .set("fetch.max.bytes", "8388608")
             // A full queue is looked at again after this; the client's own second is a standstill for a
             // queue this small.
             .set("fetch.queue.backoff.ms", "10")

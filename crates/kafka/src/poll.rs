@@ -182,6 +182,7 @@ impl<'a> Poller<'a> {
         }
         let partition = owned.partition.clone();
         let copy = message::own(&partition, message);
+        owned.next = Some(copy.offset.next());
         if owned.first.is_none() {
             owned.first = Some(copy.offset);
             self.commits.started(&partition, copy.offset);

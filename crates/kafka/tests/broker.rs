@@ -60,51 +60,6 @@ async fn bytes_are_bytes_nulls_and_headers_included() {
 }
 
 #[tokio::test]
-async fn a_partition_that_pauses_loses_nothing_and_keeps_its_order() {
-    const COUNT: usize = 2_000;
-    let mut config = BROKER.topic("tight", 2);
-    config.max_held_messages = 20.try_into().unwrap();
-    for partition in 0..2 {
-        BROKER.produce("tight", partition, numbers(COUNT));
-    }
-    let mut member = Member::start(&config).await;
-    let mut assigned = member.assigned().await;
-    let mut most_held = 0;
-    for expected in 0..COUNT {
-        for assignment in &mut assigned {
-            let message = member.take(assignment).await;
-            assert_eq!(message.offset, Offset(i64::try_from(expected).unwrap()));
-            assert_eq!(message.value.as_deref(), Some(expected.to_string().as_bytes()));
-            most_held = most_held.max(assignment.load.messages());
-        }
-    }
-    assert!(most_held <= 21, "what is fetched ahead is not delivered: {most_held}");
-    let mut pauses = 0;
-    while let Ok(heard) = member.heard.try_recv() {
-        pauses += usize::from(matches!(heard, Heard::Paused(_, true)));
-    }
-    assert!(pauses > COUNT / 20, "it paused and went on {pauses} times");
-    member.close().await;
-}
-
-#[tokio::test]
-async fn a_slow_partition_does_not_pause_its_neighbour() {
-    let mut config = BROKER.topic("neighbours", 2);
-    config.max_held_messages = 10.try_into().unwrap();
-    for partition in 0..2 {
-        BROKER.produce("neighbours", partition, numbers(1_000));
-    }
-    let mut member = Member::start(&config).await;
-    let mut assigned = member.assigned().await;
-    for _ in 0..1_000 {
-        member.take(&mut assigned[1]).await;
-    }
-    assert!(assigned[0].load.is_paused());
-    assert!(assigned[0].load.messages() <= 11);
-    member.close().await;
-}
-
-#[tokio::test]
 async fn many_commits_become_few_and_the_next_assignment_reads_the_last() {
     let config = BROKER.topic("commits", 1);
     BROKER.produce("commits", 0, numbers(2_000));

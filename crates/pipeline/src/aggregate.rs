@@ -301,7 +301,7 @@ impl<H: Handler> Partition<H> {
         self.ledger.mark_started(key);
         self.collecting += 1;
         let (shared, hold) = (Arc::clone(&self.shared), self.board.task());
-        self.flows.spawn(async move {
+        self.flows.add(async move {
             match complete_whole(&shared, &whole, &hold).await {
                 Ok(()) => Flow::Closed { key, kept },
                 Err(cause) => {

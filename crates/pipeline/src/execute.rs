@@ -3,7 +3,7 @@
 //! A window of 100 000 tasks is 100 000 entries in the backlog, not 100 000 futures: only as many as
 //! the pool, the hooks and the byte budget have room for are under way.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use drakkar_core::{
     Failure, Handler, Output, SourceMessage, TaskFailure, TaskResult, ledger::TaskKey,
@@ -25,7 +25,7 @@ impl<H: Handler> Partition<H> {
             let Some((key, run)) = self.ran.pop_front() else { break };
             self.collect(key, run);
         }
-        if self.shared.settings.max_result_bytes <= self.held_bytes() {
+        if self.result_budget() <= self.held_bytes() {
             self.recall();
         }
         let now = Instant::now();
@@ -34,6 +34,7 @@ impl<H: Handler> Partition<H> {
                 self.start(key);
             }
         }
+        self.flows.begin();
     }
 
     /// Who of the backlog is to start now, if there is room. Where the pool holds as many as it may, the
@@ -63,9 +64,16 @@ impl<H: Handler> Partition<H> {
     }
 
     fn results_have_room(&self) -> bool {
+        self.collecting + self.ran.len() < self.shared.settings.max_hooks
+            && self.held_bytes() < self.result_budget()
+    }
+
+    /// What this partition may hold: no more than an equal share of what all may. At least something,
+    /// so that one result always passes.
+    fn result_budget(&self) -> usize {
+        let partitions = self.shared.status.assigned.load(Ordering::Relaxed).max(1);
         let settings = &self.shared.settings;
-        self.collecting + self.ran.len() < settings.max_hooks
-            && self.held_bytes() < settings.max_result_bytes
+        settings.max_result_bytes.min(settings.max_result_bytes_total / partitions).max(1)
     }
 
     /// Bytes of output that wait for a hook or are in one, and those that are kept for groups.
@@ -157,7 +165,7 @@ impl<H: Handler> Partition<H> {
         let partition = self.id.clone();
         let held_bytes = held_bytes(&run);
         self.collecting += 1;
-        self.flows.spawn(async move {
+        self.flows.add(async move {
             let ended = match run {
                 Run::Finished(output) => {
                     let done = TaskResult { task, output, attempt };

@@ -1,41 +1,219 @@
-//! What runs beside a partition loop and reports back: hooks and deliveries.
+//! What runs beside the loop of a partition: hooks and deliveries.
 //!
-//! Dropping it aborts all of it. A hook that is being executed at that moment goes on until it waits
-//! or returns; the tracker of the assignment knows of it for as long.
+//! Most hooks have their answer at once, and then a task of the runtime for each of them costs more
+//! than the hook. So those that begin at the same time get one task for several of them, which looks at
+//! each once and reports together what was done by that. Whatever is not goes on in a task of its own,
+//! as it would have done from the beginning: it delays nobody, and nobody delays it.
+//!
+//! Dropping all aborts all. A hook that is being executed at that moment goes on until it waits or
+//! returns; the tracker of the assignment knows of it for as long.
 
-use std::future::Future;
+use std::{future::poll_fn, pin::Pin, task::Poll, time::Duration};
 
-use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio::{
+    task::{AbortHandle, JoinError, JoinSet},
+    time::Instant,
+};
 use tokio_util::task::TaskTracker;
 
-/// A [`JoinSet`] whose tasks are tracked to their very end.
-pub(crate) struct Flows<T> {
-    running: JoinSet<T>,
+/// How many begin in one task at most: the others can begin on other processors.
+const TOGETHER: usize = 32;
+
+/// How long one task looks at them: those it has not looked at by then need processors of their own.
+const LOOK_FOR: Duration = Duration::from_millis(1);
+
+type Beginning<F> = Pin<Box<dyn Future<Output = F> + Send>>;
+
+/// What a task of the runtime ends with.
+enum Report<F> {
+    One(F),
+    Several { ended: Vec<F>, unfinished: Vec<Beginning<F>> },
+}
+
+/// Everything that runs beside one loop; each of them ends with an `F`. Dropped with it.
+pub(crate) struct Flows<F> {
+    tasks: JoinSet<Report<F>>,
+    /// Those that begin at the next [`Flows::begin`].
+    beginning: Vec<Beginning<F>>,
+    open: usize,
     present: TaskTracker,
 }
 
-impl<T: Send + 'static> Flows<T> {
+impl<F: Send + 'static> Flows<F> {
     pub(crate) fn new(present: TaskTracker) -> Self {
-        Self { running: JoinSet::new(), present }
+        Self { tasks: JoinSet::new(), beginning: Vec::new(), open: 0, present }
     }
 
-    pub(crate) fn spawn(&mut self, flow: impl Future<Output = T> + Send + 'static) -> AbortHandle {
-        self.running.spawn(self.present.track_future(flow))
+    /// Begins in a task of its own. Only this one may be aborted by itself.
+    pub(crate) fn spawn(&mut self, flow: impl Future<Output = F> + Send + 'static) -> AbortHandle {
+        self.open += 1;
+        let flow = self.present.track_future(flow);
+        self.tasks.spawn(async move { Report::One(flow.await) })
     }
 
-    pub(crate) async fn join_next(&mut self) -> Option<Result<T, JoinError>> {
-        self.running.join_next().await
+    /// Begins at the next [`Flows::begin`], together with others.
+    pub(crate) fn add(&mut self, flow: impl Future<Output = F> + Send + 'static) {
+        self.open += 1;
+        self.beginning.push(Box::pin(self.present.track_future(flow)));
     }
 
-    pub(crate) fn try_join_next(&mut self) -> Option<Result<T, JoinError>> {
-        self.running.try_join_next()
+    /// Begins what was added, in order.
+    pub(crate) fn begin(&mut self) {
+        let mut beginning = std::mem::take(&mut self.beginning).into_iter();
+        loop {
+            let together: Vec<_> = beginning.by_ref().take(TOGETHER).collect();
+            match together.len() {
+                0 => break,
+                1 => self.go_on(together),
+                _ => drop(self.tasks.spawn(look_once(together))),
+            }
+        }
+    }
+
+    fn go_on(&mut self, flows: Vec<Beginning<F>>) {
+        for flow in flows {
+            self.tasks.spawn(async move { Report::One(flow.await) });
+        }
+    }
+
+    /// How many have not been reported as ended.
+    pub(crate) fn len(&self) -> usize {
+        self.open
+    }
+
+    /// Waits for some to end; `None` while nothing runs. Nothing is lost by not waiting to the end.
+    pub(crate) async fn join_next(&mut self) -> Option<Result<Vec<F>, JoinError>> {
+        let report = self.tasks.join_next().await?;
+        Some(self.reported(report))
+    }
+
+    /// Some that have ended, if there are any.
+    pub(crate) fn try_join_next(&mut self) -> Option<Result<Vec<F>, JoinError>> {
+        let report = self.tasks.try_join_next()?;
+        Some(self.reported(report))
     }
 
     pub(crate) fn abort_all(&mut self) {
-        self.running.abort_all();
+        self.tasks.abort_all();
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.running.len()
+    fn reported(&mut self, report: Result<Report<F>, JoinError>) -> Result<Vec<F>, JoinError> {
+        let ended = match report {
+            Ok(Report::One(ended)) => vec![ended],
+            Ok(Report::Several { ended, unfinished }) => {
+                self.go_on(unfinished);
+                ended
+            }
+            Err(error) => {
+                self.open -= 1;
+                return Err(error);
+            }
+        };
+        self.open -= ended.len();
+        Ok(ended)
+    }
+}
+
+async fn look_once<F>(flows: Vec<Beginning<F>>) -> Report<F> {
+    let begun = Instant::now();
+    let (mut ended, mut unfinished) = (Vec::with_capacity(flows.len()), Vec::new());
+    for mut flow in flows {
+        if LOOK_FOR <= begun.elapsed() {
+            unfinished.push(flow);
+            continue;
+        }
+        match poll_fn(|context| Poll::Ready(flow.as_mut().poll(context))).await {
+            Poll::Ready(end) => ended.push(end),
+            Poll::Pending => unfinished.push(flow),
+        }
+    }
+    Report::Several { ended, unfinished }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_that_waits_delays_none_of_those_it_began_with() {
+        let (mut flows, gate) = (Flows::new(TaskTracker::new()), Arc::new(Notify::new()));
+        for n in 0..100 {
+            let gate = Arc::clone(&gate);
+            flows.add(async move {
+                if n % 10 == 3 {
+                    gate.notified().await;
+                }
+                n
+            });
+        }
+        flows.begin();
+        assert_eq!(flows.len(), 100);
+        let mut ended = Vec::new();
+        while ended.len() < 90 {
+            ended.extend(flows.join_next().await.unwrap().unwrap());
+        }
+        assert!(ended.is_sorted(), "in the order in which they began: {ended:?}");
+        assert_eq!(flows.len(), 10, "and these count although they have no task in common");
+        while flows.len() > 0 {
+            gate.notify_waiters();
+            tokio::task::yield_now().await;
+            while let Some(waited) = flows.try_join_next() {
+                ended.extend(waited.unwrap());
+            }
+        }
+        assert_eq!(ended.len(), 100);
+        assert!(flows.join_next().await.is_none());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+    async fn those_that_need_a_processor_do_not_wait_for_each_other() {
+        // Three of them must be at work at the same time, or none ever ends.
+        let (mut flows, at_work) = (Flows::new(TaskTracker::new()), Arc::new(AtomicUsize::new(0)));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        for n in 0..6 {
+            let at_work = Arc::clone(&at_work);
+            flows.add(async move {
+                at_work.fetch_add(1, Ordering::SeqCst);
+                let slow = Instant::now() + 2 * LOOK_FOR;
+                while Instant::now() < slow
+                    || (0 < n && at_work.load(Ordering::SeqCst) < 3 && Instant::now() < deadline)
+                {
+                    std::hint::spin_loop();
+                }
+                Instant::now() < deadline
+            });
+        }
+        flows.begin();
+        let mut ended = 0;
+        while let Some(some) = flows.join_next().await {
+            let some = some.unwrap();
+            assert!(some.iter().all(|in_time| *in_time), "one at a time");
+            ended += some.len();
+        }
+        assert_eq!((ended, flows.len()), (6, 0));
+    }
+
+    #[tokio::test]
+    async fn what_is_dropped_goes_no_further() {
+        let (mut flows, dropped) = (Flows::new(TaskTracker::new()), Arc::new(()));
+        for _ in 0..3 {
+            let held = Arc::clone(&dropped);
+            flows.add(async move {
+                std::future::pending::<()>().await;
+                drop(held);
+            });
+        }
+        flows.begin();
+        drop(flows);
+        while 1 < Arc::strong_count(&dropped) {
+            tokio::task::yield_now().await;
+        }
     }
 }

@@ -96,7 +96,7 @@ impl<H: Handler> Partition<H> {
     pub(crate) fn hand_over(&mut self) {
         // What has ended already counts.
         while let Some(ended) = self.flows.try_join_next() {
-            self.flow_ended(ended);
+            self.flows_ended(ended);
         }
         // From here on nothing may settle: no hook and no delivery of ours goes on.
         self.flows.abort_all();

@@ -6,7 +6,7 @@
 //! of this assignment can settle afterwards. That is the fence.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     future::poll_fn,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -19,6 +19,7 @@ use drakkar_core::{
     flood::{Flood, FloodLimits},
     hold::HoldBoard,
     ledger::{Ledger, TaskKey},
+    numbered::NumberedMap,
     order,
     retry::Backoff,
     source::{Assignment, Position, SourceCommand, SourceControl},
@@ -62,6 +63,8 @@ pub struct Settings {
     /// Bytes of output that these may hold, and those kept for the hooks that aggregate
     /// (`executor.max_result_bytes`).
     pub max_result_bytes: usize,
+    /// The same for all partitions together (`executor.max_result_bytes_total`).
+    pub max_result_bytes_total: usize,
     /// Which messages are processed one after the other (`executor.ordering`).
     pub ordering: order::Ordering,
     /// When a task goes first whatever its priority (`executor.priority_ageing`).
@@ -176,9 +179,9 @@ pub(crate) struct Partition<H: Handler> {
     /// What an earlier owner settled above that.
     pub done: DoneMap,
     pub ledger: Ledger<Held>,
-    pub tasks: HashMap<TaskKey, Active>,
+    pub tasks: NumberedMap<TaskKey, Active>,
     pub groups: Groups<H::Input>,
-    pub windows: HashMap<u64, Window>,
+    pub windows: NumberedMap<u64, Window>,
     pub next_window: u64,
     pub incoming: Vec<SourceMessage>,
     pub arranging: Option<AbortHandle>,
@@ -243,13 +246,13 @@ impl<H: Handler> Partition<H> {
             done: noted.done,
             gate: Gate::new(flood),
             ledger: Ledger::default(),
-            tasks: HashMap::new(),
+            tasks: NumberedMap::default(),
             groups: Groups::default(),
-            windows: HashMap::new(),
+            windows: NumberedMap::default(),
             next_window: 0,
             incoming: Vec::new(),
             arranging: None,
-            rejected: HashMap::new(),
+            rejected: Rejected::new(),
             ran: VecDeque::new(),
             pooled: 0,
             collecting: 0,
@@ -292,7 +295,7 @@ impl<H: Handler> Partition<H> {
                     self.cut_off();
                 }
                 Some((key, run)) = self.runs.recv() => self.task_ran(key, run),
-                Some(ended) = self.flows.join_next() => self.flow_ended(ended),
+                Some(ended) = self.flows.join_next() => self.flows_ended(ended),
                 Some(retry) = poll_fn(|cx| self.retries.poll_expired(cx)) => {
                     self.retry_due(retry.into_inner());
                 }
@@ -312,24 +315,30 @@ impl<H: Handler> Partition<H> {
         }
     }
 
-    pub(crate) fn flow_ended(&mut self, ended: Result<Flow<H::Input>, JoinError>) {
+    pub(crate) fn flows_ended(&mut self, ended: Result<Vec<Flow<H::Input>>, JoinError>) {
         match ended {
-            Ok(Flow::Arranged { window, plan }) => self.arranged(window, plan),
-            Ok(Flow::Closed { key, kept }) => self.closed(key, kept),
-            Ok(Flow::GivenUp(given_up)) => {
-                self.collecting -= 1;
-                self.give_up(given_up);
-            }
-            Ok(Flow::DeadLettered(what)) => self.dead_lettered(what),
-            Ok(Flow::Collected { key, held_bytes, ended }) => {
-                self.collecting -= 1;
-                self.result_bytes -= held_bytes;
-                self.collected(key, ended);
-            }
+            Ok(ended) => ended.into_iter().for_each(|flow| self.flow_ended(flow)),
             // Aborted by a hand-over.
             Err(error) if error.is_cancelled() => {}
             // Hooks are contained, so this is a fault of ours: let it end the partition loudly.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    fn flow_ended(&mut self, ended: Flow<H::Input>) {
+        match ended {
+            Flow::Arranged { window, plan } => self.arranged(window, plan),
+            Flow::GivenUp(given_up) => {
+                self.collecting -= 1;
+                self.give_up(given_up);
+            }
+            Flow::DeadLettered(what) => self.dead_lettered(what),
+            Flow::Closed { key, kept } => self.closed(key, kept),
+            Flow::Collected { key, held_bytes, ended } => {
+                self.collecting -= 1;
+                self.result_bytes -= held_bytes;
+                self.collected(key, ended);
+            }
         }
     }
 

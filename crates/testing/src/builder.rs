@@ -40,6 +40,7 @@ impl<H: Handler> WorldBuilder<H> {
             max_in_pool: 64,
             max_hooks: 64,
             max_result_bytes: 16 << 20,
+            max_result_bytes_total: 64 << 20,
             ordering: Ordering::Unordered,
             priority_ageing: Duration::from_mins(1),
             max_retries: 3,

@@ -6,10 +6,10 @@ use std::{
 };
 
 use drakkar_core::{
-    TopicPartition,
+    Offset, TopicPartition,
     source::{Position, SourceCommand},
 };
-use rdkafka::consumer::Consumer;
+use rdkafka::{Offset as ClientOffset, consumer::Consumer};
 use tracing::{debug, info, warn};
 
 use super::{Flow, Poller};
@@ -55,15 +55,38 @@ impl Poller<'_> {
         }
     }
 
-    fn resume(&mut self, partition: &TopicPartition, epoch: u64) {
-        let wanted = |owned: &mut Owned| !owned.fenced && !owned.is_full();
-        if self.quiet || !self.ours.current(partition, epoch).is_some_and(wanted) {
+    pub(super) fn resume(&mut self, partition: &TopicPartition, epoch: u64) {
+        let wanted = |owned: &&mut Owned| !owned.fenced && !owned.is_full();
+        let Some(owned) = self.ours.current(partition, epoch).filter(wanted) else { return };
+        let next = owned.next;
+        if self.quiet {
             return;
         }
         match self.consumer.resume(&assignment::list([partition])) {
             Ok(()) => self.outlet.observer.paused(partition, false),
             // Only of a partition that the client no longer has.
             Err(error) => warn!(category = "kafka", %partition, %error, "cannot resume"),
+        }
+        if let Some(next) = next {
+            self.wake_fetch(partition, next);
+        }
+    }
+
+    /// Has the client fetch again now. Resumed alone it would find out within a second: its thread
+    /// sleeps when all partitions of a broker are paused, and a resume does not wake it
+    /// (librdkafka 2.12). To seek to where reading stopped changes nothing else.
+    fn wake_fetch(&self, partition: &TopicPartition, next: Offset) {
+        let mut list = assignment::list([partition]);
+        let sought = list
+            .set_partition_offset(
+                &partition.topic,
+                partition.partition,
+                ClientOffset::Offset(next.0),
+            )
+            // No time-out: it is not waited for.
+            .and_then(|()| self.consumer.seek_partitions(list, Duration::ZERO));
+        if let Err(error) = sought {
+            debug!(category = "kafka", %partition, %error, "not woken; fetched within a second");
         }
     }
 

@@ -46,12 +46,13 @@ impl Poller<'_> {
         self.lose(stale);
 
         let positions = self.last_commits(&partitions);
-        let limits = self.config.limits();
+        let limits = self.config.limits(1); // Their share follows.
         let mut assignments = Vec::with_capacity(partitions.len());
         for (partition, position) in partitions.iter().zip(positions) {
             self.commits.begin(partition.clone(), position.clone());
             assignments.push(self.ours.take(partition.clone(), position, limits));
         }
+        self.share();
         // Told before it is fetched: no message can arrive earlier than the news.
         self.outlet.observer.rebalanced("assign", &partitions);
         self.tell(SourceEvent::Assigned(assignments));
@@ -158,12 +159,20 @@ impl Poller<'_> {
         });
         give_back(self.consumer, &assignment::list(&given.partitions));
         self.released(released);
+        self.share();
     }
 
     /// Tells that nothing of these assignments will be committed any more.
     fn released(&self, partitions: Vec<TopicPartition>) {
         if !partitions.is_empty() {
             self.tell(SourceEvent::Released { partitions });
+        }
+    }
+
+    /// What may be held is shared equally among the partitions that are ours now.
+    fn share(&mut self) {
+        for (partition, epoch) in self.ours.limit(self.config.limits(self.ours.len())) {
+            self.resume(&partition, epoch);
         }
     }
 
@@ -177,6 +186,7 @@ impl Poller<'_> {
             })
             .collect();
         if !lost.is_empty() {
+            self.share();
             self.outlet.observer.rebalanced("lost", &lost);
             self.tell(SourceEvent::Lost { partitions: lost.clone() });
             self.released(lost);
