@@ -214,7 +214,8 @@ async fn show_pool(metrics: Arc<Metrics>, pool: Pool) {
     let mut tick = tokio::time::interval(POOL_GAUGES_EVERY);
     loop {
         tick.tick().await;
-        let PoolStats { slots, active, .. } = pool.stats();
+        let PoolStats { slots, active, escaped, .. } = pool.stats();
+        metrics.escaped_processes.inc_by(escaped.saturating_sub(metrics.escaped_processes.get()));
         metrics.pool_max.set(signed(slots));
         metrics.pool_active.set(signed(active));
     }

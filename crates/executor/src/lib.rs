@@ -9,6 +9,9 @@ mod config; // the `executor:` section
 mod cpus; // how many slots where nobody says
 mod env; // what a child may inherit
 mod queue; // who is next
+mod orphans; // who has lost its parent
+mod warden; // a process that outlives the worker, to end what it started
+mod guard; // nothing outlives its task
 mod spawn; // task → process, on threads of its own
 mod process; // process → how it ended
 mod capture; // what it printed

@@ -28,6 +28,7 @@ use tracing::{error, warn};
 use crate::{
     ExecutorConfig,
     env::Environment,
+    guard::Guard,
     queue::{Place, Queue, Rank},
     runner::Runner,
     spawn::{Common, Spawner},
@@ -70,6 +71,8 @@ pub struct PoolStats {
     pub active: usize,
     /// Jobs that wait for one.
     pub queued: usize,
+    /// Processes so far that had left the group of their task and were ended.
+    pub escaped: u64,
 }
 
 /// Why a pool could not be started.
@@ -85,6 +88,9 @@ pub enum StartError {
     /// The system refuses a thread.
     #[error("cannot start a spawning thread")]
     Thread(#[source] io::Error),
+    /// The system refuses what it takes to leave no process behind.
+    #[error("cannot guard processes")]
+    Guard(#[source] io::Error),
 }
 
 /// A handle to the pool; cheap to clone. With the last one the pool ends: nothing more is started,
@@ -97,6 +103,7 @@ pub struct Pool {
 struct Owner {
     shared: Arc<Shared>,
     runners: TaskTracker,
+    guard: Arc<Guard>,
     slots: usize,
     patience: Duration,
 }
@@ -119,7 +126,9 @@ impl Pool {
         let common = Common {
             binary_path: config.binary_path.clone(),
             environment: Environment::new(config, std::env::vars_os())?,
+            guard: Guard::start(&runtime).map_err(StartError::Guard)?,
         };
+        let guard = Arc::clone(&common.guard);
         let spawner = Spawner::start(config, common, &runtime).map_err(StartError::Thread)?;
         let (shared, runners) = (Arc::new(Shared::default()), TaskTracker::new());
         for _ in 0..config.slots() {
@@ -130,7 +139,9 @@ impl Pool {
         let patience = DISAPPEARING
             .saturating_add(config.kill_grace)
             .saturating_add(config.pipe_grace.saturating_mul(2));
-        Ok(Self { inner: Arc::new(Owner { shared, runners, slots: config.slots(), patience }) })
+        Ok(Self {
+            inner: Arc::new(Owner { shared, runners, guard, slots: config.slots(), patience }),
+        })
     }
 
     /// Puts a job in line. In a pool that is closed it is dropped, and `done` with it.
@@ -152,6 +163,7 @@ impl Pool {
             slots: self.inner.slots,
             active: state.running.len(),
             queued: state.queue.len(),
+            escaped: self.inner.guard.escaped(),
         }
     }
 

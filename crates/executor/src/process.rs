@@ -6,8 +6,9 @@
 //! such descriptors: there the leader is reaped first and the group killed at once after it, which is
 //! wrong only if all process ids were used up in between.)
 //!
-//! Refuses: to wait for output that outlives the program by more than a grace, and to reach what left
-//! the group by `setsid`.
+//! What has left the group is ended by the [`Ward`] of the process.
+//!
+//! Refuses to wait for output that outlives the program by more than a grace.
 
 use std::{io, os::fd::OwnedFd, pin::Pin, process::ExitStatus, time::Duration};
 
@@ -23,13 +24,14 @@ use tokio::{
 };
 use tracing::warn;
 
-use crate::capture::Capture;
+use crate::{capture::Capture, guard::Ward};
 
 /// A running process and its group. Dropped before its end, the group is killed.
 pub(crate) struct Process {
     child: Child,
     leader: Pid,
     exit: Option<AsyncFd<OwnedFd>>,
+    ward: Option<Ward>,
     reaped: bool,
     pub(crate) started: Instant,
     pub(crate) spawned_in: Duration,
@@ -57,12 +59,22 @@ pub(crate) enum End {
 }
 
 impl Process {
-    /// Takes over a child that leads its own group; `started` is when it was asked for.
-    pub(crate) fn new(child: Child, started: Instant) -> io::Result<Self> {
+    /// Takes over a child that leads its own group and carries the mark of `ward`; `started` is when it
+    /// was asked for.
+    pub(crate) fn new(child: Child, mut ward: Ward, started: Instant) -> io::Result<Self> {
         let spawned_in = started.elapsed();
         let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         let leader = id.ok_or_else(|| io::Error::other("a process without an id"))?;
-        let mut process = Self { child, leader, exit: None, reaped: false, started, spawned_in };
+        ward.leads(leader);
+        let mut process = Self {
+            child,
+            leader,
+            exit: None,
+            ward: Some(ward),
+            reaped: false,
+            started,
+            spawned_in,
+        };
         process.exit = match pidfd_open(leader, PidfdFlags::NONBLOCK) {
             Ok(descriptor) => Some(watch(descriptor)?),
             Err(Errno::NOSYS) => None,
@@ -151,12 +163,17 @@ impl Process {
     ) -> io::Result<()> {
         pipes.serve_for(grace).await;
         self.signal(Signal::KILL);
-        // What still holds a pipe now has left the group.
+        if let Some(ward) = &self.ward {
+            pipes.serve_until(ward.end()).await;
+        }
+        // Whoever still holds a pipe now is out of our reach.
         pipes.serve_for(grace).await;
         pipes.ended.take().unwrap_or(Ok(()))
     }
 
     async fn reap(&mut self) -> io::Result<ExitStatus> {
+        // From here on the id may be given to somebody else.
+        self.ward = None;
         let status = self.child.wait().await;
         self.reaped = true;
         status

@@ -23,7 +23,7 @@ use drakkar_core::Task;
 use rustix::{fs::Access, io::Errno};
 use tokio::{process::Command, runtime::Handle, sync::oneshot, time::Instant};
 
-use crate::{ExecutorConfig, cpus, env::Environment, process::Process};
+use crate::{ExecutorConfig, cpus, env::Environment, guard::Guard, process::Process};
 
 /// More threads than this contend for the same locks of the kernel.
 const MAX_THREADS: usize = 8;
@@ -33,6 +33,7 @@ const MAX_THREADS: usize = 8;
 pub(crate) struct Common {
     pub(crate) binary_path: Option<PathBuf>,
     pub(crate) environment: Environment,
+    pub(crate) guard: Arc<Guard>,
 }
 
 struct Request {
@@ -164,12 +165,15 @@ fn spawn(common: &Common, task: &Task) -> Result<Process, SpawnError> {
     let named = named.ok_or_else(SpawnError::no_program)?;
     let failed = |error: io::Error| SpawnError::new(named, &error);
     let path = locate(named, common, task).map_err(failed)?;
+    let ward = common.guard.enrol();
+    let (mark, value) = ward.mark();
     let mut command = Command::new(path);
     command
         .arg0(named)
         .args(task.args())
         .env_clear()
         .envs(common.environment.of(task))
+        .env(mark, value)
         .process_group(0)
         .stdin(if task.stdin_bytes().is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
@@ -183,7 +187,7 @@ fn spawn(common: &Common, task: &Task) -> Result<Process, SpawnError> {
         Some(dir) if !dir.is_dir() => failed(error).in_missing_dir(dir),
         _ => failed(error),
     })?;
-    Process::new(child, started).map_err(failed)
+    Process::new(child, ward, started).map_err(failed)
 }
 
 /// The path to execute: a name without a slash is looked up in the `PATH` that the process will see

@@ -72,6 +72,9 @@ pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// The variable that carries it.
+pub const MARK: &str = "POOL_TEST_MARK";
+
 /// A variable that marks the processes of one test, their children included.
 pub struct Marker(String);
 
@@ -81,13 +84,22 @@ impl Marker {
         Self(format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)))
     }
 
+    /// The mark that another process has made.
+    pub fn of(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+
     pub fn mark(&self, task: Task) -> Task {
-        task.env("POOL_TEST_MARK", &self.0)
+        task.env(MARK, &self.0)
     }
 
     /// How many processes with the mark live; a zombie has no environment left.
     pub fn alive(&self) -> usize {
-        let wanted = format!("POOL_TEST_MARK={}", self.0);
+        let wanted = format!("{MARK}={}", self.0);
         let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
         processes
             .filter_map(|process| std::fs::read(process.path().join("environ")).ok())

@@ -59,6 +59,8 @@ pub struct Metrics {
     pub executor_spawn: Histogram,
     /// `drakkar_executor_queue_wait_seconds`
     pub executor_queue_wait: Histogram,
+    /// `drakkar_executor_escaped_processes_total`
+    pub escaped_processes: IntCounter,
     /// `drakkar_executor_pool_active`
     pub pool_active: IntGauge,
     /// `drakkar_executor_pool_max`
@@ -163,6 +165,10 @@ impl Metrics {
                 "drakkar_executor_queue_wait_seconds",
                 "Time a task waited for a slot",
                 &QUEUE_WAIT,
+            )?,
+            escaped_processes: add.counter(
+                "drakkar_executor_escaped_processes_total",
+                "Processes that had left the group of their task and were ended",
             )?,
             pool_active: add.gauge("drakkar_executor_pool_active", "Slots in use")?,
             pool_max: add.gauge("drakkar_executor_pool_max", "Slots there are")?,
