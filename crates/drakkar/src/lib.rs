@@ -21,9 +21,10 @@ pub use bytes::Bytes;
 pub use config::{Config, ConfigError, Line, Loaded, Note, Origin};
 pub use drakkar_core::{
     Collect, DeliveryFailure, Failure, FilePayload, Handler, Header, HookError, HookResult, Input,
-    Json, KafkaPayload, Message, MessageGroup, Offset, OnDeliveryError, OnError, Output, Payload,
-    PayloadError, Pending, Precomputed, Ready, Secret, SinkError, SinkKind, SinkName,
-    SourceMessage, Task, TaskFailure, TaskId, TaskResult, Timestamp, TopicPartition, WindowGroup,
+    Json, KafkaPayload, Keep, Message, MessageGroup, Offset, OnDeliveryError, OnError, Output,
+    Payload, PayloadError, Pending, Precomputed, Ready, Secret, SinkError, SinkKind, SinkName,
+    SourceMessage, StopSignal, Task, TaskFailure, TaskId, TaskResult, Timestamp, TopicPartition,
+    WindowGroup,
 };
 pub use error::RunError;
 pub use worker::Worker;

@@ -15,6 +15,8 @@ mod guard; // nothing outlives its task
 mod spawn; // task → process, on threads of its own
 mod process; // process → how it ended
 mod capture; // what it printed
+mod median; // how long programs usually take
+mod memory; // whether the kernel killed for want of memory
 mod runner; // one slot: a task from start to end
 mod pool; // all of the above, running
 

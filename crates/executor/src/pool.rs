@@ -30,7 +30,7 @@ use crate::{
     env::Environment,
     guard::Guard,
     queue::{Place, Queue, Rank},
-    runner::Runner,
+    runner::{Experience, Runner},
     spawn::{Common, Spawner},
 };
 
@@ -130,9 +130,10 @@ impl Pool {
         };
         let guard = Arc::clone(&common.guard);
         let spawner = Spawner::start(config, common, &runtime).map_err(StartError::Thread)?;
+        let experience = Arc::new(Experience::new());
         let (shared, runners) = (Arc::new(Shared::default()), TaskTracker::new());
         for _ in 0..config.slots() {
-            let runner = Runner::new(config, spawner.clone());
+            let runner = Runner::new(config, spawner.clone(), Arc::clone(&experience));
             runners.spawn_on(serve(Arc::clone(&shared), runner), &runtime);
         }
         runners.close();

@@ -13,6 +13,7 @@
 use std::{io, os::fd::OwnedFd, pin::Pin, process::ExitStatus, time::Duration};
 
 use bytes::Bytes;
+use drakkar_core::StopSignal;
 use rustix::{
     io::Errno,
     process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open},
@@ -39,9 +40,11 @@ pub(crate) struct Process {
 
 /// How long things may take.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience {
+pub(crate) struct Patience<'a> {
     pub(crate) limit: Duration,
     pub(crate) kill: Duration,
+    /// Instead of TERM and `kill`.
+    pub(crate) steps: Option<&'a [(StopSignal, Duration)]>,
     pub(crate) pipe: Duration,
 }
 
@@ -92,7 +95,7 @@ impl Process {
         &mut self,
         stdin: Option<Bytes>,
         (stdout, stderr): (&mut Capture, &mut Capture),
-        patience: Patience,
+        patience: Patience<'_>,
         killed: impl Future<Output = ()>,
     ) -> End {
         let time_left = patience.limit.saturating_sub(self.started.elapsed());
@@ -105,7 +108,9 @@ impl Process {
         let cause = pipes.serve_until(self.exit_or(time_left, killed)).await;
         let waited = match cause {
             Ok(Cause::Deadline | Cause::Request) => {
-                pipes.serve_until(self.terminate(patience.kill)).await
+                let usual = [(StopSignal::Terminate, patience.kill)];
+                let steps = patience.steps.unwrap_or(&usual);
+                pipes.serve_until(self.terminate(steps)).await
             }
             Ok(Cause::Exit) | Err(_) => Ok(()),
         };
@@ -144,12 +149,14 @@ impl Process {
         }
     }
 
-    /// TERM, the grace, KILL.
-    async fn terminate(&mut self, grace: Duration) -> io::Result<()> {
-        self.signal(Signal::TERM);
-        tokio::select! {
-            exited = self.exited() => return exited,
-            () = sleep(grace) => {}
+    /// Each signal and its grace, KILL.
+    async fn terminate(&mut self, steps: &[(StopSignal, Duration)]) -> io::Result<()> {
+        for &(signal, grace) in steps {
+            self.signal(number(signal));
+            tokio::select! {
+                exited = self.exited() => return exited,
+                () = sleep(grace) => {}
+            }
         }
         self.signal(Signal::KILL);
         self.exited().await
@@ -173,7 +180,9 @@ impl Process {
 
     async fn reap(&mut self) -> io::Result<ExitStatus> {
         // From here on the id may be given to somebody else.
-        self.ward = None;
+        if let Some(ward) = self.ward.take() {
+            ward.end().await;
+        }
         let status = self.child.wait().await;
         self.reaped = true;
         status
@@ -187,6 +196,18 @@ impl Process {
                 warn!(category = "executor", pid = self.id(), %error, "cannot signal a group");
             }
         }
+    }
+}
+
+fn number(signal: StopSignal) -> Signal {
+    match signal {
+        StopSignal::Hangup => Signal::HUP,
+        StopSignal::Interrupt => Signal::INT,
+        StopSignal::Quit => Signal::QUIT,
+        StopSignal::User1 => Signal::USR1,
+        StopSignal::User2 => Signal::USR2,
+        // Any that is added later is mapped when it is.
+        StopSignal::Terminate | _ => Signal::TERM,
     }
 }
 

@@ -12,6 +12,7 @@
 //! down, or the system is out of watches), its id is not known and only the failure is reported.
 
 use std::{
+    fs::File,
     io,
     path::{Path, PathBuf},
     process::Stdio,
@@ -175,7 +176,7 @@ fn spawn(common: &Common, task: &Task) -> Result<Process, SpawnError> {
         .envs(common.environment.of(task))
         .env(mark, value)
         .process_group(0)
-        .stdin(if task.stdin_bytes().is_some() { Stdio::piped() } else { Stdio::null() })
+        .stdin(input(task)?)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true); // The last resort; `Process` ends the whole group.
@@ -188,6 +189,25 @@ fn spawn(common: &Common, task: &Task) -> Result<Process, SpawnError> {
         _ => failed(error),
     })?;
     Process::new(child, ward, started).map_err(failed)
+}
+
+fn input(task: &Task) -> Result<Stdio, SpawnError> {
+    match task.stdin_path() {
+        Some(path) => match regular(path) {
+            Ok(file) => Ok(file.into()),
+            Err(error) => Err(SpawnError::new(path, &error)),
+        },
+        None if task.stdin_bytes().is_some() => Ok(Stdio::piped()),
+        None => Ok(Stdio::null()),
+    }
+}
+
+/// To open a pipe would wait for its other side, and this thread has others to start.
+fn regular(path: &Path) -> io::Result<File> {
+    if !path.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    File::open(path)
 }
 
 /// The path to execute: a name without a slash is looked up in the `PATH` that the process will see
