@@ -15,7 +15,7 @@ use std::{
 use drakkar_core::lenient;
 use serde::{Deserialize, Serialize};
 
-use crate::{cpus, env};
+use crate::{Limits, cpus, env};
 
 const fn non_zero(value: usize) -> NonZeroUsize {
     match NonZeroUsize::new(value) {
@@ -101,6 +101,8 @@ pub struct ExecutorConfig {
     /// pipes open. Default: 500 ms.
     #[serde(with = "lenient::duration")]
     pub pipe_grace: Duration,
+    /// What a program may use at most. Default: what the worker may.
+    pub limits: Limits,
     /// How long one call of a hook may take. Default: 60 s.
     #[serde(with = "lenient::duration")]
     pub hook_timeout_seconds: Duration,
@@ -133,6 +135,7 @@ impl Default for ExecutorConfig {
             max_stderr_bytes: 256 * 1024,
             kill_grace: Duration::from_secs(2),
             pipe_grace: Duration::from_millis(500),
+            limits: Limits::default(),
             hook_timeout_seconds: Duration::from_mins(1),
             max_hooks: non_zero(256),
             max_windows: non_zero(4),
@@ -190,6 +193,9 @@ impl ExecutorConfig {
                     "env.{name}: names are not empty and hold no `=`, and nothing holds a NUL"
                 ),
             );
+        }
+        for text in self.limits.validate() {
+            check(false, &text);
         }
         for text in &self.env_inherit_deny {
             if let Err(error) = env::pattern(text) {

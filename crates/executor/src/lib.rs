@@ -7,6 +7,7 @@
 
 mod config; // the `executor:` section
 mod cpus; // how many slots where nobody says
+mod limits; // what a program may use at most
 mod env; // what a child may inherit
 mod queue; // who is next
 mod orphans; // who has lost its parent
@@ -22,5 +23,6 @@ mod pool; // all of the above, running
 
 pub use config::{ExecutorConfig, Variables};
 pub use cpus::effective_cpus;
+pub use limits::Limits;
 pub use pool::{Job, Pool, PoolStats, Run, StartError, Ticket};
 pub use queue::Rank;

@@ -126,6 +126,7 @@ impl Pool {
         let common = Common {
             binary_path: config.binary_path.clone(),
             environment: Environment::new(config, std::env::vars_os())?,
+            limits: config.limits,
             guard: Guard::start(&runtime).map_err(StartError::Guard)?,
         };
         let guard = Arc::clone(&common.guard);

@@ -86,6 +86,10 @@ impl Process {
         Ok(process)
     }
 
+    pub(crate) fn leader(&self) -> Pid {
+        self.leader
+    }
+
     pub(crate) fn id(&self) -> u32 {
         self.leader.as_raw_pid().unsigned_abs()
     }

@@ -24,7 +24,7 @@ use drakkar_core::Task;
 use rustix::{fs::Access, io::Errno};
 use tokio::{process::Command, runtime::Handle, sync::oneshot, time::Instant};
 
-use crate::{ExecutorConfig, cpus, env::Environment, guard::Guard, process::Process};
+use crate::{ExecutorConfig, Limits, cpus, env::Environment, guard::Guard, process::Process};
 
 /// More threads than this contend for the same locks of the kernel.
 const MAX_THREADS: usize = 8;
@@ -35,6 +35,7 @@ pub(crate) struct Common {
     pub(crate) binary_path: Option<PathBuf>,
     pub(crate) environment: Environment,
     pub(crate) guard: Arc<Guard>,
+    pub(crate) limits: Limits,
 }
 
 struct Request {
@@ -98,6 +99,11 @@ impl SpawnError {
 
     fn in_missing_dir(mut self, dir: &Path) -> Self {
         self.reason = format!("working directory {}: {}", dir.display(), self.reason);
+        self
+    }
+
+    fn without_limits(mut self) -> Self {
+        self.reason = format!("executor.limits: {}", self.reason);
         self
     }
 
@@ -188,7 +194,10 @@ fn spawn(common: &Common, task: &Task) -> Result<Process, SpawnError> {
         Some(dir) if !dir.is_dir() => failed(error).in_missing_dir(dir),
         _ => failed(error),
     })?;
-    Process::new(child, ward, started).map_err(failed)
+    let process = Process::new(child, ward, started).map_err(failed)?;
+    // A program without the limits it should have must not run: dropping it ends its group.
+    common.limits.set(process.leader()).map_err(|error| failed(error).without_limits())?;
+    Ok(process)
 }
 
 fn input(task: &Task) -> Result<Stdio, SpawnError> {
