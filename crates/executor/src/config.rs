@@ -15,7 +15,7 @@ use std::{
 use drakkar_core::lenient;
 use serde::{Deserialize, Serialize};
 
-use crate::{Limits, cpus, env};
+use crate::{Limits, MemoryGuardConfig, cpus, env};
 
 const fn non_zero(value: usize) -> NonZeroUsize {
     match NonZeroUsize::new(value) {
@@ -103,6 +103,8 @@ pub struct ExecutorConfig {
     pub pipe_grace: Duration,
     /// What a program may use at most. Default: what the worker may.
     pub limits: Limits,
+    /// What to do when memory gets short. Default: nothing.
+    pub memory_guard: MemoryGuardConfig,
     /// How long one call of a hook may take. Default: 60 s.
     #[serde(with = "lenient::duration")]
     pub hook_timeout_seconds: Duration,
@@ -136,6 +138,7 @@ impl Default for ExecutorConfig {
             kill_grace: Duration::from_secs(2),
             pipe_grace: Duration::from_millis(500),
             limits: Limits::default(),
+            memory_guard: MemoryGuardConfig::default(),
             hook_timeout_seconds: Duration::from_mins(1),
             max_hooks: non_zero(256),
             max_windows: non_zero(4),
@@ -194,7 +197,7 @@ impl ExecutorConfig {
                 ),
             );
         }
-        for text in self.limits.validate() {
+        for text in self.limits.validate().into_iter().chain(self.memory_guard.validate()) {
             check(false, &text);
         }
         for text in &self.env_inherit_deny {

@@ -18,11 +18,14 @@ mod process; // process → how it ended
 mod capture; // what it printed
 mod median; // how long programs usually take
 mod memory; // whether the kernel killed for want of memory
+mod memory_guard; // what to do when it gets short
 mod runner; // one slot: a task from start to end
+mod slots; // who runs and who waits
 mod pool; // all of the above, running
 
 pub use config::{ExecutorConfig, Variables};
 pub use cpus::effective_cpus;
 pub use limits::Limits;
+pub use memory_guard::MemoryGuardConfig;
 pub use pool::{Job, Pool, PoolStats, Run, StartError, Ticket};
 pub use queue::Rank;

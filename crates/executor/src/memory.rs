@@ -11,6 +11,8 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+const CGROUPS: &str = "/sys/fs/cgroup";
+
 /// Kills of the kernel, each of which explains one end.
 #[derive(Debug)]
 pub(crate) struct MemoryKills {
@@ -53,6 +55,16 @@ impl MemoryKills {
     }
 }
 
+/// The directories of the control groups whose memory is ours, the nearest first.
+pub(crate) fn own_groups() -> Vec<PathBuf> {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let found = candidates(&groups).into_iter();
+    found
+        .filter_map(|source| Some(source.file.parent()?.to_owned()))
+        .filter(|dir| dir.starts_with(CGROUPS))
+        .collect()
+}
+
 /// Where to look, the best first. Inside of a container the path that the kernel names may not be there:
 /// what is mounted is the container's own group.
 fn candidates(groups: &str) -> Vec<Source> {
@@ -64,7 +76,7 @@ fn candidates(groups: &str) -> Vec<Source> {
             continue;
         };
         let (mount, name) = match controllers {
-            "" => ("/sys/fs/cgroup", "memory.events"),
+            "" => (CGROUPS, "memory.events"),
             "memory" => ("/sys/fs/cgroup/memory", "memory.oom_control"),
             _ => continue,
         };

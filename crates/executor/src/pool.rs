@@ -5,13 +5,9 @@
 //! stays with the process until its group is gone, and only then reports and takes another.
 
 use std::{
-    collections::HashMap,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -19,7 +15,7 @@ use drakkar_core::{Failure, Output, Task};
 use futures_util::FutureExt;
 use tokio::{
     runtime::Handle,
-    sync::Notify,
+    task::JoinSet,
     time::{Instant, timeout},
 };
 use tokio_util::task::TaskTracker;
@@ -29,8 +25,10 @@ use crate::{
     ExecutorConfig,
     env::Environment,
     guard::Guard,
-    queue::{Place, Queue, Rank},
+    memory_guard,
+    queue::{Place, Rank},
     runner::{Experience, Runner},
+    slots::{Control, Held, Queued, Shared},
     spawn::{Common, Spawner},
 };
 
@@ -71,6 +69,10 @@ pub struct PoolStats {
     pub active: usize,
     /// Jobs that wait for one.
     pub queued: usize,
+    /// Whether memory is too short to start another task.
+    pub paused: bool,
+    /// Tasks so far that were ended and put back in line because memory was short.
+    pub taken_back: u64,
     /// Processes so far that had left the group of their task and were ended.
     pub escaped: u64,
 }
@@ -106,6 +108,8 @@ struct Owner {
     guard: Arc<Guard>,
     slots: usize,
     patience: Duration,
+    /// Ended with the pool.
+    _memory_guard: JoinSet<()>,
 }
 
 impl Drop for Owner {
@@ -138,11 +142,23 @@ impl Pool {
             runners.spawn_on(serve(Arc::clone(&shared), runner), &runtime);
         }
         runners.close();
+        let mut memory_guard = JoinSet::new();
+        if config.memory_guard.is_on() {
+            let watch = memory_guard::watch(config.memory_guard, Held(Arc::clone(&shared)));
+            memory_guard.spawn_on(watch, &runtime);
+        }
         let patience = DISAPPEARING
             .saturating_add(config.kill_grace)
             .saturating_add(config.pipe_grace.saturating_mul(2));
         Ok(Self {
-            inner: Arc::new(Owner { shared, runners, guard, slots: config.slots(), patience }),
+            inner: Arc::new(Owner {
+                shared,
+                runners,
+                guard,
+                slots: config.slots(),
+                patience,
+                _memory_guard: memory_guard,
+            }),
         })
     }
 
@@ -165,6 +181,8 @@ impl Pool {
             slots: self.inner.slots,
             active: state.running.len(),
             queued: state.queue.len(),
+            paused: state.paused,
+            taken_back: state.taken_back,
             escaped: self.inner.guard.escaped(),
         }
     }
@@ -205,119 +223,27 @@ impl Ticket {
     /// Takes the job back, or terminates its process group (TERM, grace, KILL) without waiting for
     /// it. `done` is dropped uncalled, unless the program ended by itself first.
     pub fn kill(&self) {
+        // Before the look: a runner that is putting the job back sees one or the other.
+        self.control.unwanted.store(true, Ordering::Release);
         if !self.cancel_queued() {
             self.control.kill.notify_one();
         }
     }
 }
 
-/// What a ticket and a runner share.
-#[derive(Default)]
-struct Control {
-    started: AtomicBool,
-    kill: Notify,
-}
-
-struct Queued {
-    job: Job,
-    since: Instant,
-    control: Arc<Control>,
-}
-
-#[derive(Default)]
-struct State {
-    queue: Queue<Queued>,
-    running: HashMap<Place, Arc<Control>>,
-    closed: bool,
-}
-
-/// What handles, tickets and runners share. Jobs are never dropped under the lock: `done` is foreign
-/// code.
-#[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
-    work: Notify,
-}
-
-enum Next {
-    Job(Place, Queued),
-    Nothing,
-    Closed,
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn admit(&self, queued: Queued) -> Option<Place> {
-        let mut state = self.lock();
-        if state.closed {
-            drop(state);
-            drop(queued);
-            return None;
-        }
-        Some(state.queue.push(queued.job.rank, queued))
-    }
-
-    fn withdraw(&self, place: Place) -> Option<Queued> {
-        self.lock().queue.withdraw(place)
-    }
-
-    fn try_next(&self) -> Next {
-        let mut state = self.lock();
-        if state.closed {
-            return Next::Closed;
-        }
-        let Some((place, queued)) = state.queue.pop() else { return Next::Nothing };
-        queued.control.started.store(true, Ordering::Release);
-        state.running.insert(place, Arc::clone(&queued.control));
-        Next::Job(place, queued)
-    }
-
-    /// The next job; `None` once the pool is closed.
-    async fn next(&self) -> Option<(Place, Queued)> {
-        loop {
-            let mut work = std::pin::pin!(self.work.notified());
-            // In line for a wake-up before looking: what is submitted in between is not missed.
-            work.as_mut().enable();
-            match self.try_next() {
-                Next::Job(place, queued) => return Some((place, queued)),
-                Next::Closed => return None,
-                Next::Nothing => work.await,
-            }
-        }
-    }
-
-    fn shut(&self) {
-        let dropped: Vec<Queued> = {
-            let mut state = self.lock();
-            state.closed = true;
-            for control in state.running.values() {
-                control.kill.notify_one();
-            }
-            state.queue.clear().collect()
-        };
-        drop(dropped);
-        self.work.notify_waiters();
-    }
-}
-
 /// One slot, for as long as the pool is open.
 async fn serve(shared: Arc<Shared>, mut runner: Runner) {
-    while let Some((place, Queued { job, since, control })) = shared.next().await {
+    while let Some((place, queued)) = shared.next().await {
+        let Queued { job, since, control } = &queued;
         let running = runner.run(&job.task, since.elapsed(), &control.kill);
-        let run = AssertUnwindSafe(running).catch_unwind().await;
-        shared.lock().running.remove(&place);
-        let run = match run {
-            Ok(Some(run)) => run,
-            Ok(None) => continue,
-            // A fault of ours: neither the slot nor the task may be lost by it.
-            Err(_) => Run::Failed {
+        // A fault of ours: neither the slot nor the task may be lost by it.
+        let run = AssertUnwindSafe(running).catch_unwind().await.unwrap_or_else(|_| {
+            Some(Run::Failed {
                 failure: Failure::Io("the process pool panicked; please report it".to_owned()),
                 output: Output::default(),
-            },
-        };
+            })
+        });
+        let Some((Queued { job, .. }, run)) = shared.ended(place, queued, run) else { continue };
         if catch_unwind(AssertUnwindSafe(|| (job.done)(run))).is_err() {
             error!(category = "executor", task = %job.task.id(), "the receiver of a result panicked");
         }

@@ -44,6 +44,11 @@ impl<T> Queue<T> {
         place
     }
 
+    /// Lets `item` wait where it was before it was taken.
+    pub(crate) fn put_back(&mut self, place: Place, item: T) {
+        self.waiting.insert(place, item);
+    }
+
     /// Takes who is next.
     pub(crate) fn pop(&mut self) -> Option<(Place, T)> {
         self.waiting.pop_first()

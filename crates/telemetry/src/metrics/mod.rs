@@ -61,6 +61,10 @@ pub struct Metrics {
     pub executor_queue_wait: Histogram,
     /// `drakkar_executor_escaped_processes_total`
     pub escaped_processes: IntCounter,
+    /// `drakkar_executor_memory_paused`
+    pub memory_paused: IntGauge,
+    /// `drakkar_executor_memory_requeued_total`
+    pub memory_requeued: IntCounter,
     /// `drakkar_executor_pool_active`
     pub pool_active: IntGauge,
     /// `drakkar_executor_pool_max`
@@ -169,6 +173,14 @@ impl Metrics {
             escaped_processes: add.counter(
                 "drakkar_executor_escaped_processes_total",
                 "Processes that had left the group of their task and were ended",
+            )?,
+            memory_paused: add.gauge(
+                "drakkar_executor_memory_paused",
+                "Whether no task is started because memory is short",
+            )?,
+            memory_requeued: add.counter(
+                "drakkar_executor_memory_requeued_total",
+                "Tasks that were ended and put back in line because memory was short",
             )?,
             pool_active: add.gauge("drakkar_executor_pool_active", "Slots in use")?,
             pool_max: add.gauge("drakkar_executor_pool_max", "Slots there are")?,
