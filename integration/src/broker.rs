@@ -68,12 +68,12 @@ impl Drop for OwnBroker {
     }
 }
 
-fn script() -> PathBuf {
+pub(crate) fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("kafka/broker")
 }
 
 /// A port that is free together with the next one, below those that clients are given.
-fn two_free_ports() -> u16 {
+pub(crate) fn two_free_ports() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let seed = u16::try_from(std::process::id() % 1_000).unwrap() * 4;
     let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();

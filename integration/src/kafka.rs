@@ -31,6 +31,19 @@ pub struct Kafka {
     pub servers: String,
 }
 
+/// Where the copies of a partition are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replicas {
+    /// Its number.
+    pub partition: i32,
+    /// The broker that serves it; -1 when none does.
+    pub leader: i32,
+    /// The brokers whose copy is complete.
+    pub in_sync: Vec<i32>,
+    /// How many copies are not.
+    pub missing: usize,
+}
+
 /// A record to produce.
 #[derive(Debug, Clone, Default)]
 pub struct Given {
@@ -127,7 +140,9 @@ impl Kafka {
 
     /// Writes `records` to the partitions of `topic` in turns, and returns when all are confirmed.
     pub fn produce(&self, topic: &str, records: impl IntoIterator<Item = Given>) {
-        let partitions = i32::try_from(self.observer("none").ends(topic).unwrap().len()).unwrap();
+        let observer = self.observer("none");
+        let ends = until("the partitions of the topic", SOON, || observer.ends(topic));
+        let partitions = i32::try_from(ends.len()).unwrap();
         let failed = Arc::new(AtomicUsize::new(0));
         let producer: BaseProducer<Reports> = self
             .client()
@@ -256,6 +271,23 @@ impl Observer {
         found.partitions().iter().map(|partition| ask(partition.id())).collect()
     }
 
+    /// Who leads and who holds every partition of `topic`; without a name, of every topic.
+    ///
+    /// # Errors
+    ///
+    /// When no broker answers.
+    pub fn replicas(&self, topic: Option<&str>) -> KafkaResult<Vec<Replicas>> {
+        let metadata = self.consumer.fetch_metadata(topic, QUESTION)?;
+        let of = |partition: &rdkafka::metadata::MetadataPartition| Replicas {
+            partition: partition.id(),
+            leader: partition.leader(),
+            in_sync: partition.isr().to_vec(),
+            missing: partition.replicas().len() - partition.isr().len(),
+        };
+        let topics = metadata.topics().iter();
+        Ok(topics.flat_map(rdkafka::metadata::MetadataTopic::partitions).map(of).collect())
+    }
+
     /// How many records `topic` holds.
     ///
     /// # Errors
@@ -283,5 +315,17 @@ impl Observer {
             (element.partition(), element.offset().to_raw().filter(|raw| *raw >= 0).unwrap_or(low))
         };
         Ok(answer.elements().iter().map(of).collect())
+    }
+
+    /// How many messages of `topic` the group has not committed.
+    ///
+    /// # Errors
+    ///
+    /// When no broker answers, in words.
+    pub fn lag(&self, topic: &str) -> Result<i64, String> {
+        let text = |error: KafkaError| error.to_string();
+        let ends = self.ends(topic).map_err(text)?;
+        let committed = self.committed(topic).map_err(text)?;
+        Ok(ends.iter().map(|(partition, (_, end))| end - committed[partition]).sum())
     }
 }

@@ -17,15 +17,20 @@
 
 pub mod wait; // conditions with a deadline
 pub mod order; // what a message tells the test worker to do
+pub mod journal; // a handler that writes down when it is asked
 pub mod kafka; // topics, records, offsets, as somebody outside sees them
 pub mod broker; // a broker of a test's own
+pub mod cluster; // three of them
 pub mod proc; // what the operating system knows of processes
 pub mod worker; // one worker process
 pub mod books; // who got what
+pub mod feed; // messages that keep coming
 pub mod world; // all of it, for one test
 
 pub use books::Books;
 pub use broker::OwnBroker;
+pub use cluster::{Cluster, Node};
+pub use feed::Feed;
 pub use kafka::{Given, Kafka, Record};
 pub use order::{Act, Order};
 pub use wait::{SOON, until};

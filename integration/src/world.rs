@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    collections::BTreeMap,
     fs,
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -14,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::{
     books::Books,
+    journal,
     kafka::{Given, Kafka, Observer},
     order::{Act, Order},
     proc,
@@ -147,6 +149,19 @@ impl World {
         self
     }
 
+    /// Workers write down when their handler is asked; see [`journal`].
+    #[must_use]
+    pub fn journalled(mut self) -> Self {
+        self.variables.push(("TEST_HANDLER".to_owned(), "journal".to_owned()));
+        self
+    }
+
+    /// What the handler of the worker `id` wrote down.
+    #[must_use]
+    pub fn journal(&self, id: &str) -> Vec<journal::Entry> {
+        journal::read(&self.dir.path().join(format!("{id}.journal")))
+    }
+
     /// Where the file sink writes.
     #[must_use]
     pub fn files(&self) -> PathBuf {
@@ -223,17 +238,22 @@ impl World {
         until("the number of results", SOON, || self.observer.count(&self.results))
     }
 
+    /// What the group has committed of every partition.
+    #[must_use]
+    pub fn commits(&self) -> BTreeMap<i32, i64> {
+        until("what is committed", SOON, || self.observer.committed(&self.source))
+    }
+
     /// How many messages the group has committed.
     #[must_use]
     pub fn committed(&self) -> usize {
-        let committed = until("what is committed", SOON, || self.observer.committed(&self.source));
-        usize::try_from(committed.values().sum::<i64>()).unwrap()
+        usize::try_from(self.commits().values().sum::<i64>()).unwrap()
     }
 
     /// How many messages were answered by `worker` and are not committed: what its crash may repeat.
     #[must_use]
     pub fn unconfirmed(&self, worker: &str) -> usize {
-        let committed = until("what is committed", SOON, || self.observer.committed(&self.source));
+        let committed = self.commits();
         self.books().open_of(worker, &committed)
     }
 
@@ -267,9 +287,11 @@ impl World {
 
     #[track_caller]
     fn wait_drained(&self, topic: &str, within: Duration) {
-        until("committed offsets to be end offsets", within, || match self.lag_of(topic)? {
-            0 => Ok(()),
-            lag => Err(format!("{lag} messages are not committed")),
+        until("committed offsets to be end offsets", within, || {
+            match self.observer.lag(topic)? {
+                0 => Ok(()),
+                lag => Err(format!("{lag} messages are not committed")),
+            }
         });
     }
 
@@ -279,14 +301,7 @@ impl World {
     ///
     /// When no broker answers.
     pub fn lag(&self) -> Result<i64, String> {
-        self.lag_of(&self.source)
-    }
-
-    fn lag_of(&self, topic: &str) -> Result<i64, String> {
-        let text = |error: rdkafka::error::KafkaError| error.to_string();
-        let ends = self.observer.ends(topic).map_err(text)?;
-        let committed = self.observer.committed(topic).map_err(text)?;
-        Ok(ends.iter().map(|(partition, (_, end))| end - committed[partition]).sum())
+        self.observer.lag(&self.source)
     }
 
     /// Reads back what became of every message.

@@ -37,6 +37,7 @@ pub(crate) fn measure(rounds: NonZeroUsize) -> anyhow::Result<Vec<Figure>> {
     for slots in SLOTS {
         figures.extend(pool_alone(&runtime, slots, rounds)?);
     }
+    figures.push(behind_many(&runtime, rounds)?);
     figures.push(beside_ballast(&runtime, rounds)?);
     figures.extend(large_output(&runtime, rounds)?);
     Ok(figures)
@@ -65,6 +66,22 @@ fn pool_alone(
         beside_threads.add(Round { ours, reference: threads });
     }
     Ok([beside_tokio, beside_threads])
+}
+
+/// Whether it matters how many wait.
+fn behind_many(runtime: &Runtime, rounds: NonZeroUsize) -> anyhow::Result<Figure> {
+    let name = format!("{PROGRAM}, 4 slots, 10 000 waiting, beside 100");
+    let mut figure = Figure::new(name, "tasks/s", Goal::AtLeast(0.95));
+    for round in 0..rounds.get() {
+        let (ours, reference) = if round % 2 == 0 {
+            (with_waiting(runtime, 10_000)?, with_waiting(runtime, 100)?)
+        } else {
+            let reference = with_waiting(runtime, 100)?;
+            (with_waiting(runtime, 10_000)?, reference)
+        };
+        figure.add(Round { ours, reference });
+    }
+    Ok(figure)
 }
 
 /// Whether the memory that a worker holds makes starting a process dearer.
@@ -121,7 +138,7 @@ fn in_pool(runtime: &Runtime, slots: usize) -> anyhow::Result<f64> {
         let report = report.clone();
         drop(pool.submit(Job {
             task: Arc::new(Task::new().program(PROGRAM)),
-            rank: Rank::default(),
+            rank: Rank::at(Instant::now()),
             // The receiver is there until all have reported.
             done: Box::new(move |run| drop(report.send(run))),
         }));
@@ -131,6 +148,34 @@ fn in_pool(runtime: &Runtime, slots: usize) -> anyhow::Result<f64> {
         ensure!(matches!(run, Run::Finished(_)), "{run:?}");
     }
     let speed = tasks_per_second(started);
+    runtime.block_on(pool.close());
+    Ok(speed)
+}
+
+/// Runs some of many jobs of different priorities; `waiting` are left at the end.
+fn with_waiting(runtime: &Runtime, waiting: usize) -> anyhow::Result<f64> {
+    let _entered = runtime.enter();
+    let config =
+        ExecutorConfig { max_executors: NonZeroUsize::new(4), ..ExecutorConfig::default() };
+    let pool = Pool::start(&config)?;
+    let (report, ends) = mpsc::channel();
+    for priority in (0..7).cycle().take(waiting + TASKS) {
+        let report = report.clone();
+        drop(pool.submit(Job {
+            task: Arc::new(Task::new().program(PROGRAM)),
+            rank: Rank { priority, ..Rank::at(Instant::now()) },
+            // Those that wait at the end are dropped with the pool.
+            done: Box::new(move |run| drop(report.send(run))),
+        }));
+    }
+    let ended = ends.try_iter().count();
+    ensure!(ended < TASKS, "all have run before they were counted");
+    let started = Instant::now();
+    for _ in ended..TASKS {
+        let run = ends.recv()?;
+        ensure!(matches!(run, Run::Finished(_)), "{run:?}");
+    }
+    let speed = rate(f64::from(u32::try_from(TASKS - ended)?), started);
     runtime.block_on(pool.close());
     Ok(speed)
 }
@@ -200,7 +245,7 @@ fn captured(runtime: &Runtime) -> anyhow::Result<f64> {
     let started = Instant::now();
     drop(pool.submit(Job {
         task: Arc::new(Task::new().program("head").with_args(large_arguments())),
-        rank: Rank::default(),
+        rank: Rank::at(Instant::now()),
         done: Box::new(move |run| drop(report.send(run))),
     }));
     let run = end.recv()?;

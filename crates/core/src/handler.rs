@@ -1,6 +1,13 @@
 //! What users write: one trait, one required hook.
 
-use std::{collections::HashSet, error::Error, future::Future, sync::OnceLock};
+use std::{
+    collections::HashSet,
+    error::Error,
+    future::Future,
+    pin::Pin,
+    sync::OnceLock,
+    task::{Context, Poll},
+};
 
 use crate::{
     Collect, DeliveryFailure, Input, Message, MessageGroup, Ready, SourceMessage, Task,
@@ -63,7 +70,8 @@ pub trait Handler: Send + Sync + 'static {
     }
 
     /// Called when a partition was assigned to this worker, before its first
-    /// [`arrange`](Handler::arrange).
+    /// [`arrange`](Handler::arrange), and after [`on_revoke`](Handler::on_revoke) of the assignment
+    /// before. Other partitions do not wait for it.
     ///
     /// # Errors
     ///
@@ -72,8 +80,9 @@ pub trait Handler: Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// Called when a partition is no longer this worker's, after its final commit; also at the end of
-    /// the worker. Nothing of the partition is under way any more.
+    /// Called when a partition is no longer this worker's, after its final commit, and when it was
+    /// lost; also at the end of the worker, by when sinks are closed. Nothing of the partition is under
+    /// way any more.
     ///
     /// # Errors
     ///
@@ -140,7 +149,7 @@ pub trait Handler: Send + Sync + 'static {
         &self,
         group: &MessageGroup<Self::Input>,
     ) -> impl Future<Output = HookResult<Collect>> + Send {
-        async { Ok(Collect::new()) }
+        NotOverridden
     }
 
     /// Turns a window whose messages are all complete into payloads. Called only if
@@ -154,7 +163,7 @@ pub trait Handler: Send + Sync + 'static {
         &self,
         window: &WindowGroup<Self::Input>,
     ) -> impl Future<Output = HookResult<Collect>> + Send {
-        async { Ok(Collect::new()) }
+        NotOverridden
     }
 
     /// Decides what becomes of a failed task.
@@ -184,6 +193,19 @@ pub trait Handler: Send + Sync + 'static {
         failed: &DeliveryFailure,
     ) -> impl Future<Output = HookResult<OnDeliveryError>> + Send {
         async { Ok(OnDeliveryError::Dlq) }
+    }
+}
+
+/// What a hook that aggregates answers where the handler does not override it. A type with a name,
+/// so that the test kit can tell whether it does.
+#[derive(Debug, Clone, Copy)]
+pub struct NotOverridden;
+
+impl Future for NotOverridden {
+    type Output = HookResult<Collect>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(Ok(Collect::new()))
     }
 }
 

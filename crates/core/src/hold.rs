@@ -68,6 +68,27 @@ impl Hold {
     }
 }
 
+/// One payload that is held, until this is dropped.
+#[derive(Debug)]
+pub struct Held {
+    hold: Arc<Hold>,
+}
+
+impl Held {
+    /// A payload of the task of `hold` is held from now on.
+    #[must_use]
+    pub fn begin(hold: &Arc<Hold>) -> Self {
+        hold.begin();
+        Self { hold: Arc::clone(hold) }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.hold.end();
+    }
+}
+
 /// A task that is dropped while held (fenced, cancelled) is held no longer.
 impl Drop for Hold {
     fn drop(&mut self) {

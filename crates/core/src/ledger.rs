@@ -67,11 +67,13 @@ pub struct Freed<M> {
     pub settled: Vec<M>,
     /// Closings that may begin.
     pub ready: Vec<TaskKey>,
+    /// Messages that wait for nothing but their last closing.
+    pub ended: Vec<Offset>,
 }
 
 impl<M> Default for Freed<M> {
     fn default() -> Self {
-        Self { settled: Vec::new(), ready: Vec::new() }
+        Self { settled: Vec::new(), ready: Vec::new(), ended: Vec::new() }
     }
 }
 
@@ -199,14 +201,6 @@ impl<M> Ledger<M> {
         }
     }
 
-    /// Something derived from this message is on its way although no task stands for it (a dead
-    /// letter): a hand-over finishes it instead of dropping it.
-    pub fn mark_message_started(&mut self, offset: Offset) {
-        if let Some(open) = self.open.get_mut(&offset) {
-            open.started = true;
-        }
-    }
-
     /// A task or a closing has ended, and all it led to is confirmed, dead-lettered or skipped.
     /// Unknown ones, and closings that may not begin yet, change nothing.
     pub fn finish(&mut self, key: TaskKey) -> Freed<M> {
@@ -230,9 +224,10 @@ impl<M> Ledger<M> {
     /// Drops every message none of whose tasks has started, and the tasks that stand only for such.
     ///
     /// A task that is not started but stands for a message that is kept will run, so every message it
-    /// stands for is kept as well, and so on along shared messages. What is dropped never settles: the
-    /// watermark stays below it. Costs one pass over all links.
-    pub fn drop_unstarted(&mut self) -> Dropped<M> {
+    /// stands for is kept as well, and so on along shared messages. So is the message `before` one that
+    /// is kept, for which that has to wait. What is dropped never settles: the watermark stays below
+    /// it. Costs one pass over all links.
+    pub fn drop_unstarted(&mut self, before: impl Fn(Offset) -> Option<Offset>) -> Dropped<M> {
         let mut tasks_of: HashMap<Offset, Vec<TaskKey>> = HashMap::new();
         for (&key, links) in &self.tasks {
             for &offset in links {
@@ -244,6 +239,8 @@ impl<M> Ledger<M> {
         let mut kept: HashSet<Offset> = reached.iter().copied().collect();
         let mut seen: HashSet<TaskKey> = HashSet::new();
         while let Some(offset) = reached.pop() {
+            let before = before(offset).filter(|before| self.open.contains_key(before));
+            reached.extend(before.filter(|&before| kept.insert(before)));
             for key in tasks_of.remove(&offset).unwrap_or_default() {
                 if seen.insert(key) {
                     let links = self.tasks.get(&key).into_iter().flatten();
@@ -322,6 +319,9 @@ impl<M> Ledger<M> {
             freed.settled.extend(self.open.remove(&offset).map(|open| open.message));
             return;
         };
+        if open.closings.len() == 1 {
+            freed.ended.push(offset);
+        }
         if let Some(missing) = self.closings.get_mut(&next) {
             *missing -= 1;
             if *missing == 0 {

@@ -128,6 +128,42 @@ pub mod duration {
     }
 }
 
+/// The same where there may be none; for `#[serde(with = "…::lenient::optional_duration")]`.
+pub mod optional_duration {
+    use super::{Deserialize, Deserializer, Duration, duration};
+    use serde::Serializer;
+
+    #[derive(Deserialize)]
+    struct Read(#[serde(with = "duration")] Duration);
+
+    /// Reads a duration that may be null.
+    ///
+    /// # Errors
+    ///
+    /// As [`duration::deserialize`].
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<Read>::deserialize(deserializer)?.map(|read| read.0))
+    }
+
+    /// Writes a duration with its unit, or null.
+    ///
+    /// # Errors
+    ///
+    /// As the serializer.
+    #[allow(clippy::ref_option)] // What serde passes.
+    pub fn serialize<S: Serializer>(
+        value: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => duration::serialize(value, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -22,6 +22,7 @@ pub mod hold; // which deliveries wait for a sink that is down
 pub mod dead_letter; // where it goes otherwise
 pub mod source; // the channel between the poll thread and the pipeline
 pub mod backpressure; // when a partition pauses
+pub mod order; // which message may start when
 pub mod ledger; // which message waits for what
 pub mod watermark; // what may be committed
 pub mod done_map; // which later offsets are settled, as text in a commit
@@ -38,7 +39,7 @@ pub use group::{MessageGroup, WindowGroup};
 pub use handler::{Handler, HookError, HookResult, OnDeliveryError, OnError, Pending};
 pub use input::{Input, Json, OnInvalid};
 pub use message::{Header, Message, Offset, SourceMessage, Timestamp, TopicPartition};
-pub use payload::{Collect, FilePayload, KafkaPayload, Payload, PayloadError};
+pub use payload::{Collect, CustomPayload, FilePayload, KafkaPayload, Payload, PayloadError};
 pub use ready::Ready;
 pub use result::{Failure, Output, TaskFailure, TaskResult};
 pub use secret::Secret;

@@ -7,6 +7,17 @@ use std::time::Duration;
 
 use crate::{SinkError, SinkName, TopicPartition};
 
+/// Whether a sink is written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Circuit {
+    /// It is.
+    Closed,
+    /// One write finds out whether it can be again.
+    HalfOpen,
+    /// It is left alone for a while.
+    Open,
+}
+
 /// Hears what the sinks do.
 pub trait SinkObserver: Send + Sync + 'static {
     /// One write was answered, for `confirmed` payloads positively.
@@ -17,6 +28,11 @@ pub trait SinkObserver: Send + Sync + 'static {
     /// A payload was not accepted. `held`: it will be tried again.
     fn refused(&self, sink: &SinkName, error: &SinkError, held: bool) {
         let (_, _, _) = (sink, error, held);
+    }
+
+    /// The circuit of a sink opened, closed, or is tried.
+    fn circuit(&self, sink: &SinkName, now: Circuit) {
+        let (_, _) = (sink, now);
     }
 }
 

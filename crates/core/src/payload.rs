@@ -10,6 +10,10 @@ use serde::Serialize;
 
 use crate::{Header, SinkKind};
 
+mod custom; // for a sink of your own
+
+pub use custom::CustomPayload;
+
 /// A value that does not serialise.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot serialise the payload as JSON")]
@@ -126,6 +130,8 @@ pub enum Payload {
     Kafka(KafkaPayload),
     /// For a file sink.
     File(FilePayload),
+    /// For a sink of your own.
+    Custom(CustomPayload),
 }
 
 impl Payload {
@@ -135,6 +141,7 @@ impl Payload {
         match self {
             Self::Kafka(_) => SinkKind::Kafka,
             Self::File(_) => SinkKind::Filesystem,
+            Self::Custom(_) => SinkKind::Custom,
         }
     }
 
@@ -144,6 +151,7 @@ impl Payload {
         match self {
             Self::Kafka(payload) => payload.sink.as_deref(),
             Self::File(payload) => payload.sink.as_deref(),
+            Self::Custom(payload) => payload.sink.as_deref(),
         }
     }
 
@@ -153,6 +161,7 @@ impl Payload {
         match self {
             Self::Kafka(payload) => payload.size(),
             Self::File(payload) => payload.line.len() + payload.path.as_os_str().len(),
+            Self::Custom(payload) => payload.size(),
         }
     }
 }
@@ -181,6 +190,13 @@ impl Collect {
     #[must_use]
     pub fn file(mut self, payload: FilePayload) -> Self {
         self.payloads.push(Payload::File(payload));
+        self
+    }
+
+    /// Adds a value for a sink of your own.
+    #[must_use]
+    pub fn custom(mut self, payload: CustomPayload) -> Self {
+        self.payloads.push(Payload::Custom(payload));
         self
     }
 

@@ -12,6 +12,8 @@ pub enum SinkKind {
     Kafka,
     /// `sinks.filesystem`
     Filesystem,
+    /// A sink that the worker was given by its own code.
+    Custom,
     /// The dead-letter topic.
     DeadLetter,
 }
@@ -23,6 +25,7 @@ impl SinkKind {
         match self {
             Self::Kafka => "kafka",
             Self::Filesystem => "filesystem",
+            Self::Custom => "custom",
             Self::DeadLetter => "dlq",
         }
     }

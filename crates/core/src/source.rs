@@ -31,6 +31,13 @@ pub enum SourceEvent {
         /// What was lost.
         partitions: Vec<TopicPartition>,
     },
+    /// The end of these assignments: the last commit is made, or no longer possible. Follows
+    /// [`Self::Revoked`] and [`Self::Lost`]; the next event may assign the partition again. The end of
+    /// the poll thread is the end of all other assignments.
+    Released {
+        /// What is no longer ours.
+        partitions: Vec<TopicPartition>,
+    },
     /// The poll thread cannot go on.
     Failed(SourceFailure),
 }

@@ -57,10 +57,11 @@ pub enum ServeError {
     Serve(#[source] io::Error),
 }
 
-/// A server that has its port and waits to be told what to serve.
+/// A server that has its port and waits to be told what to serve. It may be served by another runtime
+/// than the one it was bound on.
 #[derive(Debug)]
 pub struct Server {
-    listener: TcpListener,
+    listener: std::net::TcpListener,
     address: SocketAddr,
 }
 
@@ -73,7 +74,8 @@ impl Server {
     pub async fn bind(config: &MetricsConfig) -> Result<Self, ServeError> {
         let MetricsConfig { host, port, .. } = config.clone();
         let bound = TcpListener::bind((host.as_str(), port)).await;
-        let listening = bound.and_then(|listener| Ok((listener.local_addr()?, listener)));
+        let listening =
+            bound.and_then(|listener| Ok((listener.local_addr()?, listener.into_std()?)));
         match listening {
             Ok((address, listener)) => Ok(Self { listener, address }),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -105,12 +107,13 @@ impl Server {
             metrics = probes.metrics.is_some(),
             "serving probes and metrics"
         );
+        let listener = TcpListener::from_std(self.listener).map_err(ServeError::Serve)?;
         let (stopping, stopped) = oneshot::channel::<()>();
         let graceful = async move {
             shutdown.await;
             drop(stopping);
         };
-        let serving = axum::serve(self.listener, router(probes)).with_graceful_shutdown(graceful);
+        let serving = axum::serve(listener, router(probes)).with_graceful_shutdown(graceful);
         tokio::select! {
             ended = serving => ended.map_err(ServeError::Serve),
             () = overdue(stopped) => Ok(()),

@@ -2,6 +2,8 @@
 
 use std::{fmt, process::ExitCode};
 
+use drakkar_pipeline::HookFailure;
+
 use crate::ConfigError;
 
 /// Why a worker did not start, or stopped although nobody asked it to.
@@ -26,6 +28,15 @@ pub enum RunError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A hook that is called at the start returned an error, panicked or did not return in time.
+    #[error("the hook {hook} failed")]
+    Hook {
+        /// `on_startup` or `on_ready`.
+        hook: &'static str,
+        /// How it failed.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The worker failed while it ran; what could be handed over was.
     #[error("the worker stopped")]
     Failed(#[from] drakkar_pipeline::PipelineError),
@@ -42,6 +53,10 @@ impl RunError {
         Self::Start { part, source: Box::new(source) }
     }
 
+    pub(crate) fn hook(hook: &'static str, failure: HookFailure) -> Self {
+        Self::Hook { hook, source: Box::new(failure) }
+    }
+
     /// The exit code: 1 failed while running, 2 configuration, 3 could not start, 130 interrupted.
     ///
     /// 0 is a clean stop. [`Worker::main`](crate::Worker::main) exits with these; a `main` that
@@ -51,7 +66,7 @@ impl RunError {
         match self {
             Self::Failed(_) => 1,
             Self::Config(_) | Self::MissingSinks(_) => 2,
-            Self::Start { .. } => 3,
+            Self::Start { .. } | Self::Hook { .. } => 3,
             Self::Interrupted => 130,
         }
     }

@@ -14,28 +14,39 @@
 pub mod config; // what is configured, and where each value came from
 mod error; // why a worker did not start or stopped, and its exit code
 mod health; // what the probes answer
+mod probes; // where they are served
+mod startup; // the hook that sees the configuration
+mod pulse; // timers go on while a hook blocks
+mod extras; // periodic work, sinks of one's own
 mod start; // connects everything, in the order of dependence
 mod worker; // the builder, the run, the shutdown
 
 pub use bytes::Bytes;
 pub use config::{Config, ConfigError, Line, Loaded, Note, Origin};
 pub use drakkar_core::{
-    Collect, DeliveryFailure, Failure, FilePayload, Handler, Header, HookError, HookResult, Input,
-    Json, KafkaPayload, Keep, Message, MessageGroup, Offset, OnDeliveryError, OnError, Output,
-    Payload, PayloadError, Pending, Precomputed, Ready, Secret, SinkError, SinkKind, SinkName,
-    SourceMessage, StopSignal, Task, TaskFailure, TaskId, TaskResult, Timestamp, TopicPartition,
-    WindowGroup,
+    Collect, CustomPayload, Delivery, DeliveryFailure, Failure, FilePayload, Handler, Header,
+    HookError, HookResult, Input, Json, KafkaPayload, Keep, Message, MessageGroup, Offset,
+    OnDeliveryError, OnError, Output, Payload, PayloadError, Pending, Precomputed, Ready, Secret,
+    Sink, SinkError, SinkKind, SinkName, SourceMessage, StopSignal, Task, TaskFailure, TaskId,
+    TaskResult, Timestamp, TopicPartition, WindowGroup,
 };
+pub use drakkar_pipeline::AfterError;
+pub use drakkar_telemetry::prometheus;
 pub use error::RunError;
+pub use startup::Startup;
 pub use worker::Worker;
 
 /// The configuration sections, as the crates that read them define them.
 pub mod sections {
+    pub use crate::health::HealthConfig;
     pub use drakkar_core::{OnInvalid, kafka_client::Security};
     pub use drakkar_debug::MetricsConfig;
     pub use drakkar_executor::ExecutorConfig;
     pub use drakkar_kafka::KafkaConfig;
-    pub use drakkar_sinks::{DlqConfig, FileSinkConfig, KafkaSinkConfig, SinksConfig};
+    pub use drakkar_sinks::{
+        BatchConfig, CircuitBreakerConfig, Compression, CustomSinkConfig, DlqConfig,
+        FileSinkConfig, Fsync, KafkaSinkConfig, OnOpen, SinksConfig,
+    };
     pub use drakkar_telemetry::{LogFormat, LogLevel, LogOutput, LoggingConfig};
 }
 

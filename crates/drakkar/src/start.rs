@@ -1,30 +1,26 @@
-//! Starts the parts of a worker in the order of dependence: logs, port, source, sinks, pool, pipeline.
+//! Starts the parts of a worker in the order of dependence: logs, port, source, sinks, pool, pipeline;
+//! then the handler is asked whether it is ready, and the group is joined.
 //!
 //! What fails here fails before a message is read.
 
 use std::{sync::Arc, time::Duration};
 
-use drakkar_core::{Handler, source::SourceCommand};
-use drakkar_debug::{Probes, Server};
-use drakkar_executor::{Pool, PoolStats};
+use drakkar_core::{Handler, Ready, source::SourceCommand};
+use drakkar_debug::Server;
+use drakkar_executor::Pool;
 use drakkar_kafka::{PollThread, Source};
 use drakkar_pipeline::{CommitPace, Pipeline, Settings, Status};
 use drakkar_sinks::{Identity, Sinks};
 use drakkar_telemetry::{LogGuard, LogIdentity, LoggingError, Metrics, logging};
-use tokio::{
-    sync::oneshot,
-    task::{JoinHandle, JoinSet},
-};
 use tracing::{info, warn};
 
 use crate::{
     Config, Loaded, RunError, VERSION,
     config::{self, WorkerIdSource},
+    extras::Extras,
     health::WorkerHealth,
+    probes::ProbeServer,
 };
-
-/// How often the gauges of the pool are read.
-const POOL_GAUGES_EVERY: Duration = Duration::from_secs(1);
 
 /// A worker that is about to consume.
 pub(crate) struct Parts<H: Handler> {
@@ -34,12 +30,17 @@ pub(crate) struct Parts<H: Handler> {
     pub control: drakkar_core::source::SourceControl,
     pub poll_thread: PollThread,
     pub probes: ProbeServer,
+    pub drain_timeout: Duration,
     /// Dropped last: it writes what is queued.
     pub logs: Option<LogGuard>,
 }
 
 impl<H: Handler> Parts<H> {
-    pub(crate) async fn start(handler: H, loaded: &Loaded) -> Result<Self, RunError> {
+    pub(crate) async fn start(
+        handler: H,
+        extras: Extras<H>,
+        loaded: &Loaded,
+    ) -> Result<Self, RunError> {
         let config = &loaded.config;
         let worker = config::resolve_worker_id(config);
         let logs = start_logging(config, &worker.id)?;
@@ -61,6 +62,7 @@ impl<H: Handler> Parts<H> {
             .map_err(|error| RunError::start("the Kafka source", error))?;
         let sinks = Sinks::connect(
             &config.sinks,
+            extras.sinks,
             &config.dlq,
             &config.kafka.cluster(),
             &identity,
@@ -75,9 +77,14 @@ impl<H: Handler> Parts<H> {
             worker_id: worker.id.clone(),
             status: Arc::clone(&status),
             sinks: sinks.clone(),
+            config: config.health.clone(),
         };
-        let probes = ProbeServer::start(server, health, config, &metrics, &pool);
-        let pipeline = Pipeline::new(
+        let probes = ProbeServer::start(server, health, config, &metrics, &pool)
+            .map_err(|error| RunError::start("the thread of the probes", error))?;
+        let mut ready = Ready::default();
+        ready.provide(metrics.registry().clone());
+        sinks.names().into_iter().for_each(|name| ready.connected(name));
+        let mut pipeline = Pipeline::new(
             handler,
             pool.clone(),
             sinks.clone(),
@@ -87,6 +94,10 @@ impl<H: Handler> Parts<H> {
             source.control.clone(),
             status,
         );
+        for periodic in extras.periodics {
+            pipeline.every(periodic);
+        }
+        pipeline.ready(ready).await.map_err(|failure| RunError::hook("on_ready", failure))?;
         source.control.send(SourceCommand::Join);
         Ok(Self {
             pipeline,
@@ -95,6 +106,7 @@ impl<H: Handler> Parts<H> {
             control: source.control,
             poll_thread: source.thread,
             probes,
+            drain_timeout: config.executor.drain_timeout_seconds,
             logs,
         })
     }
@@ -117,12 +129,13 @@ fn start_logging(config: &Config, worker_id: &str) -> Result<Option<LogGuard>, R
 }
 
 /// Says once who this is and what the configuration asks for in vain; refuses sinks that this build
-/// cannot serve.
+/// cannot serve, and what a worker with a random id cannot do.
 fn announce(loaded: &Loaded, worker: &config::WorkerId) -> Result<(), RunError> {
     let refused = loaded.refused_sinks();
     if !refused.is_empty() {
         return Err(RunError::MissingSinks(refused));
     }
+    config::require_stable(loaded, worker)?;
     for note in &loaded.notes {
         warn!(category = "worker", "{note}");
     }
@@ -154,6 +167,8 @@ fn settings(config: &Config) -> Settings {
         max_in_pool: executor.slots().saturating_mul(executor.backpressure_high_multiplier.get()),
         max_hooks: executor.max_hooks.get(),
         max_result_bytes: executor.max_result_bytes,
+        ordering: executor.ordering,
+        priority_ageing: executor.priority_ageing,
         max_retries: executor.max_retries,
         max_replacements: executor.max_replacements,
         backoff: drakkar_core::retry::Backoff {
@@ -166,59 +181,17 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
-/// Probes and metrics, until they are told to stop.
-pub(crate) struct ProbeServer {
-    serving: JoinHandle<()>,
-    /// Ended with this: it holds a handle to the pool, and a pool lives as long as its last handle.
-    gauges: JoinSet<()>,
-    stop: oneshot::Sender<()>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl ProbeServer {
-    fn start(
-        server: Server,
-        health: WorkerHealth,
-        config: &Config,
-        metrics: &Arc<Metrics>,
-        pool: &Pool,
-    ) -> Self {
-        let (stop, stopped) = oneshot::channel::<()>();
-        let probes = Probes {
-            health: Arc::new(health),
-            metrics: config.metrics.enabled.then(|| Arc::clone(metrics)),
-        };
-        let serving = tokio::spawn(async move {
-            // Told to stop, or its owner is gone: the same.
-            let stopped = async move { drop(stopped.await) };
-            if let Err(error) = server.serve(probes, stopped).await {
-                warn!(category = "worker", %error, "probes and metrics are no longer served");
-            }
-        });
-        let mut gauges = JoinSet::new();
-        gauges.spawn(show_pool(Arc::clone(metrics), pool.clone()));
-        Self { serving, gauges, stop }
-    }
-
-    pub(crate) async fn stop(self) {
-        drop(self.stop);
-        drop(self.gauges);
-        if let Err(error) = self.serving.await {
-            warn!(category = "worker", %error, "the probe server died");
-        }
-    }
-}
-
-async fn show_pool(metrics: Arc<Metrics>, pool: Pool) {
-    let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-    metrics.effective_cpus.set(drakkar_executor::effective_cpus());
-    let mut tick = tokio::time::interval(POOL_GAUGES_EVERY);
-    loop {
-        tick.tick().await;
-        let PoolStats { slots, active, escaped, paused, taken_back, .. } = pool.stats();
-        metrics.memory_paused.set(paused.into());
-        metrics.memory_requeued.inc_by(taken_back.saturating_sub(metrics.memory_requeued.get()));
-        metrics.escaped_processes.inc_by(escaped.saturating_sub(metrics.escaped_processes.get()));
-        metrics.pool_max.set(signed(slots));
-        metrics.pool_active.set(signed(active));
+    #[test]
+    fn a_worker_with_a_random_id_does_not_start_as_a_static_member() {
+        let mut loaded = Loaded::default();
+        let worker =
+            config::WorkerId { id: "worker-4711".to_owned(), source: WorkerIdSource::Random };
+        assert!(announce(&loaded, &worker).is_ok());
+        loaded.config.kafka.group_instance_id = Some("{worker_id}".to_owned());
+        assert_eq!(announce(&loaded, &worker).unwrap_err().exit_code(), 2);
     }
 }

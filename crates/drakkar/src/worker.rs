@@ -19,7 +19,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::{Config, Loaded, RunError, start::Parts};
+use crate::{
+    Config, Loaded, RunError,
+    extras::Extras,
+    pulse::Pulse,
+    start::Parts,
+    startup::{self, OnStartup, Startup},
+};
 
 /// How long sinks, pool and client each get to close once all partitions were handed over.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
@@ -41,12 +47,48 @@ const SAME_SIGNAL: Duration = Duration::from_millis(500);
 pub struct Worker<H> {
     handler: H,
     loaded: Loaded,
+    startup: Option<OnStartup<H>>,
+    pub(crate) extras: Extras<H>,
 }
 
 impl<H: Handler> Worker<H> {
     /// A worker with the default configuration; see [`Worker::config_file`] and [`Worker::config`].
     pub fn new(handler: H) -> Self {
-        Self { handler, loaded: Loaded::default() }
+        Self { handler, loaded: Loaded::default(), startup: None, extras: Extras::default() }
+    }
+
+    /// Has `hook` called once, when the configuration is read and before anything is built from it:
+    /// no log is open yet, no port taken, no broker asked. It may change the configuration, which is
+    /// checked again, and the handler, which is shared from then on. Only the last hook counts.
+    ///
+    /// An error, a panic, or no answer within `executor.hook_timeout_seconds` (as read): the worker
+    /// does not start.
+    ///
+    /// ```
+    /// # use drakkar::{Bytes, Config, Handler, HookResult, Message, Pending, Task, Worker};
+    /// struct Search {
+    ///     slots: usize,
+    /// }
+    /// # impl Handler for Search {
+    /// #     type Input = Bytes;
+    /// #     async fn arrange(&self, _: &[Message<Bytes>], _: &Pending) -> HookResult<Vec<Task>> { Ok(vec![]) }
+    /// # }
+    ///
+    /// let worker = Worker::new(Search { slots: 0 }).on_startup(|search: &mut Search, config: &mut Config| {
+    ///     Box::pin(async move {
+    ///         search.slots = config.executor.slots();
+    ///         config.kafka.source_topic = std::fs::read_to_string("topic")?;
+    ///         Ok(())
+    ///     })
+    /// });
+    /// ```
+    #[must_use]
+    pub fn on_startup(
+        mut self,
+        hook: impl for<'a> FnOnce(&'a mut H, &'a mut Config) -> Startup<'a> + Send + 'static,
+    ) -> Self {
+        self.startup = Some(Box::new(hook));
+        self
     }
 
     /// Reads the configuration from `path`; `DRAKKAR_` variables win over it.
@@ -135,14 +177,24 @@ impl<H: Handler> Worker<H> {
         }
     }
 
+    async fn start(self) -> Result<Parts<H>, RunError> {
+        let Self { handler, loaded, startup, extras } = self;
+        let (handler, loaded) = match startup {
+            Some(hook) => startup::ask(hook, handler, loaded).await?,
+            None => (handler, loaded),
+        };
+        Parts::start(handler, extras, &loaded).await
+    }
+
     async fn run_with(self, stop: Stop) -> Result<(), RunError> {
-        let drain_timeout = self.loaded.config.executor.drain_timeout_seconds;
+        let _pulse = Pulse::start().map_err(|error| RunError::start("a thread", error))?;
         let started = tokio::select! {
             biased;
             () = stop.drain.cancelled() => return Ok(()), // Nothing was begun.
-            started = Parts::start(self.handler, &self.loaded) => started?,
+            started = self.start() => started?,
         };
-        let Parts { pipeline, pool, sinks, control, poll_thread, probes, logs } = started;
+        let Parts { mut pipeline, pool, sinks, control, poll_thread, probes, drain_timeout, logs } =
+            started;
 
         let asked = tokio::spawn(asked_at(stop.clone()));
         let outcome = pipeline.run(stop.clone(), drain_timeout).await;
@@ -162,12 +214,23 @@ impl<H: Handler> Worker<H> {
                 () = stop.now.cancelled() => {}
             }
         }
+        // Nothing will be committed any more: the handler hears of its last partitions.
+        tokio::select! {
+            () = pipeline.close(CLOSE_WITHIN) => {}
+            () = asked_twice(&stop) => {}
+        }
         probes.stop().await;
         info!(category = "worker", "stopped");
         drop(logs);
         outcome?;
         if stop.now.is_cancelled() { Err(RunError::Interrupted) } else { Ok(()) }
     }
+}
+
+/// A moment after a second signal: nobody waits for hooks any more.
+async fn asked_twice(stop: &Stop) {
+    stop.now.cancelled().await;
+    tokio::time::sleep(ABANDON_AFTER).await;
 }
 
 /// Runs `work` and ends the runtime in bounded time, even if a hook still blocks one of its threads.

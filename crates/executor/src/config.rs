@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use drakkar_core::lenient;
+use drakkar_core::{lenient, order::Ordering};
 use serde::{Deserialize, Serialize};
 
 use crate::{Limits, MemoryGuardConfig, cpus, env};
@@ -76,6 +76,13 @@ pub struct ExecutorConfig {
     pub task_timeout_seconds: Duration,
     /// Messages per window, at most. Default: 100.
     pub window_size: NonZeroUsize,
+    /// Which messages of a partition are processed one after the other: `unordered` (none), `key` (those
+    /// of the same key) or `partition` (all). Default: `unordered`.
+    pub ordering: Ordering,
+    /// How long a task waits for a slot, from its arrangement, until it goes first whatever its
+    /// priority; 0 is by age alone. Default: 60 s.
+    #[serde(with = "lenient::duration")]
+    pub priority_ageing: Duration,
     /// Runs of a task after its first failed one. Default: 3.
     pub max_retries: u32,
     /// Upper bound of the wait before the first retry; doubled for every further one. Default: 200 ms.
@@ -128,6 +135,8 @@ impl Default for ExecutorConfig {
             max_executors: None,
             task_timeout_seconds: Duration::from_mins(2),
             window_size: non_zero(100),
+            ordering: Ordering::Unordered,
+            priority_ageing: Duration::from_mins(1),
             max_retries: 3,
             retry_backoff_initial: Duration::from_millis(200),
             retry_backoff_max: Duration::from_secs(30),

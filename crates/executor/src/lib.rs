@@ -19,6 +19,7 @@ mod capture; // what it printed
 mod median; // how long programs usually take
 mod memory; // whether the kernel killed for want of memory
 mod memory_guard; // what to do when it gets short
+mod stand_in; // what takes the place of processes in a test
 mod runner; // one slot: a task from start to end
 mod slots; // who runs and who waits
 mod pool; // all of the above, running
@@ -28,4 +29,5 @@ pub use cpus::effective_cpus;
 pub use limits::Limits;
 pub use memory_guard::MemoryGuardConfig;
 pub use pool::{Job, Pool, PoolStats, Run, StartError, Ticket};
-pub use queue::Rank;
+pub use queue::{Place, Queue, Rank, Standing};
+pub use stand_in::{Scripted, StandIn};

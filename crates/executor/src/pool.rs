@@ -30,6 +30,7 @@ use crate::{
     runner::{Experience, Runner},
     slots::{Control, Held, Queued, Shared},
     spawn::{Common, Spawner},
+    stand_in::StandIn,
 };
 
 /// How much longer than its graces the kernel may take to make a killed process disappear.
@@ -126,6 +127,18 @@ impl Pool {
     /// [`StartError`]; the configuration is [not valid](ExecutorConfig::validate), or the system
     /// refuses.
     pub fn start(config: &ExecutorConfig) -> Result<Self, StartError> {
+        Self::start_with(config, None)
+    }
+
+    /// The same for a test: `stand_in` watches every run and may play the process.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pool::start`].
+    pub fn start_with(
+        config: &ExecutorConfig,
+        stand_in: Option<&Arc<dyn StandIn>>,
+    ) -> Result<Self, StartError> {
         let runtime = Handle::try_current()?;
         let common = Common {
             binary_path: config.binary_path.clone(),
@@ -136,9 +149,11 @@ impl Pool {
         let guard = Arc::clone(&common.guard);
         let spawner = Spawner::start(config, common, &runtime).map_err(StartError::Thread)?;
         let experience = Arc::new(Experience::new());
-        let (shared, runners) = (Arc::new(Shared::default()), TaskTracker::new());
+        let shared = Arc::new(Shared::new(config.priority_ageing));
+        let runners = TaskTracker::new();
         for _ in 0..config.slots() {
-            let runner = Runner::new(config, spawner.clone(), Arc::clone(&experience));
+            let experience = Arc::clone(&experience);
+            let runner = Runner::new(config, spawner.clone(), experience, stand_in.cloned());
             runners.spawn_on(serve(Arc::clone(&shared), runner), &runtime);
         }
         runners.close();

@@ -1,104 +1,300 @@
-//! Who gets the next slot: the lowest [`Rank`], and among equals whoever came first.
+//! Who is next: the best priority, and among equals the oldest; but whoever has waited too long goes
+//! first whatever its priority, the oldest before the others.
 //!
-//! An ordered map rather than a heap: what is withdrawn leaves at once, so there are no tombstones to
-//! purge, and every step costs O(log n).
+//! Two ordered indexes rather than a heap: what is withdrawn leaves at once, so there are no tombstones
+//! to purge, the worst is found as fast as the best, and every step costs O(log n). Time is an
+//! argument.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-/// Where a job stands in line. The lower, the sooner; the fields count in this order.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+use tokio::time::Instant;
+
+/// What a job has to say for itself. The lower, the sooner; the fields count in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rank {
     /// What the handler says.
     pub priority: i64,
-    /// When the oldest message of the task was written: the oldest message of all partitions goes
-    /// first.
-    pub age: u64,
+    /// Since when it waits: when its task was arranged.
+    pub since: Instant,
+    /// Its number among those that were arranged together.
+    pub sequence: u64,
 }
 
-/// A place in the queue, unique for its lifetime.
+/// Where a rank stands at a certain time. The lower, the sooner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// It has waited too long: only its age counts.
+    Overdue(Instant, u64),
+    /// It waits.
+    Waiting(Rank),
+}
+
+impl Rank {
+    /// The rank of a job that begins to wait at `since` and has no priority.
+    #[must_use]
+    pub fn at(since: Instant) -> Self {
+        Self { priority: 0, since, sequence: 0 }
+    }
+
+    /// Where it stands at `now` if `ageing` is too long to wait.
+    #[must_use]
+    pub fn standing(self, ageing: Duration, now: Instant) -> Standing {
+        if ageing <= now.saturating_duration_since(self.since) {
+            Standing::Overdue(self.since, self.sequence)
+        } else {
+            Standing::Waiting(self)
+        }
+    }
+}
+
+/// A place in a queue, unique there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Place {
+pub struct Place {
     rank: Rank,
     arrival: u64,
 }
 
-/// What waits for a slot.
-#[derive(Debug)]
-pub(crate) struct Queue<T> {
-    waiting: BTreeMap<Place, T>,
-    arrivals: u64,
-}
+impl Place {
+    /// The rank by which it was given.
+    #[must_use]
+    pub fn rank(self) -> Rank {
+        self.rank
+    }
 
-impl<T> Default for Queue<T> {
-    fn default() -> Self {
-        Self { waiting: BTreeMap::new(), arrivals: 0 }
+    fn age(self) -> Age {
+        Age(self.rank.since, self.rank.sequence, self.arrival, self.rank.priority)
     }
 }
 
+/// A place, the oldest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Age(Instant, u64, u64, i64);
+
+impl Age {
+    fn place(self) -> Place {
+        let Self(since, sequence, arrival, priority) = self;
+        Place { rank: Rank { priority, since, sequence }, arrival }
+    }
+}
+
+/// What waits for something of which there is too little.
+#[derive(Debug)]
+pub struct Queue<T> {
+    ageing: Duration,
+    waiting: BTreeMap<Age, T>,
+    /// The same places by rank, but for some that are overdue: those have no need of it.
+    ranked: BTreeSet<Place>,
+    arrivals: u64,
+}
+
 impl<T> Queue<T> {
+    /// An empty queue, in which `ageing` is too long to wait.
+    #[must_use]
+    pub fn new(ageing: Duration) -> Self {
+        Self { ageing, waiting: BTreeMap::new(), ranked: BTreeSet::new(), arrivals: 0 }
+    }
+
     /// Lets `item` wait behind everything of the same rank.
-    pub(crate) fn push(&mut self, rank: Rank, item: T) -> Place {
+    pub fn push(&mut self, rank: Rank, item: T) -> Place {
         let place = Place { rank, arrival: self.arrivals };
         self.arrivals += 1;
-        self.waiting.insert(place, item);
+        self.waiting.insert(place.age(), item);
+        self.ranked.insert(place);
         place
     }
 
     /// Lets `item` wait where it was before it was taken.
     pub(crate) fn put_back(&mut self, place: Place, item: T) {
-        self.waiting.insert(place, item);
+        self.waiting.insert(place.age(), item);
+        self.ranked.insert(place);
     }
 
-    /// Takes who is next.
-    pub(crate) fn pop(&mut self) -> Option<(Place, T)> {
-        self.waiting.pop_first()
+    /// Who has waited longest.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Place> {
+        self.waiting.first_key_value().map(|(age, _)| age.place())
+    }
+
+    /// Who is next at `now`.
+    #[must_use]
+    pub fn best(&self, now: Instant) -> Option<Place> {
+        let oldest = self.oldest()?;
+        match self.standing(oldest, now) {
+            Standing::Overdue(..) => Some(oldest),
+            // Nobody is overdue, so all are ranked.
+            Standing::Waiting(_) => self.ranked.first().copied(),
+        }
+    }
+
+    /// Who is last at `now`.
+    #[must_use]
+    pub fn worst(&mut self, now: Instant) -> Option<Place> {
+        while let Some(&last) = self.ranked.last() {
+            if let Standing::Waiting(_) = self.standing(last, now) {
+                return Some(last);
+            }
+            self.ranked.pop_last();
+        }
+        self.waiting.last_key_value().map(|(age, _)| age.place())
+    }
+
+    /// Takes who is next at `now`.
+    pub fn pop(&mut self, now: Instant) -> Option<(Place, T)> {
+        let place = self.best(now)?;
+        self.withdraw(place).map(|item| (place, item))
+    }
+
+    /// What waits at `place`, if it still does.
+    #[must_use]
+    pub fn get(&self, place: Place) -> Option<&T> {
+        self.waiting.get(&place.age())
     }
 
     /// Takes what waits at `place`, if it still does.
-    pub(crate) fn withdraw(&mut self, place: Place) -> Option<T> {
-        self.waiting.remove(&place)
+    pub fn withdraw(&mut self, place: Place) -> Option<T> {
+        self.ranked.remove(&place);
+        self.waiting.remove(&place.age())
     }
 
-    /// Takes everything.
-    pub(crate) fn clear(&mut self) -> impl Iterator<Item = T> + use<T> {
+    /// Takes everything, the oldest first.
+    pub fn clear(&mut self) -> impl Iterator<Item = T> + use<T> {
+        self.ranked.clear();
         std::mem::take(&mut self.waiting).into_values()
     }
 
-    pub(crate) fn len(&self) -> usize {
+    /// How many wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Whether nobody waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    fn standing(&self, place: Place, now: Instant) -> Standing {
+        place.rank.standing(self.ageing, now)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::{prelude::*, sample::Index};
+
     use super::*;
 
-    fn rank(priority: i64, age: u64) -> Rank {
-        Rank { priority, age }
+    const AGEING: Duration = Duration::from_mins(1);
+
+    fn rank(born: Instant, priority: i64, since: u64, sequence: u64) -> Rank {
+        Rank { priority, since: born + Duration::from_secs(since), sequence }
+    }
+
+    /// The order in which these ranks leave when nothing but a second passes between two.
+    #[track_caller]
+    fn check(ranks: &[(i64, u64)], from: u64, order: &[usize]) {
+        let born = Instant::now();
+        let mut queue = Queue::new(AGEING);
+        for (item, &(priority, since)) in ranks.iter().enumerate() {
+            queue.push(rank(born, priority, since, 0), item);
+        }
+        let mut now = born + Duration::from_secs(from);
+        let left: Vec<usize> = std::iter::from_fn(|| {
+            let next = queue.pop(now).map(|(_, item)| item);
+            now += Duration::from_secs(1);
+            next
+        })
+        .collect();
+        assert_eq!(left, order);
     }
 
     #[test]
     fn priority_comes_before_age_and_age_before_arrival() {
-        let mut queue = Queue::default();
-        for (item, at) in
-            [rank(1, 0), rank(0, 9), rank(0, 3), rank(0, 3), rank(-1, 99)].into_iter().enumerate()
-        {
-            queue.push(at, item);
-        }
-        let order: Vec<usize> = std::iter::from_fn(|| queue.pop()).map(|(_, item)| item).collect();
-        assert_eq!(order, [4, 2, 3, 1, 0]);
+        check(&[(1, 0), (0, 9), (0, 3), (0, 3), (-1, 30)], 30, &[4, 2, 3, 1, 0]);
     }
 
     #[test]
-    fn what_is_withdrawn_is_gone_and_nothing_else() {
-        let mut queue = Queue::default();
-        let places: Vec<Place> = (0..5).map(|item| queue.push(rank(0, 0), item)).collect();
-        assert_eq!(queue.withdraw(places[1]), Some(1));
-        assert_eq!(queue.withdraw(places[1]), None);
-        assert_eq!(queue.len(), 4);
-        assert_eq!(queue.pop(), Some((places[0], 0)));
-        assert_eq!(queue.withdraw(places[0]), None);
-        assert_eq!(queue.clear().collect::<Vec<_>>(), [2, 3, 4]);
-        assert_eq!(queue.len(), 0);
+    fn whoever_has_waited_too_long_goes_first_and_the_oldest_of_them_before_the_others() {
+        check(&[(-9, 50), (9, 3), (5, 7), (0, 40)], 70, &[1, 2, 0, 3]);
+    }
+
+    #[test]
+    fn somebody_gets_overdue_while_others_are_served() {
+        check(&[(0, 10), (0, 11), (0, 12), (7, 0)], 58, &[0, 1, 3, 2]);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Op {
+        Push { priority: i64, sequence: u64, waits: u64 },
+        Pop,
+        Worst,
+        Withdraw(Index),
+        Pass(u64),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        let push = (-2..3_i64, 0..3_u64, 0..90_u64);
+        prop_oneof![
+            4 => push.prop_map(|(priority, sequence, waits)| Op::Push { priority, sequence, waits }),
+            2 => Just(Op::Pop),
+            2 => Just(Op::Worst),
+            1 => any::<Index>().prop_map(Op::Withdraw),
+            1 => (0..40_u64).prop_map(Op::Pass),
+        ]
+    }
+
+    /// A list that is sorted whenever it is looked at.
+    #[derive(Default)]
+    struct Naive(Vec<(Place, usize)>);
+
+    impl Naive {
+        fn sort(&mut self, now: Instant) {
+            self.0.sort_by_key(|(place, _)| (place.rank.standing(AGEING, now), place.arrival));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1_024, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_queue_is_a_list_that_is_always_sorted(ops in prop::collection::vec(op(), 0..80)) {
+            let mut now = Instant::now() + Duration::from_secs(1_000);
+            let (mut queue, mut naive) = (Queue::new(AGEING), Naive::default());
+            for (item, op) in ops.into_iter().enumerate() {
+                naive.sort(now);
+                match op {
+                    Op::Push { priority, sequence, waits } => {
+                        let since = now - Duration::from_secs(waits);
+                        let place = queue.push(Rank { priority, since, sequence }, item);
+                        naive.0.push((place, item));
+                    }
+                    Op::Pop => {
+                        let first = (!naive.0.is_empty()).then(|| naive.0.remove(0));
+                        prop_assert_eq!(queue.pop(now), first);
+                    }
+                    Op::Worst => {
+                        let last = naive.0.last().map(|(place, _)| *place);
+                        prop_assert_eq!(queue.worst(now), last);
+                    }
+                    Op::Withdraw(pick) if !naive.0.is_empty() => {
+                        let (place, item) = naive.0.remove(pick.index(naive.0.len()));
+                        prop_assert_eq!(queue.get(place), Some(&item));
+                        prop_assert_eq!(queue.withdraw(place), Some(item));
+                        prop_assert_eq!(queue.withdraw(place), None);
+                    }
+                    Op::Withdraw(_) => {}
+                    Op::Pass(seconds) => now += Duration::from_secs(seconds),
+                }
+                let oldest = naive.0.iter().map(|(place, _)| *place).min_by_key(|p| p.age());
+                prop_assert_eq!(queue.oldest(), oldest);
+                prop_assert_eq!((queue.len(), queue.is_empty()), (naive.0.len(), naive.0.is_empty()));
+            }
+            prop_assert_eq!(queue.clear().count(), naive.0.len());
+            prop_assert!(queue.is_empty() && queue.best(now).is_none() && queue.worst(now).is_none());
+        }
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     memory::MemoryKills,
     process::{End, Patience, Process},
     spawn::{SpawnError, Spawner},
+    stand_in::{Bounds, StandIn},
 };
 
 /// Starts that are tried again when the system is short of something.
@@ -47,6 +48,7 @@ pub(crate) struct Runner {
     keep: (Keep, Keep),
     stdout: Capture,
     stderr: Capture,
+    stand_in: Option<Arc<dyn StandIn>>,
 }
 
 impl Runner {
@@ -54,12 +56,14 @@ impl Runner {
         config: &ExecutorConfig,
         spawner: Spawner,
         experience: Arc<Experience>,
+        stand_in: Option<Arc<dyn StandIn>>,
     ) -> Self {
         let head = |head| Keep { head, tail: 0 };
         let keep = (head(config.max_stdout_bytes), head(config.max_stderr_bytes));
         Self {
             spawner,
             experience,
+            stand_in,
             binary_path: config.binary_path.clone().unwrap_or_default(),
             keep,
             patience: Patience {
@@ -75,6 +79,28 @@ impl Runner {
 
     /// Runs `task`, which waited for `waited`, unless `kill` comes first: then `None`.
     pub(crate) async fn run(
+        &mut self,
+        task: &Arc<Task>,
+        waited: Duration,
+        kill: &Notify,
+    ) -> Option<Run> {
+        let Some(stand_in) = self.stand_in.clone() else {
+            return self.run_process(task, waited, kill).await;
+        };
+        let run = match stand_in.begins(task) {
+            Some(scripted) => {
+                let limit = task.time_limit().unwrap_or(self.patience.limit);
+                let (max_stdout, max_stderr) = (self.keep.0.head, self.keep.1.head);
+                let bounds = Bounds { limit, max_stdout, max_stderr, waited };
+                scripted.play(task, bounds, kill).await
+            }
+            None => self.run_process(task, waited, kill).await,
+        };
+        stand_in.ended(task, run.as_ref());
+        run
+    }
+
+    async fn run_process(
         &mut self,
         task: &Arc<Task>,
         waited: Duration,

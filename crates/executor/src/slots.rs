@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::{sync::Notify, time::Instant};
@@ -35,7 +36,6 @@ pub(crate) struct Queued {
     pub(crate) control: Arc<Control>,
 }
 
-#[derive(Default)]
 pub(crate) struct State {
     pub(crate) queue: Queue<Queued>,
     pub(crate) running: HashMap<Place, Arc<Control>>,
@@ -47,7 +47,6 @@ pub(crate) struct State {
 
 /// What handles, tickets and runners share. Jobs are never dropped under the lock: `done` is foreign
 /// code.
-#[derive(Default)]
 pub(crate) struct Shared {
     state: Mutex<State>,
     pub(crate) work: Notify,
@@ -60,6 +59,18 @@ enum Next {
 }
 
 impl Shared {
+    pub(crate) fn new(ageing: Duration) -> Self {
+        let state = State {
+            queue: Queue::new(ageing),
+            running: HashMap::new(),
+            closed: false,
+            starts: 0,
+            paused: false,
+            taken_back: 0,
+        };
+        Self { state: Mutex::new(state), work: Notify::new() }
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -87,7 +98,7 @@ impl Shared {
         if state.paused && !state.running.is_empty() {
             return Next::Nothing;
         }
-        let Some((place, queued)) = state.queue.pop() else { return Next::Nothing };
+        let Some((place, queued)) = state.queue.pop(Instant::now()) else { return Next::Nothing };
         state.starts += 1;
         queued.control.start.store(state.starts, Ordering::Relaxed);
         queued.control.started.store(true, Ordering::Release);

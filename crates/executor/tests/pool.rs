@@ -5,14 +5,14 @@
 mod support;
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
     time::Duration,
 };
 
 use drakkar_core::Task;
 use drakkar_executor::{ExecutorConfig, Job, Pool, Rank, Run, StartError, Ticket};
 use support::{Marker, config, finished, pool, run, sh, submit, submit_as, until};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 /// A job that holds its slot until the file it waits for appears.
 struct Blocker {
@@ -45,8 +45,10 @@ fn note(pool: &Pool, log: &Arc<Mutex<Vec<String>>>, name: &str, rank: Rank) -> T
     pool.submit(Job { task: Arc::new(Task::new().program("true")), rank, done })
 }
 
-fn rank(priority: i64, age: u64) -> Rank {
-    Rank { priority, age }
+/// The rank of a job that waits since so many milliseconds after the first one.
+fn rank(priority: i64, since: u64) -> Rank {
+    static FIRST: LazyLock<Instant> = LazyLock::new(Instant::now);
+    Rank { priority, since: *FIRST + Duration::from_millis(since), sequence: 0 }
 }
 
 #[tokio::test]
@@ -68,6 +70,23 @@ async fn priority_goes_first_then_age_then_who_came_first() {
     until("all have run", || log.lock().unwrap().len() == 5).await;
     let order = ["urgent", "old, first", "old, second", "young", "unimportant"];
     assert_eq!(*log.lock().unwrap(), order);
+}
+
+#[tokio::test]
+async fn whoever_has_waited_too_long_goes_first_whatever_its_priority() {
+    let pool = pool(&ExecutorConfig { priority_ageing: Duration::from_secs(1), ..config(1) });
+    let blocker = Blocker::start(&pool).await;
+    let log = Arc::default();
+    let now = Instant::now();
+    for (name, priority, waited) in
+        [("urgent", -1, 0), ("forgotten", 9, 2_000), ("usual", 0, 0), ("for ages", 9, 3_000)]
+    {
+        let since = now.checked_sub(Duration::from_millis(waited)).unwrap();
+        note(&pool, &log, name, Rank { priority, since, sequence: 0 });
+    }
+    blocker.release().await;
+    until("all have run", || log.lock().unwrap().len() == 4).await;
+    assert_eq!(*log.lock().unwrap(), ["for ages", "forgotten", "urgent", "usual"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -218,7 +237,7 @@ async fn a_receiver_that_panics_costs_no_slot() {
     let pool = pool(&config(1));
     let task = Arc::new(Task::new().program("true"));
     let done = Box::new(|_| panic!("in the receiver"));
-    drop(pool.submit(Job { task, rank: Rank::default(), done }));
+    drop(pool.submit(Job { task, rank: Rank::at(Instant::now()), done }));
     finished(run(&pool, Task::new().program("true")).await);
 }
 

@@ -44,7 +44,8 @@ pub struct KafkaConfig {
     /// How the group shares its partitions. Default `classic`.
     pub group_protocol: GroupProtocol,
     /// Name of this worker in the group, for static membership: a restart within the session
-    /// time-out moves no partition. Must differ between workers. Default none.
+    /// time-out moves no partition. Must differ between workers; `{worker_id}` stands for the id of the
+    /// worker. Default none.
     #[serde(deserialize_with = "lenient::option")]
     pub group_instance_id: Option<String>,
     /// Messages read between two looks at what the pipeline asks for. Default 100.
@@ -207,6 +208,10 @@ impl KafkaConfig {
             self.group_instance_id.as_deref() != Some(""),
             "kafka.group_instance_id: must not be empty; leave it out for dynamic membership",
         );
+        check(
+            self.instance_id("").is_none_or(|name| !name.contains(['{', '}'])),
+            "kafka.group_instance_id: only {worker_id} can stand between braces",
+        );
         self.validate_times(&mut check);
         self.validate_client(&mut wrong);
         wrong
@@ -276,6 +281,11 @@ impl KafkaConfig {
         }
     }
 
+    /// What the worker `worker_id` is called in the group; nothing for dynamic membership.
+    pub(crate) fn instance_id(&self, worker_id: &str) -> Option<String> {
+        self.group_instance_id.as_ref().map(|name| name.replace("{worker_id}", worker_id))
+    }
+
     /// The section as librdkafka reads it.
     pub(crate) fn properties(&self, client_id: &str) -> ClientConfig {
         let mut client = ClientConfig::new();
@@ -300,7 +310,7 @@ impl KafkaConfig {
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("max.poll.interval.ms", self.max_poll_interval_ms.to_string());
-        if let Some(name) = &self.group_instance_id {
+        if let Some(name) = self.instance_id(client_id) {
             client.set("group.instance.id", name);
         }
         match self.group_protocol {
@@ -344,6 +354,8 @@ mod tests {
         refused(r#"{"heartbeat_interval_ms": 45000}"#, "kafka.heartbeat_interval_ms:");
         refused(r#"{"startup_align_interval_seconds": 0}"#, "kafka.startup_align_interval");
         refused(r#"{"startup_min_wait_seconds": -1}"#, "kafka.startup_min_wait_seconds:");
+        refused(r#"{"group_instance_id": ""}"#, "kafka.group_instance_id:");
+        refused(r#"{"group_instance_id": "{worker-id}"}"#, "kafka.group_instance_id:");
     }
 
     #[test]
@@ -369,6 +381,15 @@ mod tests {
         let json = r#"{"topic_prefix": "eu.", "source_topics": ["a", "b"]}"#;
         let config: KafkaConfig = serde_json::from_str(json).unwrap();
         assert_eq!(config.topics(), ["eu.a", "eu.b"]);
+    }
+
+    #[test]
+    fn the_worker_id_can_be_part_of_the_name_in_the_group() {
+        let json = r#"{"group_instance_id": "blue-{worker_id}"}"#;
+        let config: KafkaConfig = serde_json::from_str(json).unwrap();
+        assert_eq!(config.validate(), Vec::<String>::new());
+        assert_eq!(config.properties("w1").get("group.instance.id"), Some("blue-w1"));
+        assert_eq!(KafkaConfig::default().properties("w1").get("group.instance.id"), None);
     }
 
     #[test]

@@ -294,14 +294,19 @@ impl<'a> Poller<'a> {
 
     fn fatal(&self, code: RDKafkaErrorCode) -> SourceFailure {
         use RDKafkaErrorCode as Code;
+        // Of several reports about one error only the client itself knows which it was.
+        let known = self.consumer.client().fatal_error();
+        let (code, reason) = known.unwrap_or_else(|| (code, self.last_trouble.clone()));
         let advice = match code {
-            Code::FencedInstanceId | Code::UnreleasedInstanceId => {
+            Code::FencedInstanceId => {
+                "; a newer worker with the same kafka.group_instance_id has taken its place"
+            }
+            Code::UnreleasedInstanceId => {
                 "; another worker uses the same kafka.group_instance_id, or one that died holds it \
                  until its session ends"
             }
             _ => "",
         };
-        let reason = &self.last_trouble;
         SourceFailure { message: format!("the Kafka client cannot go on: {reason}{advice}") }
     }
 

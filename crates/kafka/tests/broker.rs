@@ -173,8 +173,14 @@ async fn a_revoked_partition_is_handed_over_exactly_where_its_owner_stopped() {
     // While it is not handed over, it stays ours and the group waits.
     let early = timeout(Duration::from_secs(1), second.assigned()).await;
     assert!(early.is_err(), "given away while we worked on it");
+    assert!(first.source.events.try_recv().is_err(), "its end is not told before it comes");
     while gone[0].inbox.try_recv().is_ok() {}
     first.hand_over(&gone[0], Some(position(42, "done: 50")));
+    assert_eq!(first.released().await, taken);
+    let mut heard = Vec::new();
+    while let Ok(before) = first.heard.try_recv() {
+        heard.push(before); // The answer to its last commit among it.
+    }
 
     let mut theirs = second.assigned().await;
     assert_eq!(theirs[0].partition, taken[0]);
@@ -186,7 +192,7 @@ async fn a_revoked_partition_is_handed_over_exactly_where_its_owner_stopped() {
         assert_eq!(first.take(&mut kept[0]).await.offset, Offset(expected));
     }
     second.close().await;
-    let heard = first.close().await;
+    first.close().await;
     if heard.contains(&Heard::Committed(taken[0].clone(), 42)) {
         assert_eq!(theirs[0].committed, Some(position(42, "done: 50")));
         assert_eq!(read, Offset(42));

@@ -140,6 +140,7 @@ async fn partitions_are_lost_without_a_commit_when_the_group_forgets_us() {
     let event = member.event().await;
     let SourceEvent::Lost { partitions } = event else { panic!("not lost: {event:?}") };
     assert_eq!(partitions, [TopicPartition::new("lost", 0)]);
+    assert_eq!(member.released().await, partitions);
     // What is asked for the lost assignment comes too late.
     member.commit(&assigned[0], 9, "too late");
     broker.with(|cluster| cluster.broker_up(1).unwrap());

@@ -15,13 +15,13 @@ use std::{
 
 use drakkar_core::{
     Handler, Message, MessageGroup, Offset, Output, TaskFailure, TaskResult, WindowGroup,
-    ledger::{Freed, TaskKey},
+    ledger::TaskKey,
 };
 use tokio::time::Instant;
 
 use crate::{
     collect::{complete_message, complete_window},
-    partition::{Flow, Held, Partition},
+    partition::{Flow, Partition},
 };
 
 /// How a task ended, as the groups of its messages show it.
@@ -119,6 +119,11 @@ impl<I> Groups<I> {
     /// Groups that are complete and wait for room among the hooks.
     pub(crate) fn waiting(&self) -> usize {
         self.ready.len()
+    }
+
+    /// The group of this closing is complete.
+    pub(crate) fn complete(&mut self, key: TaskKey) {
+        self.ready.push_back(key);
     }
 
     /// A closing that was dropped: its group will never be complete.
@@ -253,12 +258,6 @@ impl<H: Handler> Partition<H> {
     fn groups_of(&self, key: TaskKey) -> Option<(Vec<Offset>, u64)> {
         let window = self.ledger.messages_of(key).next()?.window;
         Some((self.ledger.messages_of(key).map(|held| held.message.offset).collect(), window))
-    }
-
-    /// Something ended: messages settled, groups became complete.
-    pub(crate) fn freed(&mut self, freed: Freed<Held>) {
-        self.groups.ready.extend(freed.ready);
-        self.settled(freed.settled);
     }
 
     /// Has the hooks of complete groups called, beside the loop, as far as there is room.

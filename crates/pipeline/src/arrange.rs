@@ -7,13 +7,14 @@
 use std::{ops::Range, sync::Arc};
 
 use drakkar_core::{
-    Cause, Handler, Input, Message, Offset, OnInvalid, Pending, SourceMessage, Stage, Task,
+    Cause, Handler, Message, Offset, OnInvalid, Pending, SourceMessage, Stage, Task,
 };
 use drakkar_telemetry::{Hook, SkipReason};
 
 use crate::{
-    hook::{HookFailure, chain, contained},
+    hook::{HookFailure, chain},
     partition::Shared,
+    turn::prioritized,
 };
 
 /// What is to be done for the messages of one window.
@@ -62,8 +63,9 @@ pub(crate) async fn arrange<H: Handler>(
     while let Some(part) = parts.pop() {
         match arrange_part(shared, &messages[part.clone()], &pending).await {
             Ok(tasks) => {
+                let partition = &messages[part.start].partition;
+                plan.tasks.extend(prioritized(shared, partition, tasks));
                 plan.arranged.extend(messages[part].iter().map(|message| message.offset));
-                plan.tasks.extend(tasks);
             }
             Err(failure) => match halves(&part) {
                 Some((left, right)) => parts.extend([right, left]),
@@ -92,9 +94,11 @@ fn decode<H: Handler>(
     window: Vec<Arc<SourceMessage>>,
     plan: &mut Plan<H::Input>,
 ) -> Vec<Message<H::Input>> {
+    // Once for all of them: the clock would be a good part of the time it measures.
+    let _attended = window.first().map(|first| shared.attend(Hook::Decode, &first.partition));
     let mut messages = Vec::with_capacity(window.len());
     for source in window {
-        match decode_one::<H::Input>(&source) {
+        match decode_one(shared, &source) {
             Ok(input) => messages.push(Message { source, input }),
             Err(reason) => {
                 shared.metrics.partition(&source.partition).parse_failures.inc();
@@ -104,7 +108,12 @@ fn decode<H: Handler>(
                         plan.rejected.push((source, cause));
                     }
                     OnInvalid::Skip => {
-                        shared.metrics.message_skipped(&source, SkipReason::Invalid);
+                        let label = shared.label(&source);
+                        shared.metrics.message_skipped(
+                            &source,
+                            label.as_deref(),
+                            SkipReason::Invalid,
+                        );
                         plan.skipped.push(source.offset);
                     }
                     OnInvalid::Fail => {
@@ -122,12 +131,12 @@ fn decode<H: Handler>(
 }
 
 /// Decoding is user code as well: a panic in it is an invalid message, not the end of a partition.
-fn decode_one<I: Input>(source: &SourceMessage) -> Result<I, String> {
-    let decoded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| I::decode(source)));
-    match decoded {
+fn decode_one<H: Handler>(shared: &Shared<H>, source: &SourceMessage) -> Result<H::Input, String> {
+    let decode = || shared.handler.decode(source);
+    match shared.ask_now(Hook::Decode, &source.partition, decode) {
         Ok(Ok(input)) => Ok(input),
         Ok(Err(error)) => Err(chain(&*error)),
-        Err(_) => Err("decoding panicked".to_owned()),
+        Err(failure) => Err(format!("decoding {failure}")),
     }
 }
 
@@ -136,16 +145,11 @@ async fn arrange_part<H: Handler>(
     part: &[Message<H::Input>],
     pending: &Pending,
 ) -> Result<Vec<Task>, HookFailure> {
-    let timer = shared.metrics.hook(Hook::Arrange).duration.start_timer();
-    let limit = shared.settings.hook_timeout;
-    let answer = contained(limit, async { shared.handler.arrange(part, pending).await }).await;
-    timer.observe_duration();
-    let linked = answer.and_then(|tasks| link(part, tasks));
-    if let Err(failure) = &linked {
-        let (partition, text) = (&part[0].partition, failure.to_string());
-        shared.metrics.hook_failed(Hook::Arrange, partition, failure.class(), &text);
-    }
-    linked
+    let partition = Some(&part[0].partition);
+    let call = async { shared.handler.arrange(part, pending).await };
+    let tasks = shared.ask(Hook::Arrange, partition, call).await?;
+    let linked = link(part, tasks);
+    linked.inspect_err(|failure| shared.hook_failed(Hook::Arrange, partition, failure))
 }
 
 /// A task that names no message stands for all of `part`; one that names another message is refused.

@@ -14,8 +14,8 @@ use drakkar_telemetry::{Hook, SkipReason};
 use crate::{
     aggregate::Outcome,
     deliver::{dead_letter, deliver},
-    hook::{HookFailure, contained},
     partition::Shared,
+    turn::prioritized,
 };
 
 /// What became of a task after its run.
@@ -26,7 +26,7 @@ pub(crate) enum Ended {
     Settled(Option<Outcome>),
     /// It is to be run again after this wait.
     Retry(Duration),
-    /// These are to be run in its place; never empty.
+    /// These are to be run in its place; never empty, and already linked to it.
     Replace(Vec<Task>),
 }
 
@@ -39,21 +39,17 @@ pub(crate) async fn complete<H: Handler>(
     hold: &Arc<Hold>,
 ) -> Ended {
     shared.metrics.task_completed(&done);
-    let timer = shared.metrics.hook(Hook::OnTaskComplete).duration.start_timer();
-    let limit = shared.settings.hook_timeout;
-    let collected = contained(limit, async { shared.handler.on_task_complete(&done).await }).await;
-    timer.observe_duration();
+    let call = async { shared.handler.on_task_complete(&done).await };
+    let collected = shared.ask(Hook::OnTaskComplete, Some(partition), call).await;
     let task = done.task.id();
     match collected {
         Ok(collect) if collect.is_empty() => {}
         Ok(collect) => deliver(shared, collect.into_payloads(), Some(task), &messages, hold).await,
         Err(failure) => {
-            let (class, text) = (failure.class(), failure.to_string());
-            shared.metrics.hook_failed(Hook::OnTaskComplete, partition, class, &text);
             let cause = failure.cause(Stage::OnTaskComplete).task(task).attempt(done.attempt);
             dead_letter(shared, &messages, &cause, hold).await;
             let TaskResult { task, output, attempt } = done;
-            let failure = Failure::Hook(text);
+            let failure = Failure::Hook(failure.to_string());
             let failed = TaskFailure { task, failure, output, attempt, retries_left: 0 };
             return Ended::Settled(kept::<H>(Outcome::Error(failed)));
         }
@@ -76,10 +72,8 @@ pub(crate) async fn failed<H: Handler>(
     hold: &Arc<Hold>,
 ) -> Ended {
     shared.metrics.task_failed(partition, &failed);
-    let timer = shared.metrics.hook(Hook::OnError).duration.start_timer();
-    let limit = shared.settings.hook_timeout;
-    let verdict = contained(limit, async { shared.handler.on_error(&failed).await }).await;
-    timer.observe_duration();
+    let call = async { shared.handler.on_error(&failed).await };
+    let verdict = shared.ask(Hook::OnError, Some(partition), call).await;
     let task = failed.task.id();
     let cause = match verdict {
         Ok(OnError::Retry) if failed.retries_left > 0 => {
@@ -89,7 +83,8 @@ pub(crate) async fn failed<H: Handler>(
         }
         Ok(OnError::Replace(tasks)) if !tasks.is_empty() && may_replace => {
             shared.metrics.task_replaced(&failed, tasks.len());
-            return Ended::Replace(tasks);
+            let replacing = tasks.into_iter().map(|task| task.replacing(&failed.task));
+            return Ended::Replace(prioritized(shared, partition, replacing));
         }
         Ok(OnError::Replace(tasks)) if !tasks.is_empty() => Cause::new(
             Stage::Execute,
@@ -102,18 +97,15 @@ pub(crate) async fn failed<H: Handler>(
         Ok(OnError::Skip | OnError::Replace(_)) => {
             shared.metrics.task_skipped(partition, &failed);
             for message in &messages {
-                shared.metrics.message_skipped(message, SkipReason::OnError);
+                let label = shared.label(message);
+                shared.metrics.message_skipped(message, label.as_deref(), SkipReason::OnError);
             }
             return Ended::Settled(kept::<H>(Outcome::Error(failed)));
         }
         Ok(OnError::Retry | OnError::DeadLetter) => {
             Cause::new(Stage::Execute, failed.failure.class(), describe(&failed))
         }
-        Err(failure) => {
-            let (class, text) = (failure.class(), failure.to_string());
-            shared.metrics.hook_failed(Hook::OnError, partition, class, &text);
-            failure.cause(Stage::OnError)
-        }
+        Err(failure) => failure.cause(Stage::OnError),
     };
     let cause = cause.task(task).attempt(failed.attempt);
     dead_letter(shared, &messages, &cause, hold).await;
@@ -155,10 +147,8 @@ async fn complete_whole<H: Handler>(
     call: impl Future<Output = HookResult<Collect>> + Send,
     hold: &Arc<Hold>,
 ) {
-    let timer = shared.metrics.hook(of.hook).duration.start_timer();
-    let collected: Result<Collect, HookFailure> =
-        contained(shared.settings.hook_timeout, call).await;
-    timer.observe_duration();
+    let partition = messages.first().map(|message| &message.partition);
+    let collected = shared.ask(of.hook, partition, call).await;
     let sources = || -> Vec<Arc<SourceMessage>> {
         messages.iter().map(|message| Arc::clone(&message.source)).collect()
     };
@@ -166,12 +156,7 @@ async fn complete_whole<H: Handler>(
         Ok(collect) if collect.is_empty() => {}
         Ok(collect) => deliver(shared, collect.into_payloads(), None, &sources(), hold).await,
         Err(failure) => {
-            let (sources, text) = (sources(), failure.to_string());
-            if let Some(message) = sources.first() {
-                let partition = &message.partition;
-                shared.metrics.hook_failed(of.hook, partition, failure.class(), &text);
-            }
-            dead_letter(shared, &sources, &failure.cause(of.stage), hold).await;
+            dead_letter(shared, &sources(), &failure.cause(of.stage), hold).await;
         }
     }
 }

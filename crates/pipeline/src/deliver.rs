@@ -1,18 +1,25 @@
 //! Payloads → sinks, messages → dead letters.
 //!
-//! Returns only when the far side has confirmed. A sink that is down makes these calls wait, for as
-//! long as it lasts; a payload that is refused for good sends the messages behind it to the
-//! dead-letter topic.
+//! Returns only when the far side has confirmed, or a hook said so. A sink that is down makes these
+//! calls wait, for as long as it lasts, and asks nobody; a payload that is refused for good is the
+//! business of `on_delivery_error`, by default of the dead-letter topic.
 
 use std::sync::Arc;
 
-use drakkar_core::{Cause, DeadLetter, Handler, Payload, SourceMessage, Stage, TaskId, hold::Hold};
-use drakkar_sinks::Settled;
+use drakkar_core::{
+    Cause, DeadLetter, DeliveryFailure, Handler, OnDeliveryError, Payload, SourceMessage, Stage,
+    TaskId,
+    hold::{Held, Hold},
+};
+use drakkar_sinks::{Refused, Settled};
+use drakkar_telemetry::Hook;
 use futures_util::future::join_all;
+use tokio::time::sleep;
 
 use crate::partition::Shared;
 
-/// Delivers `payloads`, which were derived from `messages`, by `task` or from all their tasks together.
+/// Delivers `payloads`, which were derived from `messages`: by `task`, or of a message or a window as a
+/// whole. However many of them are given up, there is one dead letter per message.
 pub(crate) async fn deliver<H: Handler>(
     shared: &Shared<H>,
     payloads: Vec<Payload>,
@@ -20,24 +27,90 @@ pub(crate) async fn deliver<H: Handler>(
     messages: &[Arc<SourceMessage>],
     hold: &Arc<Hold>,
 ) {
-    let outcomes = match <[Payload; 1]>::try_from(payloads) {
-        Ok([only]) => vec![shared.sinks.deliver(only, hold).await],
-        Err(payloads) => {
-            join_all(payloads.into_iter().map(|payload| shared.sinks.deliver(payload, hold))).await
-        }
+    let one = |payload| deliver_one(shared, payload, task, messages, hold);
+    let given_up: Vec<Option<Cause>> = match <[Payload; 1]>::try_from(payloads) {
+        Ok([only]) => vec![one(only).await],
+        Err(payloads) => join_all(payloads.into_iter().map(one)).await,
     };
-    let mut refused = outcomes.into_iter().filter_map(|outcome| match outcome {
-        Settled::Confirmed => None,
-        Settled::Refused { sink, error, attempts } => Some((sink, error, attempts)),
-    });
-    if let Some((sink, error, attempts)) = refused.next() {
-        let text = match refused.count() {
-            0 => error.message,
-            more => format!("{} (and {more} more payloads of this hook)", error.message),
-        };
-        let mut cause = Cause::new(Stage::Deliver, error.class, text).sink(sink).attempt(attempts);
-        cause.task = task.cloned();
+    let mut causes = given_up.into_iter().flatten();
+    if let Some(mut cause) = causes.next() {
+        let more = causes.count();
+        if more > 0 {
+            cause.message = format!("{} (and {more} more payloads of this hook)", cause.message);
+        }
         dead_letter(shared, messages, &cause, hold).await;
+    }
+}
+
+/// Delivers `payload`. What comes back is why it is given up, so that its messages are dead-lettered.
+async fn deliver_one<H: Handler>(
+    shared: &Shared<H>,
+    mut payload: Payload,
+    task: Option<&TaskId>,
+    messages: &[Arc<SourceMessage>],
+    hold: &Arc<Hold>,
+) -> Option<Cause> {
+    let mut writes: u32 = 0;
+    let mut attempt = 1;
+    loop {
+        let Settled::Refused(refused) = shared.sinks.deliver(payload, hold).await else {
+            return None;
+        };
+        let Refused { payload: back, sink, error, attempts } = *refused;
+        writes = writes.saturating_add(attempts);
+        let failed = DeliveryFailure {
+            sink,
+            payload: back,
+            error,
+            messages: messages.to_vec(),
+            task: task.cloned(),
+            attempt,
+            retries_left: shared.settings.max_retries.saturating_sub(attempt - 1),
+        };
+        match verdict(shared, &failed).await {
+            Ok(OnDeliveryError::Retry) if failed.retries_left > 0 => {
+                let wait = shared.settings.backoff.delay(attempt, fastrand::f64());
+                shared.metrics.delivery_retried(&failed, wait);
+                // A hand-over does not wait for a backoff.
+                let backing_off = Held::begin(hold);
+                sleep(wait).await;
+                drop(backing_off);
+                payload = failed.payload;
+                attempt += 1;
+            }
+            Ok(OnDeliveryError::Skip) => {
+                shared.metrics.delivery_skipped(&failed, |message| shared.label(message));
+                return None;
+            }
+            Ok(OnDeliveryError::Dlq | OnDeliveryError::Retry) => {
+                return Some(cause(failed, writes));
+            }
+            Err(more) => {
+                let mut cause = cause(failed, writes);
+                cause.message = format!("{} (on_delivery_error {more})", cause.message);
+                return Some(cause);
+            }
+        }
+    }
+}
+
+/// Asks `on_delivery_error`; `Err` says how the hook itself failed.
+async fn verdict<H: Handler>(
+    shared: &Shared<H>,
+    failed: &DeliveryFailure,
+) -> Result<OnDeliveryError, String> {
+    let partition = failed.messages.first().map(|message| &message.partition);
+    let call = async { shared.handler.on_delivery_error(failed).await };
+    let answer = shared.ask(Hook::OnDeliveryError, partition, call).await;
+    answer.map_err(|failure| format!("{}: {failure}", failure.class()))
+}
+
+fn cause(failed: DeliveryFailure, writes: u32) -> Cause {
+    let DeliveryFailure { sink, error, task, .. } = failed;
+    let cause = Cause::new(Stage::Deliver, error.class, error.message).sink(sink).attempt(writes);
+    match &task {
+        Some(task) => cause.task(task),
+        None => cause,
     }
 }
 
@@ -51,7 +124,7 @@ pub(crate) async fn dead_letter<H: Handler>(
     join_all(messages.iter().map(|message| async {
         let letter = DeadLetter { message: Arc::clone(message), cause: cause.clone() };
         shared.sinks.dead_letter(letter.clone(), hold).await;
-        shared.metrics.message_dead_lettered(&letter);
+        shared.metrics.message_dead_lettered(&letter, |message| shared.label(message));
     }))
     .await;
 }

@@ -6,26 +6,20 @@
 use std::sync::Arc;
 
 use drakkar_core::{
-    Failure, Handler, Output, SourceMessage, Task, TaskFailure, TaskResult, ledger::TaskKey,
+    Failure, Handler, Output, SourceMessage, TaskFailure, TaskResult, ledger::TaskKey,
 };
-use drakkar_executor::{Job, Rank, Run};
+use drakkar_executor::{Job, Place, Run};
+use tokio::time::Instant;
 
 use crate::{
     collect::{Ended, complete, failed},
-    partition::{Active, Flow, Partition, TaskStage},
+    partition::{Flow, Partition, TaskStage},
 };
 
 impl<H: Handler> Partition<H> {
-    /// Adds a task to the backlog.
-    pub(crate) fn enlist(&mut self, key: TaskKey, task: Task, chain: u32, age: u64) {
-        let active =
-            Active { task: Arc::new(task), attempt: 1, chain, age, stage: TaskStage::Backlog };
-        self.tasks.insert(key, active);
-        self.backlog.push_back(key);
-    }
-
     /// Collects what has run and gives the pool what it has room for.
     pub(crate) fn start_what_fits(&mut self) {
+        self.give_up_rejected();
         self.close_what_is_ready();
         while self.collecting < self.shared.settings.max_hooks {
             let Some((key, run)) = self.ran.pop_front() else { break };
@@ -34,12 +28,38 @@ impl<H: Handler> Partition<H> {
         if self.shared.settings.max_result_bytes <= self.held_bytes() {
             self.recall();
         }
-        while self.pooled.len() < self.shared.settings.max_in_pool
-            && (self.results_have_room() || self.only_groups_hold())
-        {
-            let Some(key) = self.backlog.pop_front() else { break };
-            self.start(key);
+        let now = Instant::now();
+        while let Some(place) = self.next_to_start(now) {
+            if let Some(key) = self.backlog.withdraw(place) {
+                self.start(key);
+            }
         }
+    }
+
+    /// Who of the backlog is to start now, if there is room. Where the pool holds as many as it may, the
+    /// last that waits there gives way to one that goes before it.
+    fn next_to_start(&mut self, now: Instant) -> Option<Place> {
+        if !self.results_have_room() {
+            // Nothing is under way, so only groups that are not complete hold the budget, and none gets
+            // complete unless something runs: that which waits longest, because it began first.
+            let idle = self.pooled == 0 && self.ran.is_empty() && self.collecting == 0;
+            return self.backlog.oldest().filter(|_| idle);
+        }
+        let best = self.backlog.best(now)?;
+        if self.pooled < self.shared.settings.max_in_pool || !self.needs_slot(best) {
+            return Some(best);
+        }
+        let ageing = self.shared.settings.priority_ageing;
+        while let Some(worst) = self.queued.worst(now) {
+            let stands = |place: Place| place.rank().standing(ageing, now);
+            if stands(worst) <= stands(best) {
+                return None;
+            }
+            if self.take_back(worst) {
+                return Some(best);
+            }
+        }
+        None
     }
 
     fn results_have_room(&self) -> bool {
@@ -53,26 +73,30 @@ impl<H: Handler> Partition<H> {
         self.result_bytes + self.groups.kept_bytes()
     }
 
-    /// Whether nothing is under way: then only groups that are not complete hold the budget, and none
-    /// gets complete unless something runs.
-    fn only_groups_hold(&self) -> bool {
-        self.pooled.is_empty() && self.ran.is_empty() && self.collecting == 0
+    fn needs_slot(&self, place: Place) -> bool {
+        let active = self.backlog.get(place).and_then(|key| self.tasks.get(key));
+        active.is_none_or(|active| active.task.known_result().is_none())
     }
 
     /// Takes back what waits for a slot: its results would come on top of those that nobody takes.
     /// What runs is finished, so the budget is exceeded by as much as the slots print.
     pub(crate) fn recall(&mut self) {
-        // From the last to the first, so that the backlog keeps its order.
-        for key in std::mem::take(&mut self.pooled).into_iter().rev() {
-            let Some(active) = self.tasks.get_mut(&key) else { continue };
-            match &active.stage {
-                TaskStage::InPool(ticket) if ticket.cancel_queued() => {
-                    active.stage = TaskStage::Backlog;
-                    self.backlog.push_front(key);
-                }
-                _ => drop(self.pooled.insert(key)),
-            }
+        while let Some(place) = self.queued.oldest() {
+            self.take_back(place);
         }
+    }
+
+    /// Takes one task back from the pool, unless it has a slot; then it is not tried again.
+    fn take_back(&mut self, place: Place) -> bool {
+        let Some(key) = self.queued.withdraw(place) else { return false };
+        let Some(active) = self.tasks.get_mut(&key) else { return false };
+        let TaskStage::InPool(ticket, _) = &active.stage else { return false };
+        if !ticket.cancel_queued() {
+            return false;
+        }
+        self.pooled -= 1;
+        active.stage = TaskStage::Backlog(self.backlog.push(active.rank, key));
+        true
     }
 
     fn start(&mut self, key: TaskKey) {
@@ -92,23 +116,28 @@ impl<H: Handler> Partition<H> {
             self.collect(key, run);
             return;
         }
-        self.shared.metrics.task_started();
+        if active.counted < active.attempt {
+            active.counted = active.attempt;
+            self.shared.metrics.task_started();
+        }
         let report = self.report_run.clone();
         let ticket = self.shared.pool.submit(Job {
             task: Arc::clone(&active.task),
-            rank: Rank { priority: 0, age: active.age },
+            rank: active.rank,
             // The partition may be gone: then nobody is interested.
             done: Box::new(move |run| drop(report.send((key, run)))),
         });
-        active.stage = TaskStage::InPool(ticket);
-        self.pooled.insert(key);
+        active.stage = TaskStage::InPool(ticket, self.queued.push(active.rank, key));
+        self.pooled += 1;
     }
 
     /// The pool has run a task.
     pub(crate) fn task_ran(&mut self, key: TaskKey, run: Run) {
         let Some(active) = self.tasks.get_mut(&key) else { return };
-        active.stage = TaskStage::Ran;
-        self.pooled.remove(&key);
+        if let TaskStage::InPool(_, place) = std::mem::replace(&mut active.stage, TaskStage::Ran) {
+            self.queued.withdraw(place);
+            self.pooled -= 1;
+        }
         self.ledger.mark_started(key);
         self.result_bytes += held_bytes(&run);
         self.ran.push_back((key, run));
@@ -165,18 +194,17 @@ impl<H: Handler> Partition<H> {
                     return;
                 };
                 for (key, task) in keys.into_iter().zip(replacements) {
-                    self.enlist(key, task.replacing(&parent.task), parent.chain + 1, parent.age);
+                    self.enlist(key, task, parent.chain + 1, parent.rank.since);
                 }
                 self.freed(freed);
             }
         }
     }
 
-    /// The backoff of a task is over: it goes ahead of what has not run yet.
+    /// The backoff of a task is over: it goes ahead of what is younger.
     pub(crate) fn retry_due(&mut self, key: TaskKey) {
         if let Some(active) = self.tasks.get_mut(&key) {
-            active.stage = TaskStage::Backlog;
-            self.backlog.push_front(key);
+            active.stage = TaskStage::Backlog(self.backlog.push(active.rank, key));
         }
     }
 }

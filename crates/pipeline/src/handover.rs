@@ -10,7 +10,7 @@ use tracing::info;
 
 use crate::{
     commit::position,
-    partition::{Partition, TaskStage},
+    partition::{Active, Partition, TaskStage},
 };
 
 /// What the supervisor orders a partition to do.
@@ -42,12 +42,15 @@ impl<H: Handler> Partition<H> {
         }
         let mut dropped = self.empty_inbox();
         self.take_back_from_pool();
-        let unstarted = self.ledger.drop_unstarted();
+        let unstarted = self.ledger.drop_unstarted(|offset| self.order.before(offset));
         for key in &unstarted.tasks {
-            self.tasks.remove(key);
+            if let Some(Active { stage: TaskStage::Backlog(place), .. }) = self.tasks.remove(key) {
+                self.backlog.withdraw(place);
+            }
+            self.order.withdraw(*key);
+            self.rejected.forget(*key);
             self.groups.forget(*key);
         }
-        self.backlog.retain(|key| self.tasks.contains_key(key));
         dropped += unstarted.messages.len();
         for held in &unstarted.messages {
             self.unload(held.message.size());
@@ -71,18 +74,16 @@ impl<H: Handler> Partition<H> {
     fn take_back_from_pool(&mut self) {
         self.recall();
         for (&key, active) in &self.tasks {
-            if !matches!(active.stage, TaskStage::Backlog) {
+            if !matches!(active.stage, TaskStage::Waiting | TaskStage::Backlog(_)) {
                 self.ledger.mark_started(key);
             }
         }
-        self.backlog.make_contiguous().sort_unstable();
     }
 
     /// Whether nothing is left that a hand-over would wait for.
     pub(crate) fn is_drained(&self) -> bool {
         let Some(drain) = &self.drain else { return false };
-        let working =
-            self.pooled.len() + self.ran.len() + self.backlog.len() + self.groups.waiting();
+        let working = self.pooled + self.ran.len() + self.backlog.len() + self.groups.waiting();
         drain.cut_off || (working == 0 && self.flows.len() <= self.board.held_tasks())
     }
 
@@ -90,7 +91,7 @@ impl<H: Handler> Partition<H> {
     pub(crate) fn cut_off(&mut self) {
         if let Some(drain) = &mut self.drain {
             drain.cut_off = true;
-            self.shared.metrics.drain_timed_out(self.pooled.len(), self.ledger.open_messages());
+            self.shared.metrics.drain_timed_out(self.pooled, self.ledger.open_messages());
         }
     }
 
@@ -106,7 +107,7 @@ impl<H: Handler> Partition<H> {
         let dropped = self.drain.map_or(0, |drain| drain.dropped);
         let next = position.as_ref().map(|position| position.next);
         self.shared.metrics.partition_revoked(&self.id, next, dropped as u64);
-        self.shared.status.left_behind(self.pooled.len(), self.ledger.open_messages());
+        self.shared.status.left_behind(self.pooled, self.ledger.open_messages());
         self.shared.control.send(SourceCommand::HandOver {
             partition: self.id.clone(),
             epoch: self.epoch,

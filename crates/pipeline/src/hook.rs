@@ -2,11 +2,25 @@
 //!
 //! Nothing here decides what becomes of the messages concerned.
 
-use std::{any::Any, error::Error, panic::AssertUnwindSafe, time::Duration};
+use std::{
+    any::Any,
+    error::Error,
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    time::Duration,
+};
 
-use drakkar_core::{Cause, HookResult, Stage};
+use drakkar_core::{Cause, Handler, HookResult, SourceMessage, Stage, TopicPartition};
+use drakkar_telemetry::{Hook, prometheus::HistogramTimer};
 use futures_util::FutureExt;
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::{partition::Shared, watch::Executing};
+
+/// How much longer than its time-out a hook is waited for that may block its thread.
+const MARGIN: Duration = Duration::from_secs(1);
 
 /// How a hook failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,8 +61,95 @@ impl HookFailure {
     }
 }
 
+/// How the pipeline calls user code: contained, timed, counted, and watched while it executes.
+impl<H: Handler> Shared<H> {
+    /// Runs `call`, which is `hook` for `partition`, for at most the time that hooks have.
+    pub(crate) async fn ask<T>(
+        &self,
+        hook: Hook,
+        partition: Option<&TopicPartition>,
+        call: impl Future<Output = HookResult<T>> + Send,
+    ) -> Result<T, HookFailure> {
+        let timer = self.metrics.hook(hook).duration.start_timer();
+        let mut call = pin!(call);
+        let watched = poll_fn(|cx| {
+            let _executing = self.status.hooks.enter(hook, partition);
+            call.as_mut().poll(cx)
+        });
+        let answer = contained(self.settings.hook_timeout, watched).await;
+        timer.observe_duration();
+        answer.inspect_err(|failure| self.hook_failed(hook, partition, failure))
+    }
+
+    /// The same for a hook that does not wait: timed and watched until the guard is dropped, which may
+    /// be after several calls of [`Self::ask_now`].
+    pub(crate) fn attend(&self, hook: Hook, partition: &TopicPartition) -> Attended {
+        Attended {
+            _timer: self.metrics.hook(hook).duration.start_timer(),
+            _executing: self.status.hooks.enter(hook, Some(partition)),
+        }
+    }
+
+    /// One call of a hook that does not wait.
+    pub(crate) fn ask_now<T>(
+        &self,
+        hook: Hook,
+        partition: &TopicPartition,
+        call: impl FnOnce() -> T,
+    ) -> Result<T, HookFailure> {
+        let answer = catch_unwind(AssertUnwindSafe(call))
+            .map_err(|panic| HookFailure::Panic(panic_text(&*panic)));
+        answer.inspect_err(|failure| self.hook_failed(hook, Some(partition), failure))
+    }
+
+    /// Says that `hook` failed.
+    pub(crate) fn hook_failed(
+        &self,
+        hook: Hook,
+        partition: Option<&TopicPartition>,
+        failure: &HookFailure,
+    ) {
+        self.metrics.hook_failed(hook, partition, failure.class(), &failure.to_string());
+    }
+
+    /// What the handler calls `message`, for the logs.
+    pub(crate) fn label(&self, message: &SourceMessage) -> Option<String> {
+        let _attended = self.attend(Hook::MessageLabel, &message.partition);
+        let call = || self.handler.message_label(message);
+        self.ask_now(Hook::MessageLabel, &message.partition, call).ok().flatten()
+    }
+}
+
+/// Some calls of one hook; their time is observed when it is dropped.
+pub(crate) struct Attended {
+    _timer: HistogramTimer,
+    _executing: Executing,
+}
+
+/// Runs `hook`, which should end by itself within `limit`, on a task of its own: so its time is over
+/// also where it blocks its thread.
+///
+/// # Errors
+///
+/// How the hook failed.
+pub async fn apart<T: Send + 'static>(
+    limit: Duration,
+    hook: impl Future<Output = Result<T, HookFailure>> + Send + 'static,
+) -> Result<T, HookFailure> {
+    let mut task = AbortOnDropHandle::new(tokio::spawn(hook));
+    match timeout(limit.saturating_add(MARGIN), &mut task).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(ended)) => Err(HookFailure::Panic(ended.to_string())),
+        Err(_) => Err(HookFailure::TimedOut(limit)),
+    }
+}
+
 /// Runs `hook` for at most `limit`.
-pub(crate) async fn contained<T>(
+///
+/// # Errors
+///
+/// How the hook failed.
+pub async fn contained<T>(
     limit: Duration,
     hook: impl Future<Output = HookResult<T>> + Send,
 ) -> Result<T, HookFailure> {
@@ -76,7 +177,7 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> String {
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "with a value that is not text".to_owned())

@@ -21,10 +21,12 @@ impl<H: Handler> Partition<H> {
     /// How many messages the next window may take; 0 while there is no room for one.
     pub(crate) fn window_room(&self) -> usize {
         let settings = &self.shared.settings;
-        let may = self.inbox_open
+        let may = self.prepared
+            && self.inbox_open
             && self.drain.is_none()
             && self.arranging.is_none()
-            && self.backlog.len() + self.pooled.len() < settings.max_in_pool
+            && self.backlog.len() + self.pooled < settings.max_in_pool
+            && self.order.waiting() < settings.max_in_flight
             && self.ledger.watermark().span() < MAX_SPAN;
         let room = settings.max_in_flight.saturating_sub(self.ledger.open_messages());
         if may { room.min(settings.window_size) } else { 0 }

@@ -15,17 +15,24 @@ mod poll; // source events -> partitions
 mod partition; // one loop per partition, owns everything below
 mod intake; // inbox -> window
 mod arrange; // window -> tasks (user hook)
+mod turn; // tasks -> those whose turn has come
 mod execute; // task -> how it ended
 mod collect; // how it ended -> payloads or a verdict (user hooks)
 mod aggregate; // what has ended -> payloads of a message or a window as a whole (user hooks)
 mod deliver; // payloads -> sinks, messages -> dead letters
 mod commit; // when to report what is settled
 mod handover; // what is dropped and what is finished when a partition is taken away
+mod attendance; // the hooks that are told of partitions that come and go
+mod periodic; // work by the clock (user code)
+mod flows; // what runs beside a partition loop
 mod hook; // user code, contained
+mod watch; // which hook blocks its thread
 mod status; // what probes may see
 
 pub use commit::CommitPace;
-pub use hook::HookFailure;
+pub use hook::{HookFailure, apart, contained};
 pub use partition::Settings;
+pub use periodic::{AfterError, Periodic, Work};
 pub use poll::{Pipeline, PipelineError, Stop};
 pub use status::{Status, StatusView};
+pub use watch::StuckHook;

@@ -6,7 +6,7 @@
 //! of this assignment can settle afterwards. That is the fence.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     future::poll_fn,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -17,28 +17,31 @@ use drakkar_core::{
     backpressure::Load,
     hold::HoldBoard,
     ledger::{Ledger, TaskKey},
+    order,
     retry::Backoff,
     source::{Assignment, SourceCommand, SourceControl},
 };
-use drakkar_executor::{Pool, Run, Ticket};
+use drakkar_executor::{Place, Pool, Queue, Rank, Run, Ticket};
 use drakkar_sinks::Sinks;
 use drakkar_telemetry::{Metrics, PartitionMetrics};
 use tokio::{
     sync::mpsc,
-    task::{AbortHandle, JoinError, JoinSet},
+    task::{AbortHandle, JoinError},
     time::{Instant, sleep_until},
 };
-use tokio_util::time::DelayQueue;
+use tokio_util::{sync::CancellationToken, time::DelayQueue};
 use tracing::warn;
 
 use crate::{
     aggregate::Groups,
     arrange::Plan,
+    attendance::Admission,
     collect::Ended,
     commit::{CommitClock, CommitPace, position},
-    deliver::dead_letter,
+    flows::Flows,
     handover::{Drain, Order},
     status::Status,
+    turn::Rejected,
 };
 
 /// What the pipeline is told by the configuration.
@@ -56,6 +59,10 @@ pub struct Settings {
     /// Bytes of output that these may hold, and those kept for the hooks that aggregate
     /// (`executor.max_result_bytes`).
     pub max_result_bytes: usize,
+    /// Which messages are processed one after the other (`executor.ordering`).
+    pub ordering: order::Ordering,
+    /// When a task goes first whatever its priority (`executor.priority_ageing`).
+    pub priority_ageing: Duration,
     /// Retries of one task (`executor.max_retries`).
     pub max_retries: u32,
     /// Length of a chain of replacements (`executor.max_replacements`).
@@ -79,7 +86,7 @@ pub(crate) struct Shared<H> {
     pub settings: Settings,
     pub control: SourceControl,
     pub status: Arc<Status>,
-    /// Ages of tasks are counted from here.
+    /// Any time that has passed.
     pub born: Instant,
 }
 
@@ -104,19 +111,23 @@ pub(crate) struct Active {
     pub task: Arc<Task>,
     /// From 1.
     pub attempt: u32,
+    /// The last attempt that was counted; the pool may hold one more than once.
+    pub counted: u32,
     /// How many replacements led to it.
     pub chain: u32,
-    /// Older tasks get a slot first; a retry keeps its age.
-    pub age: u64,
+    /// Its place among those that wait for a slot; a retry keeps it.
+    pub rank: Rank,
     pub stage: TaskStage,
 }
 
 /// Where a task is.
 pub(crate) enum TaskStage {
+    /// Waits for its turn.
+    Waiting,
     /// Waits for room in the pool.
-    Backlog,
+    Backlog(Place),
     /// Waits for a slot or runs.
-    InPool(Ticket),
+    InPool(Ticket, Place),
     /// Has run and waits for room among the hooks.
     Ran,
     /// Its result is in a hook or on its way to a sink.
@@ -131,7 +142,7 @@ pub(crate) enum Flow<I> {
     /// A window was arranged.
     Arranged { window: u64, plan: Plan<I> },
     /// A message that was not arranged is dead-lettered.
-    Rejected(Offset),
+    Rejected(TaskKey),
     /// A task was collected.
     Collected { key: TaskKey, held_bytes: usize, ended: Ended },
     /// A message or a window was dealt with as a whole; the output of these tasks was kept for it.
@@ -164,27 +175,35 @@ pub(crate) struct Partition<H: Handler> {
     pub next_window: u64,
     pub incoming: Vec<SourceMessage>,
     pub arranging: Option<AbortHandle>,
-    pub backlog: VecDeque<TaskKey>,
+    pub order: order::Order,
+    pub rejected: Rejected,
+    pub backlog: Queue<TaskKey>,
     pub ran: VecDeque<(TaskKey, Run)>,
-    /// Tasks in the pool, queued or running.
-    pub pooled: BTreeSet<TaskKey>,
+    /// How many tasks are in the pool, queued or running.
+    pub pooled: usize,
+    /// Those of them that were not seen to have a slot.
+    pub queued: Queue<TaskKey>,
     pub collecting: usize,
     /// Bytes of output of the tasks that have run and not ended.
     pub result_bytes: usize,
     pub report_run: mpsc::UnboundedSender<(TaskKey, Run)>,
     runs: mpsc::UnboundedReceiver<(TaskKey, Run)>,
-    pub flows: JoinSet<Flow<H::Input>>,
+    pub flows: Flows<Flow<H::Input>>,
+    /// Cancelled when `on_assign` has returned; nothing is arranged before.
+    on_assign: CancellationToken,
+    pub prepared: bool,
     pub retries: DelayQueue<TaskKey>,
     pub board: Arc<HoldBoard>,
     pub clock: CommitClock,
     pub drain: Option<Drain>,
-    fatal: Option<String>,
+    pub fatal: Option<String>,
 }
 
 impl<H: Handler> Partition<H> {
     pub(crate) fn new(
         shared: Arc<Shared<H>>,
         assignment: Assignment,
+        admission: Admission,
         orders: mpsc::UnboundedReceiver<Order>,
     ) -> Self {
         let Assignment { partition: id, epoch, inbox, load, committed } = assignment;
@@ -201,6 +220,9 @@ impl<H: Handler> Partition<H> {
         Self {
             metrics: shared.metrics.partition(&id),
             clock: CommitClock::new(shared.settings.commit),
+            order: order::Order::new(shared.settings.ordering),
+            backlog: Queue::new(shared.settings.priority_ageing),
+            queued: Queue::new(shared.settings.priority_ageing),
             shared,
             id,
             epoch,
@@ -217,14 +239,16 @@ impl<H: Handler> Partition<H> {
             next_window: 0,
             incoming: Vec::new(),
             arranging: None,
-            backlog: VecDeque::new(),
+            rejected: Rejected::default(),
             ran: VecDeque::new(),
-            pooled: BTreeSet::new(),
+            pooled: 0,
             collecting: 0,
             result_bytes: 0,
             report_run,
             runs,
-            flows: JoinSet::new(),
+            flows: Flows::new(admission.present),
+            on_assign: admission.prepared,
+            prepared: false,
             retries: DelayQueue::new(),
             board: Arc::default(),
             drain: None,
@@ -265,6 +289,7 @@ impl<H: Handler> Partition<H> {
                 Some(retry) = poll_fn(|cx| self.retries.poll_expired(cx)) => {
                     self.retry_due(retry.into_inner());
                 }
+                () = self.on_assign.cancelled(), if !self.prepared => self.prepared = true,
                 () = self.board.changed(), if deadline.is_some() => {}
                 () = sleep_until(due.unwrap_or(self.shared.born)), if due.is_some() => {
                     self.report();
@@ -280,8 +305,8 @@ impl<H: Handler> Partition<H> {
     pub(crate) fn flow_ended(&mut self, ended: Result<Flow<H::Input>, JoinError>) {
         match ended {
             Ok(Flow::Arranged { window, plan }) => self.arranged(window, plan),
-            Ok(Flow::Rejected(offset)) => {
-                let freed = self.ledger.arranged([offset]);
+            Ok(Flow::Rejected(key)) => {
+                let freed = self.ledger.finish(key);
                 self.freed(freed);
             }
             Ok(Flow::Closed { key, kept }) => self.closed(key, kept),
@@ -295,34 +320,6 @@ impl<H: Handler> Partition<H> {
             // Hooks are contained, so this is a fault of ours: let it end the partition loudly.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
-    }
-
-    /// `arrange` has answered: its tasks join the backlog, what it rejected is dead-lettered.
-    fn arranged(&mut self, window: u64, plan: Plan<H::Input>) {
-        self.arranging = None;
-        if self.drain.is_some() {
-            return; // Its messages were dropped: the next owner arranges them.
-        }
-        let age = u64::try_from(self.shared.born.elapsed().as_micros()).unwrap_or(u64::MAX);
-        for task in plan.tasks {
-            // `arrange` saw to it that links are in the window, and the window is open.
-            if let Ok(key) = self.ledger.add_task(task.source_offsets().to_vec()) {
-                self.enlist(key, task, 0, age);
-            }
-        }
-        self.gather(plan.messages, window);
-        for (message, cause) in plan.rejected {
-            self.ledger.mark_message_started(message.offset);
-            let (shared, hold) = (Arc::clone(&self.shared), self.board.task());
-            self.flows.spawn(async move {
-                let offset = message.offset;
-                dead_letter(&shared, &[message], &cause, &hold).await;
-                Flow::Rejected(offset)
-            });
-        }
-        let freed = self.ledger.arranged(plan.arranged.into_iter().chain(plan.skipped));
-        self.freed(freed);
-        self.fatal = plan.fatal;
     }
 
     /// Books messages that settled: room for more, and something to commit.
@@ -375,7 +372,7 @@ impl<H: Handler> Partition<H> {
 impl<H: Handler> Drop for Partition<H> {
     fn drop(&mut self) {
         for active in self.tasks.values() {
-            if let TaskStage::InPool(ticket) = &active.stage {
+            if let TaskStage::InPool(ticket, _) = &active.stage {
                 ticket.kill();
             }
         }

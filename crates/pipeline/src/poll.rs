@@ -9,12 +9,12 @@ use std::{
 };
 
 use drakkar_core::{
-    Handler, TopicPartition,
+    Handler, Ready, TopicPartition,
     source::{Assignment, SourceCommand, SourceControl, SourceEvent},
 };
 use drakkar_executor::Pool;
 use drakkar_sinks::Sinks;
-use drakkar_telemetry::Metrics;
+use drakkar_telemetry::{Hook, Metrics};
 use tokio::{
     sync::mpsc,
     task::{Id, JoinError, JoinSet},
@@ -24,9 +24,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::{
-    Settings, Status,
+    HookFailure, Settings, Status,
+    attendance::Attendance,
     handover::Order,
+    hook::apart,
     partition::{Partition, PartitionEnd, Shared},
+    periodic::Periodic,
 };
 
 /// Why the pipeline ended although nobody asked it to.
@@ -69,10 +72,13 @@ impl Running {
 
 /// The pipeline of one worker.
 pub struct Pipeline<H: Handler> {
-    shared: Arc<Shared<H>>,
+    pub(crate) shared: Arc<Shared<H>>,
+    /// What is to be done by the clock.
+    pub(crate) periodics: Vec<Periodic<H>>,
     events: mpsc::UnboundedReceiver<SourceEvent>,
     running: HashMap<TopicPartition, Running>,
     tasks: JoinSet<PartitionEnd>,
+    attendance: Attendance<H>,
 }
 
 impl<H: Handler> Pipeline<H> {
@@ -88,7 +94,7 @@ impl<H: Handler> Pipeline<H> {
         control: SourceControl,
         status: Arc<Status>,
     ) -> Self {
-        let shared = Shared {
+        let shared = Arc::new(Shared {
             handler,
             pool,
             sinks,
@@ -97,16 +103,39 @@ impl<H: Handler> Pipeline<H> {
             control,
             status,
             born: Instant::now(),
-        };
-        Self { shared: Arc::new(shared), events, running: HashMap::new(), tasks: JoinSet::new() }
+        });
+        Self {
+            attendance: Attendance::new(Arc::clone(&shared)),
+            shared,
+            periodics: Vec::new(),
+            events,
+            running: HashMap::new(),
+            tasks: JoinSet::new(),
+        }
     }
 
-    /// Runs until `stop`, then hands every partition over within `drain_timeout`.
+    /// Asks `on_ready`: the first step, before the source has anything to tell.
+    ///
+    /// # Errors
+    ///
+    /// How the hook failed; then the pipeline is not to be run.
+    pub async fn ready(&self, ready: Ready) -> Result<(), HookFailure> {
+        let shared = Arc::clone(&self.shared);
+        apart(self.shared.settings.hook_timeout, async move {
+            let hook = async { shared.handler.on_ready(&ready).await };
+            shared.ask(Hook::OnReady, None, hook).await
+        })
+        .await
+    }
+
+    /// Runs until `stop`, then hands every partition over within `drain_timeout`. The last step is
+    /// [`Pipeline::close`].
     ///
     /// # Errors
     ///
     /// When it ended although nobody asked it to; what could be handed over was.
-    pub async fn run(mut self, stop: Stop, drain_timeout: Duration) -> Result<(), PipelineError> {
+    pub async fn run(&mut self, stop: Stop, drain_timeout: Duration) -> Result<(), PipelineError> {
+        let clockwork = self.start_periodics();
         let outcome = loop {
             tokio::select! {
                 biased;
@@ -125,6 +154,7 @@ impl<H: Handler> Pipeline<H> {
                 },
             }
         };
+        drop(clockwork);
         if let Err(error) = &outcome {
             self.shared.status.failed.store(true, Ordering::Relaxed);
             error!(category = "worker", %error, "the pipeline stops");
@@ -133,6 +163,12 @@ impl<H: Handler> Pipeline<H> {
         let (running_tasks, unsettled) = self.shared.status.at_stop();
         self.shared.metrics.stopped(running_tasks, unsettled);
         outcome.and(drained)
+    }
+
+    /// The last step, when the source has ended and nothing will be committed any more: asks
+    /// `on_revoke` for every partition that was left, and waits for the hooks for at most `within`.
+    pub async fn close(self, within: Duration) {
+        self.attendance.close(within).await;
     }
 
     fn handle(&mut self, event: SourceEvent) -> Result<(), PipelineError> {
@@ -150,6 +186,11 @@ impl<H: Handler> Pipeline<H> {
             SourceEvent::Lost { partitions } => {
                 self.order(&partitions, Order::Fence);
             }
+            SourceEvent::Released { partitions } => {
+                for partition in &partitions {
+                    self.attendance.released(partition);
+                }
+            }
             SourceEvent::Failed(failure) => {
                 return Err(PipelineError::Source(failure.to_string()));
             }
@@ -163,8 +204,10 @@ impl<H: Handler> Pipeline<H> {
         let (id, epoch) = (assignment.partition.clone(), assignment.epoch);
         let (orders, receiver) = mpsc::unbounded_channel();
         self.shared.status.assigned.fetch_add(1, Ordering::Relaxed);
-        let partition = Partition::new(Arc::clone(&self.shared), assignment, receiver);
-        let task = self.tasks.spawn(partition.run()).id();
+        let admission = self.attendance.assigned(&id);
+        let present = admission.present.clone();
+        let partition = Partition::new(Arc::clone(&self.shared), assignment, admission, receiver);
+        let task = self.tasks.spawn(present.track_future(partition.run())).id();
         if let Some(old) = self.running.insert(id, Running { epoch, task, orders }) {
             // The source hands a partition over before it assigns it again; be safe all the same.
             old.command(Order::Fence);

@@ -1,6 +1,14 @@
 //! What probes may see of the pipeline: a few numbers, written by the pipeline, read by anyone.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::watch::{HookWatch, StuckHook};
 
 /// Written by the pipeline as it goes.
 #[derive(Debug, Default)]
@@ -9,6 +17,8 @@ pub struct Status {
     pub(crate) subscribed: AtomicBool,
     pub(crate) draining: AtomicBool,
     pub(crate) failed: AtomicBool,
+    /// Who executes a hook.
+    pub(crate) hooks: Arc<HookWatch>,
     running_at_stop: AtomicUsize,
     unsettled_at_stop: AtomicUsize,
 }
@@ -40,6 +50,12 @@ impl Status {
     pub fn at_stop(&self) -> (usize, usize) {
         let of = |count: &AtomicUsize| count.load(Ordering::Relaxed);
         (of(&self.running_at_stop), of(&self.unsettled_at_stop))
+    }
+
+    /// A hook that has blocked its thread for `long` or more; of several the one that did so longest.
+    #[must_use]
+    pub fn stuck_hook(&self, long: Duration) -> Option<StuckHook> {
+        self.hooks.longest().filter(|stuck| long <= stuck.since)
     }
 
     /// What is the case now.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use common::{Echo, Whole, echo, ending, record, values};
+use common::{Echo, Whole, echo, ending, record, values, whole};
 use drakkar_core::{
     Collect, Delivery, Failure, Handler, HookResult, KafkaPayload, Message, MessageGroup, OnError,
     Pending, Precomputed, SinkError, Stage, Task,
@@ -55,7 +55,7 @@ async fn a_message_completes_once_after_its_last_task_was_delivered() {
         let value = String::from_utf8_lossy(&group.message.input).into_owned();
         Ok(summary(format!("{value} of {} tasks, {} failed", group.total(), group.errors.len())))
     });
-    let mut world = World::of(handler).start();
+    let mut world = whole(handler).start();
     produce(&mut world, ["a", "b"]);
     world.committed(0, 2).await;
     let delivered = values(&world.results.all());
@@ -69,7 +69,7 @@ async fn a_message_completes_once_after_its_last_task_was_delivered() {
 async fn a_message_without_tasks_completes_with_an_empty_group() {
     let handler = Whole::<true, false>::new(Echo::default().arrange(|_| Ok(Vec::new())))
         .message(|group| Ok(summary(format!("empty: {}", group.is_empty()))));
-    let mut world = World::of(handler).start();
+    let mut world = whole(handler).start();
     world.produce(0, "a");
     world.committed(0, 1).await;
     assert_eq!(values(&world.results.all()), ["empty: true"]);
@@ -93,7 +93,7 @@ async fn a_replaced_task_is_neither_a_result_nor_an_error_but_its_replacements_a
         let (ok, failed, replaced) = (group.results.len(), group.errors.len(), group.replaced);
         Ok(summary(format!("{ok} {failed} {replaced}")))
     });
-    let mut world = World::of(handler).start();
+    let mut world = whole(handler).start();
     world.produce(0, "a");
     world.committed(0, 1).await;
     assert_eq!(values(&world.results.all()), ["1 1 1"]);
@@ -106,7 +106,7 @@ async fn a_task_for_several_messages_is_in_the_group_of_each() {
         .complete(|_| Ok(Collect::new()));
     let handler = Whole::<true, false>::new(tasks)
         .message(|group| Ok(summary(format!("{} {}", group.message.offset, group.results.len()))));
-    let mut world = World::of(handler).start();
+    let mut world = whole(handler).start();
     produce(&mut world, ["a", "b", "c"]);
     world.committed(0, 3).await;
     assert_eq!(values(&world.results.all()), ["0 1", "1 1", "2 1"]);
@@ -124,7 +124,7 @@ async fn a_failed_task_is_an_error_of_its_group_and_its_message_is_dead_lettered
         note(&shown, format!("{} {failure}", group.results.len()));
         Ok(Collect::new())
     });
-    let mut world = World::of(handler).start();
+    let mut world = whole(handler).start();
     world.produce(0, "a");
     world.committed(0, 1).await;
     assert_eq!(*seen.lock().unwrap(), ["1 exit code 3"]);
@@ -140,7 +140,7 @@ async fn a_result_whose_hook_failed_is_an_error_of_its_group() {
             note(&shown, group.errors[0].failure.to_string());
             Ok(Collect::new())
         });
-    let mut world = World::of(handler).start();
+    let mut world = whole(handler).start();
     world.produce(0, "a");
     world.committed(0, 1).await;
     assert_eq!(*seen.lock().unwrap(), ["on_task_complete failed: no"]);
@@ -154,7 +154,7 @@ async fn no_message_of_a_window_settles_before_the_output_of_the_window_is_confi
     });
     let handler = Whole::<false, true>::new(Echo::default())
         .window(|window| Ok(summary(format!("window of {}", window.messages.len()))));
-    let mut world = World::of(handler).results(&results).start();
+    let mut world = whole(handler).results(&results).start();
     produce(&mut world, ["a", "b", "c"]);
     world.results.until(3).await;
     world.revoke(0, Duration::from_secs(5)).await;
@@ -174,7 +174,7 @@ async fn a_window_completes_once_with_all_its_messages_after_each_of_them() {
             let offsets: Vec<i64> = window.messages.iter().map(|m| m.offset.0).collect();
             Ok(summary(format!("window {offsets:?} {}", window.results.len())))
         });
-    let mut world = World::of(handler).start();
+    let mut world = whole(handler).start();
     produce(&mut world, ["a", "b"]);
     world.committed(0, 2).await;
     let all = world.results.all();
@@ -193,7 +193,7 @@ async fn a_message_that_was_not_arranged_is_missing_from_its_window() {
     let handler = Whole::<true, true>::new(tasks)
         .message(|group| Ok(summary(format!("message {}", group.message.offset))))
         .window(|window| Ok(summary(format!("window of {}", window.messages.len()))));
-    let mut world = World::of(handler).start();
+    let mut world = whole(handler).start();
     produce(&mut world, ["a", "poison", "c"]);
     world.committed(0, 3).await;
     let delivered = values(&world.results.all());
@@ -207,7 +207,7 @@ async fn where_the_hook_for_a_message_fails_that_message_is_dead_lettered() {
         assert!(group.message.offset.0 != 0, "boom");
         Ok(Collect::new())
     });
-    let mut world = World::of(handler).start();
+    let mut world = whole(handler).start();
     produce(&mut world, ["a", "b"]);
     world.committed(0, 2).await;
     assert_eq!(stages(&world), [(0, Stage::OnMessageComplete)]);
@@ -216,7 +216,7 @@ async fn where_the_hook_for_a_message_fails_that_message_is_dead_lettered() {
 #[tokio::test]
 async fn where_the_hook_for_a_window_fails_all_its_messages_are_dead_lettered() {
     let handler = Whole::<false, true>::new(Echo::default()).window(|_| Err("no".into()));
-    let mut world = World::of(handler).start();
+    let mut world = whole(handler).start();
     produce(&mut world, ["a", "b"]);
     world.committed(0, 2).await;
     assert_eq!(stages(&world), [(0, Stage::OnWindowComplete), (1, Stage::OnWindowComplete)]);
@@ -229,7 +229,7 @@ async fn a_payload_of_a_group_that_is_refused_dead_letters_its_messages() {
         _ => Delivery::Confirmed,
     });
     let handler = Whole::<false, true>::new(Echo::default()).window(|_| Ok(summary("window")));
-    let mut world = World::of(handler).results(&results).start();
+    let mut world = whole(handler).results(&results).start();
     produce(&mut world, ["a", "b"]);
     world.committed(0, 2).await;
     assert_eq!(stages(&world), [(0, Stage::Deliver), (1, Stage::Deliver)]);
@@ -246,7 +246,7 @@ async fn a_hand_over_finishes_a_window_that_has_begun_and_drops_one_that_has_not
             .collect())
     }))
     .window(|window| Ok(summary(format!("window of {}", window.messages.len()))));
-    let mut world = World::of(handler)
+    let mut world = whole(handler)
         .executor(|executor| executor.max_executors = std::num::NonZeroUsize::new(1))
         .settings(|settings| settings.window_size = 2)
         .start();
@@ -301,7 +301,7 @@ async fn results_that_exceed_the_budget_run_one_at_a_time_and_complete() {
         let bytes: usize = group.results.iter().map(|done| done.output.stdout.len()).sum();
         Ok(summary(format!("{} results, {bytes} bytes, {}", group.total(), group.is_truncated())))
     });
-    let mut world = World::of(handler).settings(|s| s.max_result_bytes = 250).start();
+    let mut world = whole(handler).settings(|s| s.max_result_bytes = 250).start();
     world.produce(0, "a");
     world.committed(0, 1).await;
     // Twice 250 bytes are kept; what comes later is counted, and the group says so.
@@ -314,7 +314,7 @@ async fn what_was_kept_for_a_group_is_let_go_with_it() {
     let handler = Whole::<true, true>::new(Echo::default().complete(|_| Ok(Collect::new())))
         .window(|window| Ok(summary(window.is_truncated().to_string())));
     // Room for one window: were anything kept after it, the second would be cut.
-    let mut world = World::of(handler)
+    let mut world = whole(handler)
         .settings(|settings| (settings.window_size, settings.max_result_bytes) = (2, 100))
         .start();
     for _ in 0..20 {
@@ -329,7 +329,7 @@ async fn a_handler_that_does_not_say_that_it_aggregates_is_not_asked() {
     let handler = Whole::<false, false>::new(Echo::default().complete(|done| Ok(record(done))))
         .message(|_| Err("asked".into()))
         .window(|_| Err("asked".into()));
-    let mut world = World::of(handler).start();
+    let mut world = whole(handler).start();
     produce(&mut world, ["a", "b"]);
     world.committed(0, 2).await;
     assert!(world.dead_letters.is_empty());

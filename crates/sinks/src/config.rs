@@ -13,6 +13,11 @@ use drakkar_core::{
 use serde::{Deserialize, Serialize};
 
 pub(crate) mod client; // as librdkafka properties
+pub(crate) mod delivery; // how payloads are joined, and when a sink is left alone
+
+pub use delivery::{BatchConfig, CircuitBreakerConfig};
+
+use crate::lane::Patience;
 
 /// Where results go: the `sinks:` section.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,12 +27,25 @@ pub struct SinksConfig {
     pub kafka: BTreeMap<String, KafkaSinkConfig>,
     /// Directories, by the name payloads call them. Default none.
     pub filesystem: BTreeMap<String, FileSinkConfig>,
+    /// Sinks that the worker's own code registers, by the name it registers them by. Only needed to
+    /// change how they are written to. Default none.
+    pub custom: BTreeMap<String, CustomSinkConfig>,
     /// Upper bound of the first wait before a payload is tried again. Default 100 ms.
     #[serde(with = "lenient::duration")]
     pub retry_backoff_initial: Duration,
     /// Upper bound of every wait before a payload is tried again. Default 30 s.
     #[serde(with = "lenient::duration")]
     pub retry_backoff_max: Duration,
+    /// How long one write may take, where the sink has no limit of its own (Kafka has, a file has
+    /// none). Default 30 s.
+    #[serde(with = "lenient::duration")]
+    pub delivery_timeout_seconds: Duration,
+    /// How long a payload is tried before it counts as refused for good, in seconds. Default none: for
+    /// as long as it lasts.
+    #[serde(with = "lenient::optional_duration")]
+    pub give_up_after: Option<Duration>,
+    /// When a sink that fails again and again is left alone for a while.
+    pub circuit_breaker: CircuitBreakerConfig,
 }
 
 impl Default for SinksConfig {
@@ -35,8 +53,12 @@ impl Default for SinksConfig {
         Self {
             kafka: BTreeMap::new(),
             filesystem: BTreeMap::new(),
+            custom: BTreeMap::new(),
             retry_backoff_initial: Duration::from_millis(100),
             retry_backoff_max: Duration::from_secs(30),
+            delivery_timeout_seconds: Duration::from_secs(30),
+            give_up_after: None,
+            circuit_breaker: CircuitBreakerConfig::default(),
         }
     }
 }
@@ -66,6 +88,8 @@ pub struct KafkaSinkConfig {
     /// then held and tried again. Default 30 s.
     #[serde(with = "lenient::duration")]
     pub delivery_timeout: Duration,
+    /// How records are given to the client together: 1 000 items, 4 MiB, 64 in flight, unless said.
+    pub batch: BatchConfig,
 }
 
 impl Default for KafkaSinkConfig {
@@ -78,6 +102,7 @@ impl Default for KafkaSinkConfig {
             linger: Duration::from_millis(5),
             compression: Compression::None,
             delivery_timeout: Duration::from_secs(30),
+            batch: BatchConfig::default(),
         }
     }
 }
@@ -107,6 +132,16 @@ pub struct FileSinkConfig {
     pub base_path: PathBuf,
     /// When a line counts as written. Default `batch`.
     pub fsync: Fsync,
+    /// How lines are written together: 4 096 items, 8 MiB, one in flight, unless said.
+    pub batch: BatchConfig,
+}
+
+/// A sink that the worker's own code registers: `sinks.custom.<name>`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CustomSinkConfig {
+    /// How payloads are written together: 500 items, 4 MiB, 4 in flight, unless said.
+    pub batch: BatchConfig,
 }
 
 /// When a line counts as written.
@@ -152,10 +187,21 @@ impl SinksConfig {
                     .to_owned(),
             );
         }
+        for (name, sink) in &self.custom {
+            sink.batch.validate(&format!("sinks.custom.{name}"), &mut wrong);
+        }
         for (name, sink) in &self.kafka {
             sink.validate(&format!("sinks.kafka.{name}"), &mut wrong);
         }
+        if self.delivery_timeout_seconds.is_zero() {
+            wrong.push("sinks.delivery_timeout_seconds: must not be zero".to_owned());
+        }
         for (name, sink) in &self.filesystem {
+            let at = format!("sinks.filesystem.{name}");
+            sink.batch.validate(&at, &mut wrong);
+            if sink.batch.in_flight.is_some_and(|many| 1 < many.get()) {
+                wrong.push(format!("{at}.batch.in_flight: must be 1: lines keep their order"));
+            }
             if sink.base_path.as_os_str().is_empty() {
                 wrong.push(format!(
                     "sinks.filesystem.{name}.base_path: is required; name a directory"
@@ -165,10 +211,16 @@ impl SinksConfig {
         wrong
     }
 
-    /// How long to wait before a payload is tried again.
-    #[must_use]
-    pub fn backoff(&self) -> Backoff {
-        Backoff { initial: self.retry_backoff_initial, max: self.retry_backoff_max }
+    /// How the lane of a sink bears with it, unless the kind of sink says otherwise.
+    pub(crate) fn patience(&self) -> Patience {
+        Patience {
+            backoff: Backoff { initial: self.retry_backoff_initial, max: self.retry_backoff_max },
+            linger: Duration::ZERO,
+            timeout: Some(self.delivery_timeout_seconds),
+            give_up_after: self.give_up_after,
+            threshold: self.circuit_breaker.threshold(),
+            on_open: self.circuit_breaker.on_open,
+        }
     }
 }
 
@@ -199,6 +251,7 @@ impl KafkaSinkConfig {
         if Duration::from_hours(24) < self.delivery_timeout {
             wrong.push(format!("{at}.delivery_timeout: must not be longer than a day"));
         }
+        self.batch.validate(at, wrong);
         validate_cluster(at, &self.brokers, &self.security, wrong);
         client::validate(at, &self.client_config, wrong);
     }

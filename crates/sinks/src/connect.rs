@@ -1,11 +1,13 @@
 //! From the configuration to sinks that answered: every sink is asked once, all at the same time and
 //! in bounded time, so that what cannot work is said at the start and with its key.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Duration};
 
-use drakkar_core::{kafka_client::Cluster, observe::SinkObserver};
+use drakkar_core::{Sink, kafka_client::Cluster, observe::SinkObserver};
 
-use crate::{DlqConfig, FileSink, FileSinkConfig, Sinks, SinksConfig};
+use crate::{
+    CustomSinkConfig, DlqConfig, FileSink, FileSinkConfig, Sinks, SinksBuilder, SinksConfig,
+};
 
 /// Who delivers, as dead letters and brokers are told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,12 +61,57 @@ pub enum ConnectError {
         #[source]
         source: io::Error,
     },
+    /// A sink of the worker's own is configured that it did not register.
+    #[error(
+        "sinks.custom.{name}: no sink is registered by this name; registered: {registered}; call \
+         Worker::sink"
+    )]
+    Unregistered {
+        /// The name.
+        name: String,
+        /// Those that are.
+        registered: String,
+    },
     /// This build lacks Kafka.
     #[error("{key}: Kafka is not compiled in; build with the cargo feature `kafka`")]
     NotCompiledIn {
         /// The section.
         key: String,
     },
+}
+
+/// Sinks that the worker's own code brings, by name.
+#[derive(Default)]
+pub struct CustomSinks {
+    add: BTreeMap<String, Add>,
+}
+
+type Add = Box<dyn FnOnce(SinksBuilder, &str) -> SinksBuilder + Send>;
+
+impl CustomSinks {
+    /// Adds `sink`, which payloads call `name`; an earlier one of that name is replaced.
+    pub fn register<S: Sink<Payload: Clone>>(&mut self, name: &str, sink: S) {
+        let add = |builder: SinksBuilder, name: &str| builder.custom(name, sink);
+        self.add.insert(name.to_owned(), Box::new(add));
+    }
+
+    fn build(
+        self,
+        mut builder: SinksBuilder,
+        configs: &BTreeMap<String, CustomSinkConfig>,
+    ) -> Result<SinksBuilder, ConnectError> {
+        if let Some(name) = configs.keys().find(|name| !self.add.contains_key(*name)) {
+            let registered: Vec<&str> = self.add.keys().map(String::as_str).collect();
+            let registered =
+                if registered.is_empty() { "none".to_owned() } else { registered.join(", ") };
+            return Err(ConnectError::Unregistered { name: name.clone(), registered });
+        }
+        for (name, add) in self.add {
+            let config = configs.get(&name).cloned().unwrap_or_default();
+            builder = add(builder.batch(&config.batch), &name);
+        }
+        Ok(builder)
+    }
 }
 
 impl Sinks {
@@ -78,6 +125,7 @@ impl Sinks {
     /// topic that does not exist is no error: what is for it is held until it does.
     pub async fn connect(
         sinks: &SinksConfig,
+        custom: CustomSinks,
         dlq: &DlqConfig,
         source: &Cluster,
         identity: &Identity,
@@ -89,9 +137,10 @@ impl Sinks {
         if !wrong.is_empty() {
             return Err(ConnectError::Invalid(wrong));
         }
-        let mut builder = Self::builder(observer).backoff(sinks.backoff());
+        let builder = Self::builder(observer).config(sinks);
+        let mut builder = custom.build(builder, &sinks.custom)?;
         for (name, config) in &sinks.filesystem {
-            builder = builder.filesystem(name, file(name, config)?);
+            builder = builder.batch(&config.batch).filesystem(name, file(name, config)?);
         }
         let builder = kafka::connect(builder, sinks, dlq, source, identity, within).await?;
         Ok(builder.build())
@@ -131,7 +180,7 @@ mod kafka {
             let settings = ProducerSettings::of_sink(config, source, worker);
             let producer =
                 Producer::connect(format!("sinks.kafka.{name}"), settings, within).await?;
-            Ok((name, KafkaSink::new(producer)))
+            Ok((name, KafkaSink::new(producer), &config.batch))
         });
         let dead_letters = async {
             let settings = ProducerSettings::of_dead_letters(dlq, source, worker);
@@ -139,8 +188,8 @@ mod kafka {
             Ok(DeadLetterSink::new(producer, identity.clone()))
         };
         let (connected, dead_letters) = tokio::try_join!(try_join_all(asked), dead_letters)?;
-        for (name, sink) in connected {
-            builder = builder.kafka(name, sink);
+        for (name, sink, batch) in connected {
+            builder = builder.batch(batch).kafka(name, sink);
         }
         Ok(builder.dead_letter(dead_letters))
     }

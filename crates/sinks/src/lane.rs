@@ -12,23 +12,33 @@
 use std::{
     collections::VecDeque,
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use drakkar_core::{Sink, SinkError, SinkName, hold::Hold, observe::SinkObserver, retry::Backoff};
+use drakkar_core::{
+    Sink, SinkName,
+    hold::{Held, Hold},
+    observe::SinkObserver,
+    retry::Backoff,
+};
+use serde::{Deserialize, Serialize};
 use tokio::{
-    sync::{Notify, mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot, watch},
     task::{JoinHandle, JoinSet},
-    time::Instant,
+    time::{Instant, sleep_until},
 };
 use tracing::{error, warn};
 
 use crate::Settled;
 use batch::Batch;
-use room::{Held, Room, Space};
+use breaker::Breaker;
+pub(crate) use breaker::Threshold;
+use room::{Room, Space};
 use trouble::Trouble;
 
+mod breaker; // whether the sink is written to at all
 mod batch; // one write, repeated until each payload is answered
 mod room; // who may come in, and who is held
 mod trouble; // whether the sink accepts anything, said once
@@ -80,15 +90,53 @@ impl Shape {
         batches: 1,
         permanent: Permanent::Refuse,
     };
+    /// What a sink of somebody else's usually bears.
+    pub(crate) const CUSTOM: Self = Self {
+        items: 16_384,
+        bytes: 32 << 20,
+        batch_items: 500,
+        batch_bytes: 4 << 20,
+        batches: 4,
+        permanent: Permanent::Refuse,
+    };
     /// As [`Self::KAFKA`], but nothing is ever given up.
     pub(crate) const DEAD_LETTER: Self = Self { permanent: Permanent::Hold, ..Self::KAFKA };
+}
+
+/// How a lane bears with its sink.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// Wait before a payload is tried again.
+    pub backoff: Backoff,
+    /// How long a batch waits for more payloads before it is written.
+    pub linger: Duration,
+    /// How long one write may take; `None` where the sink has a limit of its own.
+    pub timeout: Option<Duration>,
+    /// How long a payload is tried; `None`: for ever.
+    pub give_up_after: Option<Duration>,
+    /// When the sink is left alone for a while; `None`: never.
+    pub threshold: Option<Threshold>,
+    /// What becomes of payloads meanwhile.
+    pub on_open: OnOpen,
+}
+
+/// What becomes of payloads for a sink that is left alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnOpen {
+    /// They wait.
+    #[default]
+    Hold,
+    /// They are refused for good: `on_delivery_error` is asked, which dead-letters unless it says
+    /// otherwise.
+    DeadLetter,
 }
 
 /// What a lane is told at its start.
 pub(crate) struct Settings {
     pub name: SinkName,
     pub shape: Shape,
-    pub backoff: Backoff,
+    pub patience: Patience,
     pub observer: Arc<dyn SinkObserver>,
 }
 
@@ -96,11 +144,22 @@ pub(crate) struct Settings {
 struct Common {
     settings: Settings,
     trouble: Trouble,
+    breaker: Option<Arc<Breaker>>,
+}
+
+impl Common {
+    /// An observer that panics must not cost a payload.
+    fn observe(&self, report: impl FnOnce(&dyn SinkObserver)) {
+        let observer = &*self.settings.observer;
+        if catch_unwind(AssertUnwindSafe(|| report(observer))).is_err() {
+            error!(sink = %self.settings.name, "bug in an observer of sinks: it panicked");
+        }
+    }
 }
 
 /// One payload on its way, and who waits for it.
-struct Ticket {
-    reply: oneshot::Sender<Answer>,
+struct Ticket<P> {
+    reply: oneshot::Sender<Settled<P>>,
     hold: Arc<Hold>,
     /// While it is held.
     held: Option<Held>,
@@ -108,17 +167,13 @@ struct Ticket {
     _space: Space,
     size: usize,
     attempts: u32,
-}
-
-#[derive(Debug)]
-enum Answer {
-    Confirmed,
-    Refused { error: SinkError, attempts: u32 },
+    /// When the lane was given it.
+    since: Instant,
 }
 
 struct Entry<P> {
     payload: P,
-    ticket: Ticket,
+    ticket: Ticket<P>,
 }
 
 /// The callers' end of a lane.
@@ -143,12 +198,14 @@ impl<P: Send + Sync + 'static> Lane<P> {
         let stop = Arc::new(Notify::new());
         let room = Room::new(settings.shape.items, settings.shape.bytes);
         let trouble = Trouble::new(settings.name.clone(), settings.shape);
-        let common = Arc::new(Common { settings, trouble });
+        let breaker = settings.patience.threshold.map(|at| Arc::new(Breaker::new(at)));
+        let common = Arc::new(Common { settings, trouble, breaker });
         let belt = Belt {
             sink: Arc::new(sink),
             common: Arc::clone(&common),
             queue,
             waiting: VecDeque::new(),
+            waiting_bytes: 0,
             running: JoinSet::new(),
         };
         let task = tokio::spawn(belt.run(Arc::clone(&stop)));
@@ -160,23 +217,27 @@ impl<P: Send + Sync + 'static> Lane<P> {
     }
 
     /// Waits for room, then for the outcome.
-    pub(crate) async fn deliver(&self, payload: P, size: usize, hold: &Arc<Hold>) -> Settled {
+    pub(crate) async fn deliver(&self, payload: P, size: usize, hold: &Arc<Hold>) -> Settled<P> {
         let space = match self.room.try_enter(size) {
             Some(space) => space,
             None => self.room.enter(size, hold, &self.common.trouble).await,
         };
         let (reply, answer) = oneshot::channel();
-        let ticket =
-            Ticket { reply, hold: Arc::clone(hold), held: None, _space: space, size, attempts: 0 };
+        let ticket = Ticket {
+            reply,
+            hold: Arc::clone(hold),
+            held: None,
+            _space: space,
+            size,
+            attempts: 0,
+            since: Instant::now(),
+        };
         let answer = match self.entries.send(Entry { payload, ticket }) {
             Ok(()) => answer.await.ok(),
             Err(_) => None,
         };
         match answer {
-            Some(Answer::Confirmed) => Settled::Confirmed,
-            Some(Answer::Refused { error, attempts }) => {
-                Settled::Refused { sink: self.name().clone(), error, attempts }
-            }
+            Some(settled) => settled,
             // The lane is closed. What nobody will confirm must never count as settled.
             None => {
                 let _held = Held::begin(hold);
@@ -215,6 +276,7 @@ struct Belt<S: Sink> {
     common: Arc<Common>,
     queue: mpsc::UnboundedReceiver<Entry<S::Payload>>,
     waiting: VecDeque<Entry<S::Payload>>,
+    waiting_bytes: usize,
     running: JoinSet<()>,
 }
 
@@ -224,12 +286,17 @@ const INTAKE: usize = 4_096;
 impl<S: Sink> Belt<S> {
     async fn run(mut self, stop: Arc<Notify>) {
         let mut stuck = self.common.trouble.stuck();
+        let mut circuit = self.common.breaker.as_ref().map(|breaker| breaker.watch());
         let mut taken = Vec::new();
         let mut open = true;
         while open || !self.waiting.is_empty() || !self.running.is_empty() {
+            let lingers = if open { self.lingers() } else { None };
             tokio::select! {
                 biased; // Finish before starting.
                 Some(ended) = self.running.join_next() => self.ended(ended),
+                Some(now) = next(&mut circuit) => {
+                    self.common.observe(|observer| observer.circuit(&self.common.settings.name, now));
+                }
                 Ok(()) = stuck.changed() => {
                     let stuck = *stuck.borrow_and_update();
                     self.waiting.iter_mut().for_each(|entry| entry.ticket.set_held(stuck));
@@ -237,22 +304,38 @@ impl<S: Sink> Belt<S> {
                 count = self.queue.recv_many(&mut taken, INTAKE), if open => {
                     open = count > 0;
                     let stuck = *stuck.borrow();
-                    self.waiting.extend(taken.drain(..).map(|mut entry| {
+                    for mut entry in taken.drain(..) {
                         entry.ticket.set_held(stuck);
-                        entry
-                    }));
+                        self.waiting_bytes += entry.ticket.size;
+                        self.waiting.push_back(entry);
+                    }
                 }
+                () = sleep_until(lingers.unwrap_or_else(Instant::now)), if lingers.is_some() => {}
                 // What was sent before is still received.
                 () = stop.notified(), if open => self.queue.close(),
             }
-            self.dispatch();
+            self.dispatch(open);
         }
         self.sink.close().await;
     }
 
+    /// Until when what waits may wait for more; `None` if it need not.
+    fn lingers(&self) -> Option<Instant> {
+        let Settings { shape, patience, .. } = &self.common.settings;
+        let oldest = self.waiting.front()?.ticket.since;
+        let full =
+            shape.batch_items <= self.waiting.len() || shape.batch_bytes <= self.waiting_bytes;
+        let until = oldest + patience.linger;
+        let has_place = self.running.len() < shape.batches;
+        (!full && has_place && Instant::now() < until).then_some(until)
+    }
+
     /// Starts a batch of what waits for every place that is free.
-    fn dispatch(&mut self) {
+    fn dispatch(&mut self, open: bool) {
         while self.running.len() < self.common.settings.shape.batches && !self.waiting.is_empty() {
+            if open && self.lingers().is_some() {
+                break;
+            }
             let batch = self.cut();
             self.running.spawn(batch.run());
         }
@@ -265,6 +348,7 @@ impl<S: Sink> Belt<S> {
         while let Some(mut entry) = self.waiting.pop_front() {
             entry.ticket.set_held(false);
             bytes += entry.ticket.size;
+            self.waiting_bytes -= entry.ticket.size;
             batch.push(entry);
             let next = self.waiting.front().map_or(0, |next| next.ticket.size);
             if shape.batch_items <= batch.len() || shape.batch_bytes < bytes + next {
@@ -282,7 +366,14 @@ impl<S: Sink> Belt<S> {
     }
 }
 
-impl Ticket {
+/// The next state of a circuit, if there is one.
+async fn next<T: Copy>(changes: &mut Option<watch::Receiver<T>>) -> Option<T> {
+    let changes = changes.as_mut()?;
+    changes.changed().await.ok()?;
+    Some(*changes.borrow_and_update())
+}
+
+impl<P> Ticket<P> {
     fn set_held(&mut self, held: bool) {
         match (&self.held, held) {
             (None, true) => self.held = Some(Held::begin(&self.hold)),

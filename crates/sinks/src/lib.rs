@@ -11,15 +11,20 @@ mod config; // the `sinks:` and `dlq:` sections
 mod connect; // configuration -> sinks that answered
 mod sinks; // payload -> the lane of its sink
 mod lane; // many payloads -> one write -> one outcome each
+mod custom; // a sink that somebody else wrote
 mod file; // lines -> files below a directory
 #[cfg(feature = "kafka")]
 mod kafka; // records -> a topic
 #[cfg(feature = "kafka")]
 mod dead_letter; // messages that were given up -> their topic
 
-pub use config::{Compression, DlqConfig, FileSinkConfig, Fsync, KafkaSinkConfig, SinksConfig};
-pub use connect::{ConnectError, Identity};
+pub use config::{
+    BatchConfig, CircuitBreakerConfig, Compression, CustomSinkConfig, DlqConfig, FileSinkConfig,
+    Fsync, KafkaSinkConfig, SinksConfig,
+};
+pub use connect::{ConnectError, CustomSinks, Identity};
 pub use file::FileSink;
-pub use sinks::{RouteError, Settled, Sinks, SinksBuilder};
+pub use lane::OnOpen;
+pub use sinks::{Refused, RouteError, Settled, Sinks, SinksBuilder};
 #[cfg(feature = "kafka")]
 pub use {dead_letter::DeadLetterSink, kafka::KafkaSink};

@@ -1,34 +1,62 @@
 //! All sinks of a worker: which payload goes where, and how its caller waits.
 //!
 //! Routing is decided here; batching, holding and retrying are the lane's. A payload that no sink
-//! can take is refused at once, with the names of those that exist.
+//! can take is refused at once, with the names of those that exist. The table at [`kinds`] is all
+//! that a new kind of sink needs here.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use drakkar_core::{
-    DeadLetter, Delivery, FilePayload, KafkaPayload, Payload, Sink, SinkError, SinkKind, SinkName,
-    hold::Hold, observe::SinkObserver, retry::Backoff,
+    CustomPayload, DeadLetter, Delivery, FilePayload, KafkaPayload, Payload, Sink, SinkError,
+    SinkKind, SinkName, hold::Hold, observe::SinkObserver, retry::Backoff,
 };
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use crate::lane::{Lane, Settings, Shape};
+use crate::{
+    config::{BatchConfig, SinksConfig},
+    custom::Custom,
+    lane::{Lane, OnOpen, Patience, Settings, Shape},
+};
 
 /// What became of a payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
-pub enum Settled {
+pub enum Settled<P = Payload> {
     /// The far side has it.
     Confirmed,
     /// It will never be accepted.
-    Refused {
-        /// Who refused it.
-        sink: SinkName,
-        /// Why; class `unknown_sink` where there is no such sink.
-        error: SinkError,
-        /// How many attempts were made.
-        attempts: u32,
-    },
+    Refused(Box<Refused<P>>),
+}
+
+/// A payload that came back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused<P = Payload> {
+    /// The payload itself.
+    pub payload: P,
+    /// Who refused it.
+    pub sink: SinkName,
+    /// Why; class `unknown_sink` where there is no such sink.
+    pub error: SinkError,
+    /// How many attempts were made.
+    pub attempts: u32,
+}
+
+impl<P> Settled<P> {
+    fn map<Q>(self, payload: impl FnOnce(P) -> Q) -> Settled<Q> {
+        match self {
+            Self::Confirmed => Settled::Confirmed,
+            Self::Refused(refused) => {
+                let Refused { payload: back, sink, error, attempts } = *refused;
+                Settled::Refused(Box::new(Refused {
+                    payload: payload(back),
+                    sink,
+                    error,
+                    attempts,
+                }))
+            }
+        }
+    }
 }
 
 /// Why a payload has no sink.
@@ -67,72 +95,140 @@ pub struct Sinks {
     lanes: Arc<Lanes>,
 }
 
-struct Lanes {
-    kafka: Instances<KafkaPayload>,
-    filesystem: Instances<FilePayload>,
-    dead_letter: Lane<DeadLetter>,
+type Instances<P> = BTreeMap<Arc<str>, Lane<P>>;
+type Starters<P> = BTreeMap<Arc<str>, Starter<P>>;
+
+/// The kinds of sink there are: where their lanes are kept, what they take, and how they are usually
+/// written to.
+macro_rules! kinds {
+    ($($field:ident: $kind:ident, $variant:ident($payload:ty), $shape:ident, $patience:expr;)*) => {
+        struct Lanes {
+            $($field: Instances<$payload>,)*
+            dead_letter: Lane<DeadLetter>,
+        }
+
+        /// Puts [`Sinks`] together one by one.
+        pub struct SinksBuilder {
+            observer: Arc<dyn SinkObserver>,
+            patience: Patience,
+            batch: BatchConfig,
+            $($field: Starters<$payload>,)*
+            dead_letter: Starter<DeadLetter>,
+        }
+
+        impl SinksBuilder {
+            fn new(observer: Arc<dyn SinkObserver>) -> Self {
+                Self {
+                    observer,
+                    patience: SinksConfig::default().patience(),
+                    batch: BatchConfig::default(),
+                    $($field: BTreeMap::new(),)*
+                    dead_letter: dead_letters(NoDeadLetters),
+                }
+            }
+
+            $(
+                /// Adds a sink of this kind, called `name`.
+                #[must_use]
+                pub fn $field(mut self, name: &str, sink: impl Sink<Payload = $payload>) -> Self {
+                    let patience: fn(Patience) -> Patience = $patience;
+                    let of = Usual { kind: SinkKind::$kind, shape: Shape::$shape, patience };
+                    self.$field.extend([starter(name, sink, of, &self.batch)]);
+                    self
+                }
+            )*
+
+            /// Starts every lane.
+            #[must_use]
+            pub fn build(self) -> Sinks {
+                let (observer, patience) = (self.observer, self.patience);
+                let lanes = Lanes {
+                    $($field: started(self.$field, patience, &observer),)*
+                    dead_letter: (self.dead_letter)(patience, &observer),
+                };
+                Sinks { lanes: Arc::new(lanes) }
+            }
+        }
+
+        impl Sinks {
+            /// Which sink takes `payload`: the one it names, or the only one of its kind.
+            ///
+            /// # Errors
+            ///
+            /// When there is no such sink, or several and none is named.
+            pub fn route(&self, payload: &Payload) -> Result<SinkName, RouteError> {
+                let (kind, named) = (payload.kind(), payload.sink());
+                match payload {
+                    $(Payload::$variant(_) => find(&self.lanes.$field, kind, named).map(Lane::name),)*
+                    _ => Err(RouteError::NoneOfKind { kind }),
+                }
+                .cloned()
+            }
+
+            /// Delivers `payload`: waits for room, then for the outcome, for as long as it lasts.
+            ///
+            /// While the sink is down, `hold` says so. Dropping the future gives the payload up.
+            pub async fn deliver(&self, payload: Payload, hold: &Arc<Hold>) -> Settled {
+                let (kind, size) = (payload.kind(), payload.size());
+                let (payload, error) = match payload {
+                    $(Payload::$variant(of) => {
+                        match find(&self.lanes.$field, kind, of.sink.as_deref()) {
+                            Ok(lane) => {
+                                return lane.deliver(of, size, hold).await.map(Payload::$variant);
+                            }
+                            Err(error) => (Payload::$variant(of), error),
+                        }
+                    })*
+                    other => (other, RouteError::NoneOfKind { kind }),
+                };
+                let sink = SinkName::new(kind, payload.sink().unwrap_or_default());
+                let error = SinkError::new("unknown_sink", error.to_string());
+                Settled::Refused(Box::new(Refused { payload, sink, error, attempts: 0 }))
+            }
+
+            /// Sinks that hold something, each with how long it has accepted nothing.
+            #[must_use]
+            pub fn held(&self) -> Vec<(SinkName, Duration)> {
+                let mut held = Vec::new();
+                $(held.extend(self.lanes.$field.values().filter_map(Lane::held));)*
+                held.extend(self.lanes.dead_letter.held());
+                held
+            }
+
+            /// The sinks there are, without the dead-letter topic.
+            #[must_use]
+            pub fn names(&self) -> Vec<SinkName> {
+                let mut names = Vec::new();
+                $(names.extend(self.lanes.$field.values().map(Lane::name).cloned());)*
+                names
+            }
+
+            /// Finishes what is under way and releases the connections, within `within`.
+            ///
+            /// Meant for when nobody delivers any more: what is held by then is given up unconfirmed.
+            pub async fn close(&self, within: Duration) {
+                let until = Instant::now() + within;
+                let lanes = &self.lanes;
+                tokio::join!(
+                    $(join_all(lanes.$field.values().map(|lane| lane.close(until))),)*
+                    lanes.dead_letter.close(until),
+                );
+            }
+        }
+    };
 }
 
-type Instances<P> = BTreeMap<Arc<str>, Lane<P>>;
+kinds! {
+    kafka: Kafka, Kafka(KafkaPayload), KAFKA, |usual| Patience { timeout: None, ..usual };
+    filesystem: Filesystem, File(FilePayload), FILE, |usual| Patience { timeout: None, ..usual };
+    any: Custom, Custom(CustomPayload), CUSTOM, |usual| usual;
+}
 
 impl Sinks {
     /// Puts sinks together one by one; must be built inside a tokio runtime.
     #[must_use]
     pub fn builder(observer: Arc<dyn SinkObserver>) -> SinksBuilder {
-        SinksBuilder {
-            observer,
-            backoff: crate::SinksConfig::default().backoff(),
-            kafka: BTreeMap::new(),
-            filesystem: BTreeMap::new(),
-            dead_letter: starter(SinkKind::DeadLetter, "dlq", Shape::DEAD_LETTER, NoDeadLetters).1,
-        }
-    }
-
-    /// Which sink takes `payload`: the one it names, or the only one of its kind.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such sink, or several and none is named.
-    pub fn route(&self, payload: &Payload) -> Result<SinkName, RouteError> {
-        let lanes = &self.lanes;
-        match payload {
-            Payload::Kafka(of) => {
-                find(&lanes.kafka, SinkKind::Kafka, of.sink.as_deref()).map(Lane::name)
-            }
-            Payload::File(of) => {
-                find(&lanes.filesystem, SinkKind::Filesystem, of.sink.as_deref()).map(Lane::name)
-            }
-            other => Err(RouteError::NoneOfKind { kind: other.kind() }),
-        }
-        .cloned()
-    }
-
-    /// Delivers `payload`: waits for room, then for the outcome, for as long as it lasts.
-    ///
-    /// While the sink is down, `hold` says so. Dropping the future gives the payload up.
-    pub async fn deliver(&self, payload: Payload, hold: &Arc<Hold>) -> Settled {
-        let kind = payload.kind();
-        let named = payload.sink().unwrap_or_default().to_owned();
-        let size = payload.size();
-        let lanes = &self.lanes;
-        let error = match payload {
-            Payload::Kafka(payload) => match find(&lanes.kafka, kind, payload.sink.as_deref()) {
-                Ok(lane) => return lane.deliver(payload, size, hold).await,
-                Err(error) => error,
-            },
-            Payload::File(payload) => {
-                match find(&lanes.filesystem, kind, payload.sink.as_deref()) {
-                    Ok(lane) => return lane.deliver(payload, size, hold).await,
-                    Err(error) => error,
-                }
-            }
-            _ => RouteError::NoneOfKind { kind },
-        };
-        Settled::Refused {
-            sink: SinkName::new(kind, named),
-            error: SinkError::new("unknown_sink", error.to_string()),
-            attempts: 0,
-        }
+        SinksBuilder::new(observer)
     }
 
     /// Delivers `letter` to the dead-letter topic; returns only when it is confirmed there.
@@ -140,35 +236,14 @@ impl Sinks {
         let size = letter.size();
         match self.lanes.dead_letter.deliver(letter, size, hold).await {
             Settled::Confirmed => {}
-            Settled::Refused { error, .. } => {
+            Settled::Refused(refused) => {
+                let error = refused.error;
                 // The lane of dead letters refuses nothing. Were it to, the message behind the
                 // letter must not count as settled.
                 tracing::error!(%error, "a dead letter was refused; its message stays unsettled");
                 std::future::pending::<()>().await;
             }
         }
-    }
-
-    /// Sinks that hold something, each with how long it has accepted nothing.
-    #[must_use]
-    pub fn held(&self) -> Vec<(SinkName, Duration)> {
-        let lanes = &self.lanes;
-        let kafka = lanes.kafka.values().filter_map(Lane::held);
-        let filesystem = lanes.filesystem.values().filter_map(Lane::held);
-        kafka.chain(filesystem).chain(lanes.dead_letter.held()).collect()
-    }
-
-    /// Finishes what is under way and releases the connections, within `within`.
-    ///
-    /// Meant for when nobody delivers any more: what is held by then is given up unconfirmed.
-    pub async fn close(&self, within: Duration) {
-        let until = Instant::now() + within;
-        let lanes = &self.lanes;
-        tokio::join!(
-            join_all(lanes.kafka.values().map(|lane| lane.close(until))),
-            join_all(lanes.filesystem.values().map(|lane| lane.close(until))),
-            lanes.dead_letter.close(until),
-        );
     }
 }
 
@@ -192,81 +267,83 @@ fn find<'a, P: Send + Sync + 'static>(
     }
 }
 
-/// Puts [`Sinks`] together one by one.
-pub struct SinksBuilder {
-    observer: Arc<dyn SinkObserver>,
-    backoff: Backoff,
-    kafka: BTreeMap<Arc<str>, Starter<KafkaPayload>>,
-    filesystem: BTreeMap<Arc<str>, Starter<FilePayload>>,
-    dead_letter: Starter<DeadLetter>,
+/// Starts the lane of a sink whose type is known no more.
+type Starter<P> = Box<dyn FnOnce(Patience, &Arc<dyn SinkObserver>) -> Lane<P> + Send>;
+
+/// How sinks of a kind are usually written to.
+#[derive(Clone, Copy)]
+struct Usual {
+    kind: SinkKind,
+    shape: Shape,
+    patience: fn(Patience) -> Patience,
 }
 
-/// Starts the lane of a sink whose type is known no more.
-type Starter<P> = Box<dyn FnOnce(Backoff, &Arc<dyn SinkObserver>) -> Lane<P> + Send>;
-
 fn starter<S: Sink>(
-    kind: SinkKind,
     name: &str,
-    shape: Shape,
     sink: S,
+    usual: Usual,
+    batch: &BatchConfig,
 ) -> (Arc<str>, Starter<S::Payload>) {
-    let name = SinkName::new(kind, name);
+    let name = SinkName::new(usual.kind, name);
+    let (shape, linger) = (batch.shape(usual.shape), batch.linger);
     let instance = Arc::clone(&name.instance);
-    let start = move |backoff, observer: &Arc<dyn SinkObserver>| {
-        let settings = Settings { name, shape, backoff, observer: Arc::clone(observer) };
-        Lane::start(sink, settings)
+    let start = move |patience, observer: &Arc<dyn SinkObserver>| {
+        let patience = Patience { linger, ..(usual.patience)(patience) };
+        Lane::start(sink, Settings { name, shape, patience, observer: Arc::clone(observer) })
     };
     (instance, Box::new(start))
 }
 
+fn dead_letters(sink: impl Sink<Payload = DeadLetter>) -> Starter<DeadLetter> {
+    // Nothing is ever given up here: there is nowhere else for it to go.
+    let patience =
+        |usual| Patience { timeout: None, give_up_after: None, on_open: OnOpen::Hold, ..usual };
+    let usual = Usual { kind: SinkKind::DeadLetter, shape: Shape::DEAD_LETTER, patience };
+    starter("dlq", sink, usual, &BatchConfig::default()).1
+}
+
 impl SinksBuilder {
+    /// How sinks are borne with: backoff, time-outs, circuit breaker.
+    #[must_use]
+    pub fn config(mut self, config: &SinksConfig) -> Self {
+        self.patience = config.patience();
+        self
+    }
+
     /// How long to wait before a payload is tried again.
     #[must_use]
     pub fn backoff(mut self, backoff: Backoff) -> Self {
-        self.backoff = backoff;
+        self.patience.backoff = backoff;
         self
     }
 
-    /// Adds `sinks.kafka.<name>`.
+    /// How payloads are joined for the sinks that are added from here on.
     #[must_use]
-    pub fn kafka(mut self, name: &str, sink: impl Sink<Payload = KafkaPayload>) -> Self {
-        self.kafka.extend([starter(SinkKind::Kafka, name, Shape::KAFKA, sink)]);
+    pub fn batch(mut self, batch: &BatchConfig) -> Self {
+        self.batch = batch.clone();
         self
     }
 
-    /// Adds `sinks.filesystem.<name>`.
+    /// Adds a sink of your own, called `name`.
     #[must_use]
-    pub fn filesystem(mut self, name: &str, sink: impl Sink<Payload = FilePayload>) -> Self {
-        self.filesystem.extend([starter(SinkKind::Filesystem, name, Shape::FILE, sink)]);
-        self
+    pub fn custom<S: Sink<Payload: Clone>>(self, name: &str, sink: S) -> Self {
+        self.any(name, Custom::new(sink))
     }
 
     /// Sets where dead letters go. Without it they are held for ever.
     #[must_use]
     pub fn dead_letter(mut self, sink: impl Sink<Payload = DeadLetter>) -> Self {
-        self.dead_letter = starter(SinkKind::DeadLetter, "dlq", Shape::DEAD_LETTER, sink).1;
+        self.dead_letter = dead_letters(sink);
         self
-    }
-
-    /// Starts every lane.
-    #[must_use]
-    pub fn build(self) -> Sinks {
-        let Self { observer, backoff, kafka, filesystem, dead_letter } = self;
-        let lanes = Lanes {
-            kafka: started(kafka, backoff, &observer),
-            filesystem: started(filesystem, backoff, &observer),
-            dead_letter: dead_letter(backoff, &observer),
-        };
-        Sinks { lanes: Arc::new(lanes) }
     }
 }
 
 fn started<P>(
-    starters: BTreeMap<Arc<str>, Starter<P>>,
-    backoff: Backoff,
+    starters: Starters<P>,
+    patience: Patience,
     observer: &Arc<dyn SinkObserver>,
 ) -> Instances<P> {
-    starters.into_iter().map(|(name, start)| (name, start(backoff, observer))).collect()
+    starters.into_iter().map(|(name, start)| (name, start(patience, observer))).collect()
 }
 
 /// Where there is no dead-letter topic: nothing may be given up.

@@ -26,7 +26,11 @@ impl Desk {
 
     fn open_with(fsync: Fsync) -> Self {
         let base = TempDir::new().unwrap();
-        let config = FileSinkConfig { base_path: base.path().join("out/results"), fsync };
+        let config = FileSinkConfig {
+            base_path: base.path().join("out/results"),
+            fsync,
+            ..FileSinkConfig::default()
+        };
         let backoff = Backoff { initial: Duration::from_millis(5), max: Duration::from_millis(20) };
         let sinks = Sinks::builder(Arc::new(()))
             .backoff(backoff)
@@ -50,7 +54,7 @@ impl Desk {
     /// The class of the error that refuses this path.
     async fn refusal(&self, path: impl AsRef<Path>) -> String {
         match self.append(&path, "x").await {
-            Settled::Refused { error, .. } => error.class,
+            Settled::Refused(refused) => refused.error.class,
             Settled::Confirmed => panic!("{} was written to", path.as_ref().display()),
         }
     }
@@ -156,10 +160,10 @@ async fn what_can_never_be_a_line_of_a_file_is_refused_and_its_neighbours_are_no
         desk.sinks.deliver(torn, &hold),
         desk.sinks.deliver(after, &hold),
     );
-    let Settled::Refused { error, .. } = torn else {
+    let Settled::Refused(torn) = torn else {
         panic!("a line feed inside a line was accepted");
     };
-    assert_eq!(error.class, "line_feed");
+    assert_eq!(torn.error.class, "line_feed");
     assert_eq!((before, after), (Settled::Confirmed, Settled::Confirmed));
     assert_eq!(desk.text("lines.jsonl"), "1\n4\n");
 }
@@ -179,7 +183,11 @@ async fn a_file_that_is_renamed_or_removed_meanwhile_is_made_anew() {
 #[tokio::test]
 async fn two_sinks_may_append_to_one_file() {
     let desk = Desk::open();
-    let config = FileSinkConfig { base_path: desk.path(""), fsync: Fsync::Never };
+    let config = FileSinkConfig {
+        base_path: desk.path(""),
+        fsync: Fsync::Never,
+        ..FileSinkConfig::default()
+    };
     let other =
         Sinks::builder(Arc::new(())).filesystem("other", FileSink::open(&config).unwrap()).build();
     let mut sent = Vec::new();
@@ -227,5 +235,12 @@ fn a_directory_that_cannot_be_written_to_is_an_error_at_the_start() {
     let base = TempDir::new().unwrap();
     fs::write(base.path().join("file"), "").unwrap();
     let base_path = base.path().join("file");
-    assert!(FileSink::open(&FileSinkConfig { base_path, fsync: Fsync::Batch }).is_err());
+    assert!(
+        FileSink::open(&FileSinkConfig {
+            base_path,
+            fsync: Fsync::Batch,
+            ..FileSinkConfig::default()
+        })
+        .is_err()
+    );
 }

@@ -13,7 +13,7 @@ use drakkar_core::{
     Cause, DeadLetter, Header, KafkaPayload, Offset, SourceMessage, Stage, Timestamp,
     TopicPartition, hold::HoldBoard,
 };
-use drakkar_sinks::{ConnectError, DlqConfig, Settled, Sinks, SinksConfig};
+use drakkar_sinks::{ConnectError, CustomSinks, DlqConfig, Settled, Sinks, SinksConfig};
 use futures_util::future::join_all;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use tokio::time::timeout;
@@ -63,10 +63,10 @@ async fn a_payload_may_name_its_topic_and_a_name_that_is_none_is_refused() {
     let wrong = send(&sinks, KafkaPayload::raw("w").topic("no topic"), &board);
     assert_eq!(other.await.unwrap(), Settled::Confirmed);
     assert_eq!(BROKER.read("other", 1)[0].value.as_deref(), Some(&b"o"[..]));
-    let Settled::Refused { error, .. } = wrong.await.unwrap() else {
+    let Settled::Refused(refused) = wrong.await.unwrap() else {
         panic!("a topic that cannot exist was accepted");
     };
-    assert_eq!(error.class, "InvalidTopic");
+    assert_eq!(refused.error.class, "InvalidTopic");
     sinks.close(SOON).await;
 }
 
@@ -161,7 +161,7 @@ async fn a_record_the_brokers_find_too_large_is_refused_alone() {
     let refused: Vec<&str> = settled
         .iter()
         .filter_map(|settled| match settled {
-            Settled::Refused { error, .. } => Some(error.class.as_str()),
+            Settled::Refused(refused) => Some(refused.error.class.as_str()),
             Settled::Confirmed => None,
         })
         .collect();
@@ -244,9 +244,16 @@ async fn settings_the_client_does_not_know_are_refused_with_their_section() {
         ..DlqConfig::default()
     };
     let source = BROKER.source();
-    let refused =
-        Sinks::connect(&SinksConfig::default(), &dlq, &source, &identity(), SOON, Arc::new(()))
-            .await;
+    let refused = Sinks::connect(
+        &SinksConfig::default(),
+        CustomSinks::default(),
+        &dlq,
+        &source,
+        &identity(),
+        SOON,
+        Arc::new(()),
+    )
+    .await;
     let Err(error @ ConnectError::Client { .. }) = refused else {
         panic!("accepted");
     };

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use drakkar_core::{Delivery, FilePayload, KafkaPayload, Payload, Sink, hold::HoldBoard};
-use drakkar_sinks::{Settled, Sinks, SinksBuilder};
+use drakkar_sinks::{Refused, Settled, Sinks, SinksBuilder};
 
 struct Confirming;
 
@@ -54,10 +54,12 @@ async fn a_payload_goes_to_the_sink_it_names_or_to_the_only_one_of_its_kind() {
 async fn a_payload_without_a_sink_is_refused_and_says_which_exist() {
     let sinks = builder().kafka("a", Confirming).build();
     let settled = sinks.deliver(kafka("x"), &Arc::new(HoldBoard::default()).task()).await;
-    let Settled::Refused { sink, error, attempts } = settled else {
+    let Settled::Refused(refused) = settled else {
         panic!("a sink that does not exist confirmed");
     };
+    let Refused { payload, sink, error, attempts } = *refused;
     assert_eq!((sink.to_string().as_str(), attempts), ("kafka/x", 0));
+    assert_eq!(payload, kafka("x"), "it comes back");
     assert_eq!(error.class, "unknown_sink");
     assert!(error.message.contains("configured: a"), "{error}");
 }

@@ -5,7 +5,8 @@
 //! printed and what a message holds is never logged.
 
 use drakkar_core::{
-    DeadLetter, Failure, Offset, Output, SourceMessage, TaskFailure, TaskResult, TopicPartition,
+    DeadLetter, DeliveryFailure, Failure, Offset, Output, SourceMessage, Task, TaskFailure,
+    TaskResult, TopicPartition,
 };
 use tracing::{debug, info, warn};
 
@@ -155,7 +156,12 @@ impl Metrics {
 /// Messages and hooks.
 impl Metrics {
     /// A message was settled without a result. Never throttled: this line is its only trace.
-    pub fn message_skipped(&self, message: &SourceMessage, reason: SkipReason) {
+    pub fn message_skipped(
+        &self,
+        message: &SourceMessage,
+        label: Option<&str>,
+        reason: SkipReason,
+    ) {
         match reason {
             SkipReason::OnError => self.skipped_on_error.inc(),
             SkipReason::Invalid => self.skipped_invalid.inc(),
@@ -164,18 +170,67 @@ impl Metrics {
             category = "handler",
             message = "message skipped",
             coordinates = %message.coordinates(),
+            label,
             reason = reason.as_str(),
         );
     }
 
-    /// The dead-letter topic confirmed a message that was given up.
-    pub fn message_dead_lettered(&self, letter: &DeadLetter) {
+    /// `on_delivery_error` gave a payload up; `label` is asked about each message behind it. Never
+    /// throttled: these lines are its only trace.
+    pub fn delivery_skipped(
+        &self,
+        failed: &DeliveryFailure,
+        label: impl Fn(&SourceMessage) -> Option<String>,
+    ) {
+        self.sinks.skipped(&failed.sink).inc();
+        for message in &failed.messages {
+            warn!(
+                category = "handler",
+                coordinates = %message.coordinates(),
+                label = label(message),
+                sink = %failed.sink,
+                error = failed.error.message,
+                error_class = failed.error.class,
+                attempt = failed.attempt,
+                task = failed.task.as_ref().map(tracing::field::display),
+                "refused payload skipped by on_delivery_error"
+            );
+        }
+    }
+
+    /// A refused payload will be delivered again after `wait`.
+    pub fn delivery_retried(&self, failed: &DeliveryFailure, wait: std::time::Duration) {
+        self.sinks.retries(&failed.sink).inc();
+        if let Some(suppressed) = self.throttles.delivery_retried.admit() {
+            info!(
+                category = "handler",
+                coordinates = failed.messages.first().map(|message| message.coordinates()),
+                sink = %failed.sink,
+                error = failed.error.message,
+                error_class = failed.error.class,
+                attempt = failed.attempt,
+                retries_left = failed.retries_left,
+                ?wait,
+                suppressed,
+                "refused payload will be delivered again"
+            );
+        }
+    }
+
+    /// The dead-letter topic confirmed a message that was given up. `label` is asked only for a line
+    /// that is written.
+    pub fn message_dead_lettered(
+        &self,
+        letter: &DeadLetter,
+        label: impl FnOnce(&SourceMessage) -> Option<String>,
+    ) {
         let DeadLetter { message, cause } = letter;
         self.dead_letters.with_label_values(&[cause.stage.as_str()]).inc();
         if let Some(suppressed) = self.throttles.dead_letter.admit() {
             warn!(
                 category = "handler",
                 coordinates = %message.coordinates(),
+                label = label(message),
                 stage = cause.stage.as_str(),
                 error = cause.message,
                 error_class = cause.class,
@@ -189,17 +244,55 @@ impl Metrics {
     }
 
     /// A hook returned an error, panicked or exceeded its time-out (`class`).
-    pub fn hook_failed(&self, hook: Hook, partition: &TopicPartition, class: &str, error: &str) {
+    pub fn hook_failed(
+        &self,
+        hook: Hook,
+        partition: Option<&TopicPartition>,
+        class: &str,
+        error: &str,
+    ) {
         self.hook(hook).errors.inc();
         if let Some(suppressed) = self.throttles.hook_failed.admit() {
             warn!(
                 category = "handler",
                 hook = hook.as_str(),
-                %partition,
+                partition = partition.map(tracing::field::display),
                 error,
                 error_class = class,
                 suppressed,
                 "hook failed"
+            );
+        }
+    }
+}
+
+/// Work by the clock.
+impl Metrics {
+    /// A run of periodic work ended.
+    pub fn periodic_ran(&self, name: &str, took: std::time::Duration, error: Option<&str>) {
+        let status = if error.is_some() { "error" } else { "ok" };
+        self.periodic_runs.with_label_values(&[name, status]).inc();
+        self.periodic_duration.with_label_values(&[name]).observe(took.as_secs_f64());
+        match error {
+            Some(error) => warn!(category = "handler", name, error, ?took, "periodic work failed"),
+            None => debug!(category = "handler", name, ?took, "periodic work done"),
+        }
+    }
+}
+
+/// Priorities.
+impl Metrics {
+    /// `Handler::priority` panicked; the task keeps its own.
+    pub fn priority_failed(&self, task: &Task, error: &str) {
+        self.priority_errors.inc();
+        self.hook(Hook::Priority).errors.inc();
+        if let Some(suppressed) = self.throttles.priority_failed.admit() {
+            warn!(
+                category = "handler",
+                task = %task.id(),
+                error,
+                suppressed,
+                "priority failed, the task keeps its own"
             );
         }
     }

@@ -16,3 +16,5 @@ pub use logging::{
     LogFormat, LogGuard, LogIdentity, LogLevel, LogOutput, LoggingConfig, LoggingError,
 };
 pub use metrics::{Hook, HookMetrics, Metrics, PartitionMetrics};
+/// The library the metrics are made with; a handler registers its own with the same one.
+pub use prometheus;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use drakkar_core::{
     SinkError, SinkKind, SinkName, TopicPartition,
-    observe::{SinkObserver, SourceObserver},
+    observe::{Circuit, SinkObserver, SourceObserver},
 };
 use tracing::{debug, info, warn};
 
@@ -38,6 +38,23 @@ impl SinkObserver for Metrics {
                 suppressed,
                 "payload not accepted"
             );
+        }
+    }
+
+    fn circuit(&self, sink: &SinkName, now: Circuit) {
+        let shown = match now {
+            Circuit::Closed => 0.0,
+            Circuit::HalfOpen => 0.5,
+            Circuit::Open => 1.0,
+        };
+        self.sinks.circuit(sink).set(shown);
+        match now {
+            Circuit::Closed => info!(category = "sink", %sink, "sink is written to again"),
+            Circuit::HalfOpen => debug!(category = "sink", %sink, "one write tries the sink"),
+            Circuit::Open => {
+                self.sinks.trips(sink).inc();
+                warn!(category = "sink", %sink, "sink failed again and again and is left alone");
+            }
         }
     }
 }

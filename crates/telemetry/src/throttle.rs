@@ -18,8 +18,10 @@ const BURST: u64 = 20;
 #[derive(Debug, Default)]
 pub(crate) struct Throttles {
     pub(crate) task_retried: Throttle,
+    pub(crate) delivery_retried: Throttle,
     pub(crate) dead_letter: Throttle,
     pub(crate) hook_failed: Throttle,
+    pub(crate) priority_failed: Throttle,
     pub(crate) output_dropped: Throttle,
     pub(crate) sink_refused: Throttle,
     pub(crate) client_error: Throttle,

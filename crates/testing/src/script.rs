@@ -1,61 +1,39 @@
-//! Sinks that record what they accept, and refuse or hold on demand.
+//! Sinks that record, refuse, fail and dawdle on demand.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use drakkar_core::{Delivery, Sink};
-use tokio::sync::watch;
+use drakkar_core::{DeadLetter, Delivery, FilePayload, KafkaPayload, Sink, SinkError};
+
+use crate::{Recorded, lock};
 
 type Rule<P> = dyn Fn(&P) -> Delivery + Send + Sync;
 
-/// What a scripted sink accepted, in order.
-#[derive(Debug)]
-pub struct Recorded<P> {
-    accepted: Arc<Mutex<Vec<P>>>,
-    changed: Arc<watch::Sender<usize>>,
-}
-
-impl<P> Clone for Recorded<P> {
-    fn clone(&self) -> Self {
-        Self { accepted: Arc::clone(&self.accepted), changed: Arc::clone(&self.changed) }
-    }
-}
-
-impl<P: Clone> Recorded<P> {
-    /// Everything accepted so far.
-    #[must_use]
-    pub fn all(&self) -> Vec<P> {
-        lock(&self.accepted).clone()
-    }
-
-    /// How many were accepted so far.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        lock(&self.accepted).len()
-    }
-
-    /// Whether none was accepted so far.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Waits until `count` were accepted.
-    pub async fn until(&self, count: usize) {
-        let mut changed = self.changed.subscribe();
-        // The sender lives as long as `self`.
-        drop(changed.wait_for(|accepted| count <= *accepted).await);
-    }
-}
-
-/// A sink that answers by a rule, which the test may replace while it runs.
+/// A sink that answers by a rule, which the test may replace while it runs. Cheap to clone; all clones
+/// are the same sink.
+///
+/// Like a real one it is asked again and again while it is down, and it records what it confirms.
 pub struct Script<P> {
-    rule: Arc<Mutex<Arc<Rule<P>>>>,
+    shared: Arc<Shared<P>>,
+}
+
+struct Shared<P> {
+    rule: Mutex<Arc<Rule<P>>>,
     recorded: Recorded<P>,
+    is_down: AtomicBool,
+    failing: AtomicUsize,
+    takes: Mutex<Duration>,
+    writes: AtomicUsize,
 }
 
 impl<P> Clone for Script<P> {
     fn clone(&self) -> Self {
-        Self { rule: Arc::clone(&self.rule), recorded: self.recorded.clone() }
+        Self { shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -68,24 +46,96 @@ impl<P: Clone + Send + Sync + 'static> Script<P> {
 
     /// A sink that answers each payload as `rule` says; what it confirms is recorded.
     pub fn answering(rule: impl Fn(&P) -> Delivery + Send + Sync + 'static) -> Self {
-        Self {
-            rule: Arc::new(Mutex::new(Arc::new(rule))),
-            recorded: Recorded {
-                accepted: Arc::default(),
-                changed: Arc::new(watch::Sender::new(0)),
-            },
-        }
+        let shared = Shared {
+            rule: Mutex::new(Arc::new(rule)),
+            recorded: Recorded::new(),
+            is_down: AtomicBool::new(false),
+            failing: AtomicUsize::new(0),
+            takes: Mutex::default(),
+            writes: AtomicUsize::new(0),
+        };
+        Self { shared: Arc::new(shared) }
     }
 
     /// From now on it answers as `rule` says.
     pub fn answer(&self, rule: impl Fn(&P) -> Delivery + Send + Sync + 'static) {
-        *lock(&self.rule) = Arc::new(rule);
+        *lock(&self.shared.rule) = Arc::new(rule);
+    }
+
+    /// From now on it refuses for good what `is_refused` says, and confirms the rest.
+    pub fn refuse_if(&self, is_refused: impl Fn(&P) -> bool + Send + Sync + 'static) {
+        self.answer(move |payload| {
+            if is_refused(payload) {
+                Delivery::Permanent(SinkError::new("Refused", "the test refuses this payload"))
+            } else {
+                Delivery::Confirmed
+            }
+        });
+    }
+
+    /// It is down: what is meant for it waits until [`Script::end_outage`].
+    pub fn begin_outage(&self) {
+        self.shared.is_down.store(true, Ordering::SeqCst);
+    }
+
+    /// It is up again.
+    pub fn end_outage(&self) {
+        self.shared.is_down.store(false, Ordering::SeqCst);
+    }
+
+    /// The next `writes` writes fail; the payloads are tried again.
+    pub fn fail_next(&self, writes: usize) {
+        self.shared.failing.store(writes, Ordering::SeqCst);
+    }
+
+    /// From now on every write takes this long, in tokio's time.
+    pub fn take(&self, time: Duration) {
+        *lock(&self.shared.takes) = time;
+    }
+
+    /// How many writes were tried so far, whatever became of them. One write may carry many payloads.
+    #[must_use]
+    pub fn writes(&self) -> usize {
+        self.shared.writes.load(Ordering::SeqCst)
     }
 
     /// What it accepted.
     #[must_use]
     pub fn recorded(&self) -> Recorded<P> {
-        self.recorded.clone()
+        self.shared.recorded.clone()
+    }
+}
+
+impl Script<KafkaPayload> {
+    /// A Kafka sink that confirms everything.
+    #[must_use]
+    pub fn kafka() -> Self {
+        Self::confirming()
+    }
+}
+
+impl Script<FilePayload> {
+    /// A file sink that confirms everything.
+    #[must_use]
+    pub fn files() -> Self {
+        Self::confirming()
+    }
+}
+
+impl Script<DeadLetter> {
+    /// A dead-letter topic that confirms everything.
+    #[must_use]
+    pub fn dead_letters() -> Self {
+        Self::confirming()
+    }
+}
+
+impl<P> Shared<P> {
+    /// Whether this write fails as a whole.
+    fn fails(&self) -> bool {
+        let one_less = |left: usize| left.checked_sub(1);
+        self.is_down.load(Ordering::SeqCst)
+            || self.failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok()
     }
 }
 
@@ -93,24 +143,19 @@ impl<P: Clone + Send + Sync + 'static> Sink for Script<P> {
     type Payload = P;
 
     async fn deliver(&self, batch: &[P]) -> Vec<Delivery> {
-        let rule = Arc::clone(&lock(&self.rule));
+        self.shared.writes.fetch_add(1, Ordering::SeqCst);
+        let takes = *lock(&self.shared.takes);
+        if takes > Duration::ZERO {
+            tokio::time::sleep(takes).await;
+        }
+        if self.shared.fails() {
+            let error = SinkError::new("Down", "the test says that this sink is down");
+            return vec![Delivery::Transient(error); batch.len()];
+        }
+        let rule = Arc::clone(&lock(&self.shared.rule));
         let answers: Vec<Delivery> = batch.iter().map(|payload| rule(payload)).collect();
-        let count = {
-            let mut accepted = lock(&self.recorded.accepted);
-            let confirmed = batch.iter().zip(&answers);
-            accepted.extend(
-                confirmed
-                    .filter(|(_, answer)| **answer == Delivery::Confirmed)
-                    .map(|(payload, _)| payload.clone()),
-            );
-            accepted.len()
-        };
-        self.recorded.changed.send_replace(count);
+        let confirmed = batch.iter().zip(&answers).filter(|(_, a)| **a == Delivery::Confirmed);
+        self.shared.recorded.extend(confirmed.map(|(payload, _)| payload.clone()));
         answers
     }
-}
-
-/// A test that panics with the lock held has failed already; the rest may go on.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,8 +1,9 @@
 //! The poll thread's side of the channels: assigns, revokes, and books what is committed.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use drakkar_core::{
@@ -12,7 +13,7 @@ use drakkar_core::{
 };
 use tokio::sync::{mpsc, watch};
 
-use crate::script::lock;
+use crate::lock;
 
 /// The last word of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,28 +74,38 @@ pub(crate) struct TestSource {
     pub events: mpsc::UnboundedSender<SourceEvent>,
     pub book: Arc<Mutex<Book>>,
     pub changed: watch::Receiver<u64>,
+    /// Partitions that are being taken away: released when they are handed over.
+    revoked: Arc<Mutex<HashSet<TopicPartition>>>,
     feeds: HashMap<TopicPartition, Feed>,
     epochs: u64,
 }
 
 impl TestSource {
-    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<SourceEvent>, SourceControl) {
+    /// A source that goes on with `book`.
+    pub(crate) fn new(
+        book: Arc<Mutex<Book>>,
+    ) -> (Self, mpsc::UnboundedReceiver<SourceEvent>, SourceControl) {
         let (events, receiver) = mpsc::unbounded_channel();
         let (commands, asked) = std::sync::mpsc::channel();
-        let book = Arc::new(Mutex::new(Book::default()));
         let (tell, changed) = watch::channel(0);
         let asked = Mutex::new(asked);
+        let revoked = Arc::new(Mutex::new(HashSet::new()));
         let wake = {
-            let book = Arc::clone(&book);
+            let (book, events, revoked) = (Arc::clone(&book), events.clone(), Arc::clone(&revoked));
             move || {
                 while let Ok(command) = lock(&asked).try_recv() {
+                    let answered = answered(&command).filter(|of| lock(&revoked).remove(of));
                     lock(&book).enter(command);
+                    if let Some(partition) = answered {
+                        let partitions = vec![partition];
+                        drop(events.send(SourceEvent::Released { partitions }));
+                    }
                 }
                 tell.send_modify(|count| *count += 1);
             }
         };
         let control = SourceControl::new(commands, Arc::new(wake));
-        let source = Self { events, book, changed, feeds: HashMap::new(), epochs: 0 };
+        let source = Self { events, book, changed, revoked, feeds: HashMap::new(), epochs: 0 };
         (source, receiver, control)
     }
 
@@ -135,8 +146,27 @@ impl TestSource {
         self.feeds.get(partition).map(|feed| &*feed.load)
     }
 
+    pub(crate) fn revoke(&self, partition: TopicPartition, grace: Duration) {
+        lock(&self.revoked).insert(partition.clone());
+        self.tell(SourceEvent::Revoked { partitions: vec![partition], grace });
+    }
+
+    pub(crate) fn lose(&self, partition: TopicPartition) {
+        lock(&self.revoked).remove(&partition);
+        self.tell(SourceEvent::Lost { partitions: vec![partition.clone()] });
+        self.tell(SourceEvent::Released { partitions: vec![partition] });
+    }
+
     pub(crate) fn tell(&self, event: SourceEvent) {
         // The pipeline may have ended: then the test looks at what it left.
         drop(self.events.send(event));
+    }
+}
+
+/// The partition that is handed over.
+fn answered(command: &SourceCommand) -> Option<TopicPartition> {
+    match command {
+        SourceCommand::HandOver { partition, .. } => Some(partition.clone()),
+        _ => None,
     }
 }

@@ -1,277 +1,252 @@
 //! A pipeline with its two ends in the hands of a test.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{panic::Location, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use drakkar_core::{
-    DeadLetter, FilePayload, Handler, KafkaPayload, Offset, OnInvalid, SourceMessage,
-    TopicPartition,
-    backpressure::Limits,
-    retry::Backoff,
-    source::{Position, SourceEvent, SourceFailure},
+    DeadLetter, FilePayload, Handler, KafkaPayload, Offset, SourceMessage, TopicPartition,
+    source::Position,
 };
-use drakkar_executor::{ExecutorConfig, Pool};
-use drakkar_pipeline::{CommitPace, Pipeline, PipelineError, Settings, Status, Stop};
-use drakkar_sinks::Sinks;
+use drakkar_executor::Pool;
+use drakkar_pipeline::{PipelineError, Status, Stop};
 use drakkar_telemetry::Metrics;
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::time::timeout;
 
-use crate::{Book, HandedOver, Recorded, Script, script::lock, source::TestSource};
+use crate::{
+    Record, Recorded, Runs, WorldBuilder,
+    builder::Setup,
+    lock,
+    origin::{Origin, REBALANCE_GRACE},
+    patience::{PATIENCE, wait},
+    place::Place,
+    running::Running,
+    state::State,
+};
 
-/// The topic that [`World`] plays.
+/// The topic that [`World`] plays. (At a broker, each world has one of its own: [`World::topic`].)
 pub const TOPIC: &str = "orders";
-
-/// How long a test waits for what it expects before it fails.
-const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A message of the topic that [`World`] plays.
 #[must_use]
 pub fn message(partition: i32, offset: i64, value: impl Into<Bytes>) -> SourceMessage {
-    SourceMessage {
-        partition: TopicPartition::new(TOPIC, partition),
-        offset: Offset(offset),
-        timestamp: None,
-        key: None,
-        value: Some(value.into()),
-        headers: Vec::new(),
-    }
+    Record::from(value).at(TopicPartition::new(TOPIC, partition), offset)
 }
 
-/// Sets a [`World`] up.
-pub struct WorldBuilder<H> {
-    handler: H,
-    executor: ExecutorConfig,
-    settings: Settings,
-    limits: Limits,
-    results: Script<KafkaPayload>,
-    files: Script<FilePayload>,
-    dead_letters: Script<DeadLetter>,
-}
-
-impl<H: Handler> WorldBuilder<H> {
-    /// Changes what the configuration would say about the pool.
-    #[must_use]
-    pub fn executor(mut self, change: impl FnOnce(&mut ExecutorConfig)) -> Self {
-        change(&mut self.executor);
-        self
-    }
-
-    /// Changes what the configuration would say about the pipeline.
-    #[must_use]
-    pub fn settings(mut self, change: impl FnOnce(&mut Settings)) -> Self {
-        change(&mut self.settings);
-        self
-    }
-
-    /// The Kafka sink `results` answers as `script` says.
-    #[must_use]
-    pub fn results(mut self, script: &Script<KafkaPayload>) -> Self {
-        self.results = script.clone();
-        self
-    }
-
-    /// The dead-letter topic answers as `script` says.
-    #[must_use]
-    pub fn dead_letters(mut self, script: &Script<DeadLetter>) -> Self {
-        self.dead_letters = script.clone();
-        self
-    }
-
-    /// When a partition pauses, and when it goes on.
-    #[must_use]
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    /// Starts the pipeline with partition 0 assigned.
-    ///
-    /// # Panics
-    ///
-    /// When the pool does not start.
-    pub fn start(self) -> World {
-        let (mut source, events, control) = TestSource::new();
-        #[allow(clippy::expect_used)] // A test cannot go on without these.
-        let metrics = Arc::new(Metrics::new().expect("metric names are unique"));
-        #[allow(clippy::expect_used)]
-        let pool = Pool::start(&self.executor).expect("the pool starts");
-        let sinks = Sinks::builder(Arc::clone(&metrics) as _)
-            .backoff(Backoff {
-                initial: Duration::from_millis(10),
-                max: Duration::from_millis(100),
-            })
-            .kafka("results", self.results.clone())
-            .filesystem("files", self.files.clone())
-            .dead_letter(self.dead_letters.clone())
-            .build();
-        let status = Arc::new(Status::default());
-        let pipeline = Pipeline::new(
-            self.handler,
-            pool.clone(),
-            sinks,
-            Arc::clone(&metrics),
-            self.settings,
-            events,
-            control,
-            Arc::clone(&status),
-        );
-        let stop = Stop::default();
-        let drain = self.executor.drain_timeout_seconds;
-        let running = tokio::spawn(pipeline.run(stop.clone(), drain));
-        source.assign(&TopicPartition::new(TOPIC, 0), self.limits, None);
-        World {
-            source,
-            limits: self.limits,
-            next: HashMap::new(),
-            results: self.results.recorded(),
-            files: self.files.recorded(),
-            dead_letters: self.dead_letters.recorded(),
-            metrics,
-            pool,
-            status,
-            stop,
-            running,
-        }
-    }
-}
-
-/// A running pipeline. The topic is called [`TOPIC`]; partition 0 is assigned at the start.
+/// A running pipeline. All partitions are assigned at the start; there is one, unless
+/// [`WorldBuilder::partitions`] says otherwise.
 pub struct World {
-    source: TestSource,
-    limits: Limits,
-    next: HashMap<i32, i64>,
-    /// What the Kafka sink `results` accepted.
+    /// What the (first) Kafka sink accepted.
     pub results: Recorded<KafkaPayload>,
-    /// What the file sink `files` accepted.
+    /// What the (first) file sink accepted.
     pub files: Recorded<FilePayload>,
     /// What the dead-letter topic accepted.
     pub dead_letters: Recorded<DeadLetter>,
+    /// The runs of programs, real or played.
+    pub runs: Runs,
     /// The metrics of the pipeline.
     pub metrics: Arc<Metrics>,
     /// The pool tasks run in.
     pub pool: Pool,
     /// What the probes would see.
     pub status: Arc<Status>,
-    stop: Stop,
-    running: JoinHandle<Result<(), PipelineError>>,
+    pub(crate) state: Arc<State>,
+    pub(crate) origin: Origin,
+    pub(crate) stop: Stop,
+    pub(crate) running: Option<Running>,
+    pub(crate) place: Place,
+    pub(crate) setup: Setup,
+}
+
+/// What a worker leaves behind that was killed; see [`World::crash`].
+pub struct Wreck {
+    place: Place,
+    setup: Setup,
+}
+
+impl Wreck {
+    /// Starts another worker in its place: it reads from what was committed. Sinks, runs and dead
+    /// letters are recorded where they were before.
+    #[must_use]
+    #[track_caller]
+    pub fn restart<H: Handler>(self, handler: H) -> World {
+        self.setup.start(handler, Vec::new(), self.place)
+    }
 }
 
 impl World {
     /// A pipeline around `handler`: two slots, windows of 10, short waits.
     pub fn of<H: Handler>(handler: H) -> WorldBuilder<H> {
-        let executor = ExecutorConfig {
-            max_executors: std::num::NonZeroUsize::new(2),
-            kill_grace: Duration::from_millis(200),
-            ..ExecutorConfig::default()
-        };
-        let settings = Settings {
-            window_size: 10,
-            max_in_flight: 40,
-            max_in_pool: 64,
-            max_hooks: 64,
-            max_result_bytes: 16 << 20,
-            max_retries: 3,
-            max_replacements: 3,
-            backoff: Backoff { initial: Duration::from_millis(10), max: Duration::from_millis(50) },
-            hook_timeout: Duration::from_secs(10),
-            on_invalid: OnInvalid::DeadLetter,
-            commit: CommitPace { interval: Duration::from_millis(20), every: 1_000 },
-        };
-        WorldBuilder {
-            handler,
-            executor,
-            settings,
-            limits: Limits::new(100_000, 64 << 20),
-            results: Script::confirming(),
-            files: Script::confirming(),
-            dead_letters: Script::confirming(),
-        }
+        WorldBuilder::new(handler)
     }
 
-    /// Assigns another partition.
-    pub fn assign(&mut self, partition: i32, committed: Option<Position>) {
-        let id = TopicPartition::new(TOPIC, partition);
-        if let Some(committed) = &committed {
-            self.next.insert(partition, committed.next.0);
-        }
-        self.source.assign(&id, self.limits, committed);
+    /// Name of the topic that the handler reads.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        &self.state.topic
     }
 
-    /// Sends a message with this value; returns its offset.
-    pub fn produce(&mut self, partition: i32, value: impl Into<Bytes>) -> Offset {
-        let next = self.next.entry(partition).or_default();
-        let offset = *next;
-        *next += 1;
-        self.source.send(message(partition, offset, value));
+    /// Writes a record; returns its offset.
+    ///
+    /// # Panics
+    ///
+    /// When the broker does not take it.
+    pub fn produce(&mut self, partition: i32, record: impl Into<Record>) -> Offset {
+        let offset = lock(&self.state.log).end(partition);
+        let message = record.into().at(self.state.id(partition), offset);
+        lock(&self.state.log).append(message.clone());
+        match &self.origin {
+            Origin::Played(source) => source.send(message),
+            #[cfg(feature = "kafka")]
+            Origin::Broker(broker) => broker.produce(&message),
+        }
         Offset(offset)
     }
 
-    /// Sends this very message.
-    pub fn send(&mut self, message: SourceMessage) {
-        self.next.insert(message.partition.partition, message.offset.0 + 1);
-        self.source.send(message);
+    /// Waits until everything that was produced is settled and committed, of all partitions that the
+    /// worker has.
+    ///
+    /// # Panics
+    ///
+    /// When that does not happen in time: within a minute, or an hour of paused time. The text shows
+    /// what is open, what runs, and which sink holds something.
+    #[track_caller]
+    pub fn settled(&self) -> impl Future<Output = ()> + Send + use<> {
+        let wanted = |state: &State| state.is_settled();
+        self.commits("everything to be committed".to_owned(), PATIENCE, wanted)
     }
 
     /// Waits until everything below `next` of a partition is committed.
     ///
     /// # Panics
     ///
-    /// When that does not happen within a minute; the text says what was committed instead.
-    pub async fn committed(&mut self, partition: i32, next: i64) {
-        let id = TopicPartition::new(TOPIC, partition);
-        self.until("a commit", |book| {
-            book.position(&id).is_some_and(|position| next <= position.next.0)
-        })
-        .await;
+    /// As [`World::settled`].
+    #[track_caller]
+    pub fn committed(
+        &mut self,
+        partition: i32,
+        next: i64,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let what = format!("{} to be committed up to {next}", self.state.id(partition));
+        self.commits(what, PATIENCE, move |state| state.is_committed(partition, next))
     }
 
-    /// Takes a partition away in order; returns its last word.
+    #[track_caller]
+    fn commits<F: Fn(&State) -> bool + Send + Sync>(
+        &self,
+        what: String,
+        patience: Duration,
+        wanted: F,
+    ) -> impl Future<Output = ()> + Send + use<F> {
+        let (state, at) = (Arc::clone(&self.state), Location::caller());
+        async move {
+            let happened = state.commits.until(|| wanted(&state));
+            wait(what, &Arc::downgrade(&state), patience, at, happened).await;
+        }
+    }
+
+    /// Checks that the message at `offset` is not committed for this long, in tokio's time.
     ///
     /// # Panics
     ///
-    /// When it is not handed over within a minute.
-    pub async fn revoke(&mut self, partition: i32, grace: Duration) -> HandedOver {
-        self.begin_revoke(partition, grace);
-        self.handed_over(partition).await
+    /// When it is; the text shows the world.
+    #[track_caller]
+    pub fn not_committed(
+        &self,
+        partition: i32,
+        offset: i64,
+        during: Duration,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let (state, at) = (Arc::clone(&self.state), Location::caller());
+        async move {
+            let committed = state.commits.until(|| state.is_committed(partition, offset + 1));
+            let is_committed = timeout(during, committed).await.is_ok();
+            let id = state.id(partition);
+            assert!(!is_committed, "{at}: {id}:{offset} was committed within {during:?}\n{state}");
+        }
     }
 
-    /// Begins to take a partition away in order.
-    pub fn begin_revoke(&self, partition: i32, grace: Duration) {
-        let id = TopicPartition::new(TOPIC, partition);
-        self.source.tell(SourceEvent::Revoked { partitions: vec![id], grace });
+    /// What is committed of a partition: the offset a new worker would begin with.
+    #[must_use]
+    pub fn committed_offset(&self, partition: i32) -> i64 {
+        self.state.position(partition).map_or(0, |position| position.next.0)
     }
 
-    /// Waits until a partition takes no more messages because it is being handed over.
-    pub async fn draining(&self, partition: i32) {
-        self.source.closed(&TopicPartition::new(TOPIC, partition)).await;
+    /// What is committed of a partition, with the done map.
+    #[must_use]
+    pub fn position(&self, partition: i32) -> Option<Position> {
+        self.state.position(partition)
     }
 
-    /// Waits for the last word of a partition.
+    /// Checks that no message was given up.
     ///
     /// # Panics
     ///
-    /// When it is not handed over within a minute.
-    pub async fn handed_over(&mut self, partition: i32) -> HandedOver {
-        let id = TopicPartition::new(TOPIC, partition);
-        self.until("a hand-over", |book| book.handed_over.iter().any(|(tp, _)| *tp == id)).await;
-        self.book(|book| book.handed_over.iter().rev().find(|(tp, _)| *tp == id).cloned())
-            .map_or(HandedOver { epoch: 0, position: None }, |(_, over)| over)
+    /// When one was; the text says which, and why.
+    #[track_caller]
+    pub fn assert_no_dead_letters(&self) {
+        assert!(self.dead_letters.is_empty(), "messages were given up\n{}", self.state);
     }
 
-    /// Takes a partition away without a hand-over.
-    pub fn lose(&mut self, partition: i32) {
-        let id = TopicPartition::new(TOPIC, partition);
-        self.source.tell(SourceEvent::Lost { partitions: vec![id] });
+    /// Another worker joins the group, gets half of the partitions, and leaves again; then all are back.
+    ///
+    /// # Panics
+    ///
+    /// Where there is only one partition; and when they do not come back in time.
+    #[track_caller]
+    pub fn rebalance(&mut self) -> impl Future<Output = ()> + Send {
+        let at = Location::caller();
+        let count = self.setup.partitions;
+        assert!(count > 1, "of one partition no half can move: World::of(..).partitions(2)");
+        async move {
+            match &self.origin {
+                Origin::Played(_) => self.take_half_and_give_it_back(count).await,
+                #[cfg(feature = "kafka")]
+                Origin::Broker(broker) => broker.visit().await,
+            }
+            let all_are_back = async {
+                while self.status.view().assigned < usize::try_from(count).unwrap_or(0) {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            let (what, world) = ("all partitions to come back", Arc::downgrade(&self.state));
+            wait(what, &world, PATIENCE, at, all_are_back).await;
+        }
     }
 
-    /// The poll thread cannot go on.
-    pub fn fail_source(&self, message: &str) {
-        let failure = SourceFailure { message: message.to_owned() };
-        self.source.tell(SourceEvent::Failed(failure));
+    async fn take_half_and_give_it_back(&mut self, count: i32) {
+        for partition in count / 2..count {
+            self.revoke(partition, REBALANCE_GRACE).await;
+        }
+        for partition in count / 2..count {
+            self.give_back(partition);
+        }
+    }
+
+    /// Kills the worker: nothing more is committed, what ran is gone.
+    pub async fn crash(mut self) -> Wreck {
+        if let Some(running) = self.running.take() {
+            running.abort().await;
+        }
+        self.pool.close().await;
+        self.runs.end_all();
+        let Self { mut origin, place, setup, .. } = self;
+        origin.gone().await;
+        Wreck { place, setup }
+    }
+
+    /// Asks the worker to stop, as SIGTERM does, and waits until it has: what was started is finished and
+    /// committed. The world stays, to be looked at.
+    ///
+    /// # Errors
+    ///
+    /// What the pipeline ended with.
+    ///
+    /// # Panics
+    ///
+    /// When the pipeline itself panicked, or goes on for a minute.
+    pub async fn shutdown(&mut self) -> Result<(), PipelineError> {
+        self.begin_stop();
+        self.join().await
     }
 
     /// Asks the pipeline to finish; see [`World::ended`].
@@ -284,72 +259,39 @@ impl World {
         self.stop.now.cancel();
     }
 
-    /// What the pipeline asked of the source so far.
-    pub fn book<T>(&self, look: impl FnOnce(&Book) -> T) -> T {
-        look(&lock(&self.source.book))
-    }
-
-    /// The book itself, for a look after the world has ended.
-    #[must_use]
-    pub fn book_handle(&self) -> Arc<Mutex<Book>> {
-        Arc::clone(&self.source.book)
-    }
-
-    /// Messages of a partition that are polled and not settled.
-    #[must_use]
-    pub fn held(&self, partition: i32) -> usize {
-        let id = TopicPartition::new(TOPIC, partition);
-        self.source.load(&id).map_or(0, drakkar_core::backpressure::Load::messages)
-    }
-
-    /// Waits until the book looks like this.
-    ///
-    /// # Panics
-    ///
-    /// When it does not within a minute.
-    pub async fn until(&mut self, what: &str, wanted: impl Fn(&Book) -> bool) {
-        let waiting = async {
-            while !wanted(&lock(&self.source.book)) {
-                if self.source.changed.changed().await.is_err() {
-                    break;
-                }
-            }
-        };
-        let in_time = timeout(PATIENCE, waiting).await.is_ok();
-        let seen = wanted(&lock(&self.source.book));
-        assert!(in_time && seen, "no {what} in time: {:?}", lock(&self.source.book));
-    }
-
     /// Asks the pipeline to finish, and waits for it.
     ///
     /// # Errors
     ///
-    /// What the pipeline ended with.
+    /// As [`World::shutdown`].
     ///
     /// # Panics
     ///
-    /// When the pipeline itself panicked.
-    pub async fn stop(self) -> Result<(), PipelineError> {
-        self.begin_stop();
-        self.ended().await
+    /// As [`World::shutdown`].
+    pub async fn stop(mut self) -> Result<(), PipelineError> {
+        self.shutdown().await
     }
 
     /// Waits for the pipeline to end by itself.
     ///
     /// # Errors
     ///
-    /// What the pipeline ended with.
+    /// As [`World::shutdown`].
     ///
     /// # Panics
     ///
-    /// When the pipeline itself panicked, or goes on for a minute.
-    pub async fn ended(self) -> Result<(), PipelineError> {
-        #[allow(clippy::expect_used)] // The test has failed, and says how.
-        let outcome = timeout(PATIENCE, self.running)
-            .await
-            .expect("the pipeline ends in time")
-            .expect("the pipeline does not panic");
+    /// As [`World::shutdown`].
+    pub async fn ended(mut self) -> Result<(), PipelineError> {
+        self.join().await
+    }
+
+    async fn join(&mut self) -> Result<(), PipelineError> {
+        let outcome = match self.running.take() {
+            Some(running) => running.join(&self.state).await,
+            None => Ok(()),
+        };
         self.pool.close().await;
+        self.origin.close().await;
         outcome
     }
 }

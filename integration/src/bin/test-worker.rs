@@ -1,18 +1,19 @@
 //! A worker whose handler does what each message tells it to: the subject of the tests.
 //!
 //! `drakkar-test-worker CONFIG`. Everything but the handler is the framework as users run it. With
-//! `TEST_HANDLER=raw` messages are any bytes and `cat` answers each; otherwise they are orders
+//! `TEST_HANDLER=raw` messages are any bytes and `cat` answers each, with `TEST_HANDLER=journal` hooks are
+//! written down (`drakkar_integration::journal`); otherwise they are orders
 //! (`drakkar_integration::order`). Results carry the coordinates of their message and the worker's id in
 //! headers, so that whoever reads them back can tell which message they answer, and who did.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use bytes::Bytes;
 use drakkar::{
     Collect, FilePayload, Handler, HookResult, Json, KafkaPayload, Message, Offset, Pending,
     Precomputed, Task, TaskResult, Worker,
 };
-use drakkar_integration::{Act, Order};
+use drakkar_integration::{Act, Order, journal::Journal};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -25,10 +26,14 @@ const SHORT: Duration = Duration::from_millis(400);
 
 fn main() -> ExitCode {
     let worker = std::env::var("WORKER_ID").unwrap_or_default();
-    if std::env::var("TEST_HANDLER").is_ok_and(|handler| handler == "raw") {
-        Worker::new(Raw { worker }).main()
-    } else {
-        Worker::new(Scripted { worker }).main()
+    match std::env::var("TEST_HANDLER").as_deref() {
+        Ok("raw") => Worker::new(Raw { worker }).main(),
+        Ok("journal") => {
+            let directory = std::env::var_os("TEST_DIR").unwrap_or_default();
+            let path = PathBuf::from(directory).join(format!("{worker}.journal"));
+            Worker::new(Journal::new(path, worker)).on_startup(Journal::look).main()
+        }
+        _ => Worker::new(Scripted { worker }).main(),
     }
 }
 

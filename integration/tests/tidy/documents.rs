@@ -101,10 +101,16 @@ fn keys() -> BTreeMap<String, Value> {
     let instances = [
         ("sinks.kafka", json(&drakkar::sections::KafkaSinkConfig::default())),
         ("sinks.filesystem", json(&drakkar::sections::FileSinkConfig::default())),
+        ("sinks.custom", json(&drakkar::sections::CustomSinkConfig::default())),
     ];
-    for (kind, instance) in instances {
+    for (kind, mut instance) in instances {
+        // Described once, for every kind.
+        let batch = instance.as_object_mut().and_then(|keys| keys.remove("batch"));
+        collect("sinks.<kind>.<name>.batch", &batch.unwrap_or_default(), &mut keys);
         assert_eq!(keys.remove(kind), Some(Value::Object(serde_json::Map::new())), "{kind}");
-        collect(&format!("{kind}.<name>"), &instance, &mut keys);
+        if instance != json(&serde_json::Map::new()) {
+            collect(&format!("{kind}.<name>"), &instance, &mut keys);
+        }
     }
     keys
 }

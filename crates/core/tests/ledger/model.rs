@@ -71,6 +71,8 @@ pub(crate) struct World {
     closings: BTreeMap<TaskKey, BTreeSet<i64>>,
     /// Closings that were reported as ready.
     ready: BTreeSet<TaskKey>,
+    /// Messages that wait for nothing but their last closing.
+    at_last: BTreeSet<i64>,
     before: Option<Offset>,
 }
 
@@ -212,7 +214,7 @@ impl World {
 
     /// What the model says has settled or may begin by the last step is what the ledger answered.
     fn expect(&mut self, freed: Freed<i64>) -> Checked {
-        let Freed { settled: mut answered, ready } = freed;
+        let Freed { settled: mut answered, ready, mut ended } = freed;
         let closes = |offset: &i64| self.closings.values().any(|links| links.contains(offset));
         let settled: Vec<i64> = self
             .open()
@@ -233,17 +235,30 @@ impl World {
             .filter(|(key, links)| !self.ready.contains(key) && begins(key, links))
             .map(|(&key, _)| key)
             .collect();
+        let last = |offset: &i64| {
+            let mut left = self.closings.iter().filter(|(_, links)| links.contains(offset));
+            left.next().is_some() && left.next().is_none() && !self.waits(*offset)
+        };
+        let at_last: BTreeSet<i64> = self.open().into_iter().filter(last).collect();
+        ended.sort_unstable();
+        let news: Vec<Offset> = at_last.difference(&self.at_last).copied().map(Offset).collect();
+        prop_assert_eq!(ended, news);
         let count = ready.len();
         let ready: BTreeSet<TaskKey> = ready.into_iter().collect();
         prop_assert_eq!((&ready, ready.len()), (&expected, count));
         self.ready.extend(ready);
+        self.at_last = at_last;
         self.messages.extend(settled.into_iter().map(|offset| (offset, State::Settled)));
         Ok(())
     }
 
-    pub(crate) fn hand_over(&mut self) -> Checked {
-        let kept = self.hangs_together_with_what_started();
-        let dropped = self.ledger.drop_unstarted();
+    /// Messages are in as many lines as `lines` says: every one waits for those before it in its line.
+    pub(crate) fn hand_over(&mut self, lines: i64) -> Checked {
+        let open = self.open();
+        let before =
+            |at: i64| open.iter().rev().copied().find(|&o| o < at && (at - o) % lines == 0);
+        let kept = self.hangs_together_with_what_started(before);
+        let dropped = self.ledger.drop_unstarted(|at| before(at.0).map(Offset));
         let messages: BTreeSet<i64> = dropped.messages.iter().copied().collect();
         let tasks: BTreeSet<TaskKey> = dropped.tasks.iter().copied().collect();
         prop_assert_eq!(messages.len(), dropped.messages.len(), "a message was dropped twice");
@@ -262,11 +277,15 @@ impl World {
         self.check()
     }
 
-    fn hangs_together_with_what_started(&self) -> BTreeSet<i64> {
+    fn hangs_together_with_what_started(
+        &self,
+        before: impl Fn(i64) -> Option<i64>,
+    ) -> BTreeSet<i64> {
         let started = |state: &State| matches!(state, State::Open { started: true, .. });
         let mut kept: BTreeSet<i64> =
             self.messages.iter().filter(|(_, state)| started(state)).map(|(&o, _)| o).collect();
-        for _ in 0..self.tasks.len() + self.closings.len() {
+        for _ in 0..self.tasks.len() + self.closings.len() + self.messages.len() {
+            kept.extend(kept.clone().into_iter().filter_map(&before));
             for links in self.tasks.values().chain(self.closings.values()) {
                 if !links.is_disjoint(&kept) {
                     kept.extend(links);

@@ -21,6 +21,8 @@ pub enum Origin {
     },
     /// An environment variable.
     Variable(Arc<str>),
+    /// The hook `on_startup`.
+    Startup,
 }
 
 impl fmt::Display for Origin {
@@ -29,6 +31,7 @@ impl fmt::Display for Origin {
             Self::Default => f.write_str("default"),
             Self::File { path, line } => write!(f, "{}:{line}", path.display()),
             Self::Variable(name) => f.write_str(name),
+            Self::Startup => f.write_str("on_startup"),
         }
     }
 }

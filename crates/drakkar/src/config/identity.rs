@@ -6,7 +6,7 @@ use std::{
     hash::{BuildHasher, Hasher},
 };
 
-use super::Config;
+use super::{Config, ConfigError, Loaded, Problem, layer};
 
 /// The id of a worker, and how it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +42,21 @@ impl fmt::Display for WorkerIdSource {
 #[must_use]
 pub fn resolve_worker_id(config: &Config) -> WorkerId {
     worker_id(config, variable, hostname)
+}
+
+/// Refuses what a worker whose id is new with every start cannot do.
+pub(crate) fn require_stable(loaded: &Loaded, worker: &WorkerId) -> Result<(), ConfigError> {
+    const KEY: &str = "kafka.group_instance_id";
+    if worker.source != WorkerIdSource::Random || loaded.config.kafka.group_instance_id.is_none() {
+        return Ok(());
+    }
+    Err(ConfigError::Wrong(vec![Problem {
+        key: KEY.to_owned(),
+        origin: layer::origin(&loaded.provenance, KEY),
+        message: "static membership needs a worker id that is the same after a restart; set the \
+                  variable that worker_name_env names"
+            .to_owned(),
+    }]))
 }
 
 /// The logical cluster: what the variable that `cluster_name_env` names holds, else `cluster_name`.
@@ -106,6 +121,18 @@ mod tests {
         let other = worker_id(&Config::default(), env, || None);
         assert_eq!(one.source, WorkerIdSource::Random);
         assert_ne!(one.id, other.id);
+    }
+
+    #[test]
+    fn static_membership_refuses_an_id_that_is_random_and_no_other() {
+        let mut loaded = Loaded::default();
+        let by_chance = worker_id(&loaded.config, env, || None);
+        let by_host = worker_id(&loaded.config, env, || Some("host-1".to_owned()));
+        assert!(require_stable(&loaded, &by_chance).is_ok(), "dynamic membership needs none");
+        loaded.config.kafka.group_instance_id = Some("{worker_id}".to_owned());
+        assert!(require_stable(&loaded, &by_host).is_ok());
+        let refused = require_stable(&loaded, &by_chance).unwrap_err().to_string();
+        assert!(refused.contains("kafka.group_instance_id: static membership needs"));
     }
 
     #[test]

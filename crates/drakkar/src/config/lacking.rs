@@ -78,15 +78,9 @@ pub(super) static CAPABILITIES: &[Capability] = &[
     value("metrics.task_label_histograms"),
     value("dlq.flush_timeout_seconds"),
     value("dlq.on_send_failure"),
-    value("sinks.delivery_timeout_seconds"),
     value("sinks.kafka.*.ui_url"),
     value("sinks.kafka.*.flush_timeout_seconds"),
     value("sinks.filesystem.*.ui_url"),
-    section(
-        "sinks.circuit_breaker",
-        Noted::UnlessDisabled,
-        &["failure_threshold", "cooldown_seconds"],
-    ),
     sink("sinks.postgres.*", &["dsn", "pool_min", "pool_max", "statements", "ui_url"]),
     sink("sinks.mongo.*", &["uri", "database", "statements", "ui_url"]),
     sink(
@@ -94,7 +88,6 @@ pub(super) static CAPABILITIES: &[Capability] = &[
         &["url", "method", "timeout_seconds", "headers", "encoding", "max_retries", "ui_url"],
     ),
     sink("sinks.redis.*", &["url", "key_prefix", "scripts", "ui_url"]),
-    Capability { at: "sinks.custom.*", keys: &[], noted: Noted::UnlessDisabled, is_sink: true },
     section("debug", Noted::UnlessDisabled, DEBUG),
     section("ui", Noted::UnlessDisabled, UI),
     section("cache", Noted::WhenEnabled, CACHE),

@@ -28,8 +28,11 @@ use drakkar_sinks::{DlqConfig, SinksConfig};
 use drakkar_telemetry::LoggingConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::health::HealthConfig;
+
 pub use error::{ConfigError, Origin, Problem};
 pub use explain::Line;
+pub(crate) use identity::require_stable;
 pub use identity::{WorkerId, WorkerIdSource, resolve_cluster_name, resolve_worker_id};
 pub use note::Note;
 
@@ -59,6 +62,8 @@ pub struct Config {
     pub dlq: DlqConfig,
     /// Metrics and probes over HTTP.
     pub metrics: MetricsConfig,
+    /// When probes fail.
+    pub health: HealthConfig,
     /// The logs.
     pub logging: LoggingConfig,
 }
@@ -74,6 +79,7 @@ impl Default for Config {
             sinks: SinksConfig::default(),
             dlq: DlqConfig::default(),
             metrics: MetricsConfig::default(),
+            health: HealthConfig::default(),
             logging: LoggingConfig::default(),
         }
     }
@@ -97,6 +103,7 @@ impl Config {
             self.sinks.validate(),
             self.dlq.validate(),
             self.metrics.validate(),
+            self.health.validate(),
         ];
         let texts = sections.into_iter().flatten();
         texts.map(|text| located(&text, origins)).collect()

@@ -33,7 +33,7 @@ pub fn sh(script: &str) -> Task {
 }
 
 pub fn submit(pool: &Pool, task: Task) -> (Ticket, oneshot::Receiver<Run>) {
-    submit_as(pool, task, Rank::default())
+    submit_as(pool, task, Rank::at(Instant::now()))
 }
 
 pub fn submit_as(pool: &Pool, task: Task, rank: Rank) -> (Ticket, oneshot::Receiver<Run>) {

@@ -33,7 +33,14 @@ impl Poller<'_> {
             }
         }
         self.give_up_now();
-        info!(category = "kafka", "leaving the group");
+        if self.config.group_instance_id.is_none() {
+            info!(category = "kafka", "leaving the group");
+        } else {
+            info!(
+                category = "kafka",
+                "going; the group keeps our partitions until our session ends"
+            );
+        }
         Ok(())
     }
 }

@@ -151,11 +151,20 @@ impl Poller<'_> {
                 "handed over unfinished: what was not committed is read again by the next owner"
             );
         }
-        for partition in &given.partitions {
-            self.ours.release(partition);
+        let mut released = given.partitions.clone();
+        released.retain(|partition| {
             self.commits.end(partition);
-        }
+            self.ours.release(partition)
+        });
         give_back(self.consumer, &assignment::list(&given.partitions));
+        self.released(released);
+    }
+
+    /// Tells that nothing of these assignments will be committed any more.
+    fn released(&self, partitions: Vec<TopicPartition>) {
+        if !partitions.is_empty() {
+            self.tell(SourceEvent::Released { partitions });
+        }
     }
 
     /// `partitions` are gone, whatever was going on there.
@@ -169,7 +178,8 @@ impl Poller<'_> {
             .collect();
         if !lost.is_empty() {
             self.outlet.observer.rebalanced("lost", &lost);
-            self.tell(SourceEvent::Lost { partitions: lost });
+            self.tell(SourceEvent::Lost { partitions: lost.clone() });
+            self.released(lost);
         }
     }
 

@@ -265,6 +265,17 @@ impl Member {
         }
     }
 
+    /// The next partitions whose assignment is over.
+    pub(crate) async fn released(&mut self) -> Vec<TopicPartition> {
+        loop {
+            match self.event().await {
+                SourceEvent::Assigned(assignments) if assignments.is_empty() => {}
+                SourceEvent::Released { partitions } => return partitions,
+                other => panic!("expected the end of an assignment: {other:?}"),
+            }
+        }
+    }
+
     /// Waits until the observer heard what `wanted` looks for.
     pub(crate) async fn hears<T>(&mut self, wanted: impl Fn(&Heard) -> Option<T>) -> T {
         let found = async {

@@ -7,6 +7,7 @@ use drakkar_core::{
     Collect, Handler, HookResult, KafkaPayload, Message, MessageGroup, OnError, Pending,
     Precomputed, Task, TaskFailure, TaskResult, WindowGroup,
 };
+use drakkar_testing::{World, WorldBuilder};
 
 type Arrange = dyn Fn(&[Message<Bytes>]) -> HookResult<Vec<Task>> + Send + Sync;
 type Complete = dyn Fn(&TaskResult) -> HookResult<Collect> + Send + Sync;
@@ -111,6 +112,13 @@ pub struct Whole<const MESSAGES: bool, const WINDOWS: bool> {
     pub tasks: Echo,
     pub message: Box<MessageHook>,
     pub window: Box<WindowHook>,
+}
+
+/// A world of a handler that overrides both hooks and says so only where a test asks for it.
+pub fn whole<const MESSAGES: bool, const WINDOWS: bool>(
+    handler: Whole<MESSAGES, WINDOWS>,
+) -> WorldBuilder<Whole<MESSAGES, WINDOWS>> {
+    World::of(handler).allow_unused_hooks()
 }
 
 pub type MessageHook = dyn Fn(&MessageGroup<Bytes>) -> HookResult<Collect> + Send + Sync;

@@ -1,17 +1,18 @@
 //! One batch: written, and what is held of it written again, until each payload is answered.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    time::Duration,
-};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use drakkar_core::{Delivery, Sink, SinkError, observe::SinkObserver};
+use drakkar_core::{Delivery, Sink, SinkError};
 use futures_util::{FutureExt, future::join_all};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::error;
 
-use super::{Answer, Common, Entry, Permanent, Ticket, trouble::Holding};
+use super::{
+    Common, Entry, OnOpen, Permanent, Ticket,
+    breaker::{Breaker, Pass},
+    trouble::Holding,
+};
+use crate::{Refused, Settled};
 
 /// Payloads that are written together.
 pub(super) struct Batch<S: Sink> {
@@ -19,17 +20,30 @@ pub(super) struct Batch<S: Sink> {
     common: Arc<Common>,
     payloads: Vec<S::Payload>,
     /// As many as payloads, in the same order.
-    tickets: Vec<Ticket>,
+    tickets: Vec<Ticket<S::Payload>>,
 }
 
 /// What one write came to.
 struct Attempt {
     /// How many left the batch, one way or the other.
     answered: usize,
+    /// How many the sink accepted or refused for good: it is there.
+    heard: usize,
     /// Why the rest is held; of several reasons the first.
     error: Option<SinkError>,
     /// The longest wait the far side asked for.
     retry_after: Duration,
+}
+
+impl Attempt {
+    /// Tells the circuit whether the sink is there.
+    fn report(&self, pass: Pass) {
+        if 0 < self.heard {
+            pass.succeeded();
+        } else {
+            pass.failed(Instant::now());
+        }
+    }
 }
 
 impl<S: Sink> Batch<S> {
@@ -52,17 +66,61 @@ impl<S: Sink> Batch<S> {
         let mut retry = 0;
         self.drop_abandoned();
         while !self.payloads.is_empty() {
+            let Some(pass) = self.pass(&mut holding).await else {
+                self.drop_abandoned();
+                continue;
+            };
             let attempt = self.attempt().await;
+            if let Some(pass) = pass {
+                attempt.report(pass);
+            }
             let Some(error) = attempt.error else {
                 return;
             };
             holding.get_or_insert_with(|| Holding::begin(&self.common));
             self.common.trouble.refused(&error);
             retry = if attempt.answered > 0 { 1 } else { retry + 1 };
-            let wait = self.common.settings.backoff.delay(retry, fastrand::f64());
+            let wait = self.common.settings.patience.backoff.delay(retry, fastrand::f64());
             self.back_off(wait.max(attempt.retry_after)).await;
             self.drop_abandoned();
         }
+    }
+
+    /// Waits until the circuit lets a write pass: `Some(None)` where there is no circuit, `None` when
+    /// somebody who waited for a payload has left.
+    async fn pass(&mut self, holding: &mut Option<Holding>) -> Option<Option<Pass>> {
+        let Some(breaker) = self.common.breaker.clone() else {
+            return Some(None);
+        };
+        if breaker.blocks(Instant::now()) {
+            if self.common.settings.patience.on_open == OnOpen::DeadLetter {
+                self.refuse_all();
+                return None;
+            }
+            holding.get_or_insert_with(|| Holding::begin(&self.common));
+            self.tickets.iter_mut().for_each(|ticket| ticket.set_held(true));
+        }
+        let given_up = join_all(self.tickets.iter_mut().map(|ticket| ticket.reply.closed()));
+        tokio::select! {
+            pass = Breaker::pass(&breaker) => Some(Some(pass)),
+            _ = given_up => None,
+        }
+    }
+
+    /// The sink is left alone: nothing is held for it.
+    fn refuse_all(&mut self) {
+        let payloads = std::mem::take(&mut self.payloads);
+        for (payload, ticket) in payloads.into_iter().zip(std::mem::take(&mut self.tickets)) {
+            let text = "the sink failed again and again and is left alone for a while";
+            self.refuse(payload, ticket, SinkError::new("circuit_open", text));
+        }
+    }
+
+    fn refuse(&self, payload: S::Payload, ticket: Ticket<S::Payload>, error: SinkError) {
+        self.refused(&error, false);
+        let (sink, attempts) = (self.common.settings.name.clone(), ticket.attempts);
+        let refused = Refused { payload, sink, error, attempts };
+        ticket.answer(Settled::Refused(Box::new(refused)));
     }
 
     /// Writes once, answers what is settled and keeps the rest.
@@ -70,22 +128,33 @@ impl<S: Sink> Batch<S> {
         let begun = Instant::now();
         let outcomes = self.write().await;
         let took = begun.elapsed();
-        let confirmed =
-            outcomes.iter().filter(|outcome| matches!(outcome, Delivery::Confirmed)).count();
+        let count = |what: fn(&Delivery) -> bool| outcomes.iter().filter(|of| what(of)).count();
+        let confirmed = count(|outcome| matches!(outcome, Delivery::Confirmed));
+        let heard = count(|outcome| !matches!(outcome, Delivery::Transient(_)));
         let before = self.payloads.len();
         let (error, retry_after) = self.sort(outcomes);
         if confirmed > 0 {
             self.common.trouble.accepted();
         }
         let name = &self.common.settings.name;
-        self.observe(|observer| observer.batch(name, confirmed, took));
-        Attempt { answered: before - self.payloads.len(), error, retry_after }
+        self.common.observe(|observer| observer.batch(name, confirmed, took));
+        Attempt { answered: before - self.payloads.len(), heard, error, retry_after }
     }
 
     /// Exactly one outcome per payload, whatever the sink does.
     async fn write(&self) -> Vec<Delivery> {
         let write = AssertUnwindSafe(async { self.sink.deliver(&self.payloads).await });
-        let problem = match write.catch_unwind().await {
+        let limit = self.common.settings.patience.timeout;
+        let written = match limit {
+            Some(limit) => timeout(limit, write.catch_unwind()).await,
+            None => Ok(write.catch_unwind().await),
+        };
+        let Ok(written) = written else {
+            let text = format!("no answer within {:?}", limit.unwrap_or_default());
+            let error = SinkError::new("timeout", text);
+            return vec![Delivery::Transient(error); self.payloads.len()];
+        };
+        let problem = match written {
             Ok(outcomes) if outcomes.len() == self.payloads.len() => return outcomes,
             Ok(outcomes) => {
                 let (answers, payloads) = (outcomes.len(), self.payloads.len());
@@ -113,19 +182,22 @@ impl<S: Sink> Batch<S> {
             ticket.attempts = ticket.attempts.saturating_add(1);
             let error = match outcome {
                 Delivery::Confirmed => {
-                    ticket.answer(Answer::Confirmed);
+                    ticket.answer(Settled::Confirmed);
                     continue;
                 }
                 Delivery::Permanent(error)
                     if self.common.settings.shape.permanent == Permanent::Refuse =>
                 {
-                    self.refused(&error, false);
-                    let attempts = ticket.attempts;
-                    ticket.answer(Answer::Refused { error, attempts });
+                    self.refuse(payload, ticket, error);
                     continue;
                 }
                 Delivery::Transient(error) | Delivery::Permanent(error) => error,
             };
+            let give_up_after = self.common.settings.patience.give_up_after;
+            if give_up_after.is_some_and(|limit| limit <= ticket.since.elapsed()) {
+                self.refuse(payload, ticket, error);
+                continue;
+            }
             self.refused(&error, true);
             retry_after = retry_after.max(error.retry_after.unwrap_or_default());
             ticket.set_held(true);
@@ -162,20 +234,12 @@ impl<S: Sink> Batch<S> {
 
     fn refused(&self, error: &SinkError, held: bool) {
         let name = &self.common.settings.name;
-        self.observe(|observer| observer.refused(name, error, held));
-    }
-
-    /// An observer that panics must not cost a payload.
-    fn observe(&self, report: impl FnOnce(&dyn SinkObserver)) {
-        let observer = &*self.common.settings.observer;
-        if catch_unwind(AssertUnwindSafe(|| report(observer))).is_err() {
-            error!(sink = %self.common.settings.name, "bug in an observer of sinks: it panicked");
-        }
+        self.common.observe(|observer| observer.refused(name, error, held));
     }
 }
 
-impl Ticket {
-    fn answer(mut self, answer: Answer) {
+impl<P> Ticket<P> {
+    fn answer(mut self, answer: Settled<P>) {
         // First: who was answered must not count as held, or a hand-over waits for one task less.
         self.set_held(false);
         // A caller that left does not want to know.

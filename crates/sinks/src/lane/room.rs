@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use drakkar_core::hold::Hold;
+use drakkar_core::hold::{Held, Hold};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::trouble::Trouble;
@@ -72,23 +72,5 @@ impl Room {
     /// A payload larger than the lane takes the whole lane.
     fn share(&self, size: usize) -> u32 {
         u32::try_from(size).unwrap_or(u32::MAX).min(self.max_bytes)
-    }
-}
-
-/// One payload that is held, until dropped.
-pub(super) struct Held {
-    hold: Arc<Hold>,
-}
-
-impl Held {
-    pub(super) fn begin(hold: &Arc<Hold>) -> Self {
-        hold.begin();
-        Self { hold: Arc::clone(hold) }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.hold.end();
     }
 }

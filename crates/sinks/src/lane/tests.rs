@@ -19,8 +19,8 @@ use tokio::{
     time::{Instant, advance, timeout},
 };
 
-use super::{Lane, Permanent, Settings, Shape};
-use crate::Settled;
+use super::{Lane, OnOpen, Patience, Permanent, Settings, Shape, Threshold};
+use crate::{Settled, SinksConfig};
 
 /// Order kept, four payloads at most, three to a batch.
 const SMALL: Shape = Shape {
@@ -88,24 +88,33 @@ struct Desk {
     board: Arc<HoldBoard>,
 }
 
+fn patience() -> Patience {
+    let backoff = Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(1) };
+    Patience { backoff, threshold: None, ..SinksConfig::default().patience() }
+}
+
 impl Desk {
     fn open(shape: Shape, sink: Scripted) -> Self {
+        Self::patient(shape, patience(), sink)
+    }
+
+    fn patient(shape: Shape, patience: Patience, sink: Scripted) -> Self {
         let settings = Settings {
             name: SinkName::new(SinkKind::Filesystem, "test"),
             shape,
-            backoff: Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(1) },
+            patience,
             observer: Arc::new(()),
         };
         Self { lane: Arc::new(Lane::start(sink.clone(), settings)), sink, board: Arc::default() }
     }
 
-    fn send(&self, payload: u32) -> JoinHandle<Settled> {
+    fn send(&self, payload: u32) -> JoinHandle<Settled<u32>> {
         let lane = Arc::clone(&self.lane);
         let hold: Arc<Hold> = self.board.task();
         tokio::spawn(async move { lane.deliver(payload, 10, &hold).await })
     }
 
-    async fn send_all(&self, payloads: impl IntoIterator<Item = u32>) -> Vec<Settled> {
+    async fn send_all(&self, payloads: impl IntoIterator<Item = u32>) -> Vec<Settled<u32>> {
         let hold = self.board.task();
         let all = payloads.into_iter().map(|payload| self.lane.deliver(payload, 10, &hold));
         join_all(all).await
@@ -154,13 +163,14 @@ async fn a_permanent_error_in_the_middle_refuses_that_payload_alone() {
     let settled = desk.send_all([0, 1, 2]).await;
     assert_eq!(settled[0], Settled::Confirmed);
     assert_eq!(settled[2], Settled::Confirmed);
-    let Settled::Refused { sink, error, attempts } = &settled[1] else {
+    let Settled::Refused(refused) = &settled[1] else {
         panic!("{settled:?}");
     };
     assert_eq!(
-        (sink.to_string().as_str(), error.class.as_str(), *attempts),
+        (refused.sink.to_string().as_str(), refused.error.class.as_str(), refused.attempts),
         ("filesystem/test", "bad", 1)
     );
+    assert_eq!(refused.payload, 1, "it comes back");
     assert_eq!(desk.sink.batches().len(), 1);
 }
 
@@ -293,3 +303,6 @@ async fn closing_finishes_what_is_under_way_and_gives_up_what_is_held_in_bounded
     let late = timeout(Duration::from_hours(1), desk.send_all([1])).await;
     assert!(late.is_err(), "a closed lane confirms nothing");
 }
+
+#[path = "patience_tests.rs"]
+mod patience_tests; // slow, silent, down for long

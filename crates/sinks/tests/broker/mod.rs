@@ -11,7 +11,9 @@ use drakkar_core::{
     Header, KafkaPayload, Payload, hold::HoldBoard, kafka_client::Cluster as Source,
     observe::SinkObserver,
 };
-use drakkar_sinks::{DlqConfig, Identity, KafkaSinkConfig, Settled, Sinks, SinksConfig};
+use drakkar_sinks::{
+    CustomSinks, DlqConfig, Identity, KafkaSinkConfig, Settled, Sinks, SinksConfig,
+};
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -93,9 +95,17 @@ impl Broker {
             ..SinksConfig::default()
         };
         let observer: Arc<dyn SinkObserver> = Arc::new(());
-        Sinks::connect(&config, &DlqConfig::default(), &self.source(), &identity(), SOON, observer)
-            .await
-            .unwrap()
+        Sinks::connect(
+            &config,
+            CustomSinks::default(),
+            &DlqConfig::default(),
+            &self.source(),
+            &identity(),
+            SOON,
+            observer,
+        )
+        .await
+        .unwrap()
     }
 
     /// Reads partition 0 of `topic` until it holds `count` records.

@@ -6,32 +6,73 @@ use super::register::{Registrar, Result};
 
 const BUCKETS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
 
-/// A hook of the handler.
+/// A hook of the handler. `on_startup` is none of them: it runs before there are metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Hook {
+    /// `on_ready`
+    OnReady,
+    /// `on_assign`
+    OnAssign,
+    /// `decode`
+    Decode,
     /// `arrange`
     Arrange,
+    /// `priority`
+    Priority,
+    /// `message_label`
+    MessageLabel,
     /// `on_task_complete`
     OnTaskComplete,
+    /// `on_error`
+    OnError,
     /// `on_message_complete`
     OnMessageComplete,
     /// `on_window_complete`
     OnWindowComplete,
-    /// `on_error`
-    OnError,
+    /// `on_delivery_error`
+    OnDeliveryError,
+    /// `on_revoke`
+    OnRevoke,
+    /// Work by the clock
+    Periodic,
 }
 
 impl Hook {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [Self; 13] = [
+        Self::OnReady,
+        Self::OnAssign,
+        Self::Decode,
+        Self::Arrange,
+        Self::Priority,
+        Self::MessageLabel,
+        Self::OnTaskComplete,
+        Self::OnError,
+        Self::OnMessageComplete,
+        Self::OnWindowComplete,
+        Self::OnDeliveryError,
+        Self::OnRevoke,
+        Self::Periodic,
+    ];
+
     /// The hook as metrics and logs name it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::OnReady => "on_ready",
+            Self::OnAssign => "on_assign",
+            Self::Decode => "decode",
             Self::Arrange => "arrange",
+            Self::Priority => "priority",
+            Self::MessageLabel => "message_label",
             Self::OnTaskComplete => "on_task_complete",
+            Self::OnError => "on_error",
             Self::OnMessageComplete => "on_message_complete",
             Self::OnWindowComplete => "on_window_complete",
-            Self::OnError => "on_error",
+            Self::OnDeliveryError => "on_delivery_error",
+            Self::OnRevoke => "on_revoke",
+            Self::Periodic => "periodic",
         }
     }
 }
@@ -39,22 +80,17 @@ impl Hook {
 /// Handles to the series of one hook.
 #[derive(Debug, Clone)]
 pub struct HookMetrics {
-    /// `drakkar_handler_duration_seconds`
+    /// `drakkar_handler_duration_seconds`; of `decode` and `priority`,
+    /// the time for all messages or tasks of a window.
     pub duration: Histogram,
     /// `drakkar_handler_hook_errors_total`: errors, panics and time-outs. Counted by
     /// [`Metrics::hook_failed`](super::Metrics::hook_failed).
     pub errors: IntCounter,
 }
 
-/// All of them.
+/// All of them, in the order of [`Hook::ALL`].
 #[derive(Debug)]
-pub(super) struct Hooks {
-    arrange: HookMetrics,
-    on_task_complete: HookMetrics,
-    on_message_complete: HookMetrics,
-    on_window_complete: HookMetrics,
-    on_error: HookMetrics,
-}
+pub(super) struct Hooks([HookMetrics; Hook::ALL.len()]);
 
 impl Hooks {
     pub(super) fn new(add: &Registrar<'_>) -> Result<Self> {
@@ -69,26 +105,25 @@ impl Hooks {
             "Hooks that returned an error, panicked or exceeded their time-out",
             &["hook"],
         )?;
-        let of = |hook: Hook| HookMetrics {
+        Ok(Self(Hook::ALL.map(|hook| HookMetrics {
             duration: durations.with_label_values(&[hook.as_str()]),
             errors: errors.with_label_values(&[hook.as_str()]),
-        };
-        Ok(Self {
-            arrange: of(Hook::Arrange),
-            on_task_complete: of(Hook::OnTaskComplete),
-            on_message_complete: of(Hook::OnMessageComplete),
-            on_window_complete: of(Hook::OnWindowComplete),
-            on_error: of(Hook::OnError),
-        })
+        })))
     }
 
     pub(super) fn get(&self, hook: Hook) -> &HookMetrics {
-        match hook {
-            Hook::Arrange => &self.arrange,
-            Hook::OnTaskComplete => &self.on_task_complete,
-            Hook::OnMessageComplete => &self.on_message_complete,
-            Hook::OnWindowComplete => &self.on_window_complete,
-            Hook::OnError => &self.on_error,
+        &self.0[hook as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_hook_stands_at_its_own_place() {
+        for (place, hook) in Hook::ALL.into_iter().enumerate() {
+            assert_eq!(hook as usize, place, "{}", hook.as_str());
         }
     }
 }

@@ -16,7 +16,8 @@ mod tests;
 use std::sync::Mutex;
 
 use prometheus::{
-    Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
+    Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    TextEncoder,
 };
 
 pub use hook::{Hook, HookMetrics};
@@ -34,6 +35,7 @@ const DURATION: [f64; 14] =
 const SPAWN: [f64; 13] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const QUEUE_WAIT: [f64; 10] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0];
+const PERIODIC: [f64; 9] = [0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0];
 const BATCH: [f64; 10] = [0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
 
 /// All metrics of one worker.
@@ -65,6 +67,8 @@ pub struct Metrics {
     pub memory_paused: IntGauge,
     /// `drakkar_executor_memory_requeued_total`
     pub memory_requeued: IntCounter,
+    /// `drakkar_executor_priority_fn_errors_total`: panics in `Handler::priority`.
+    pub priority_errors: IntCounter,
     /// `drakkar_executor_pool_active`
     pub pool_active: IntGauge,
     /// `drakkar_executor_pool_max`
@@ -84,6 +88,10 @@ pub struct Metrics {
     pub task_retries: IntCounter,
     /// `drakkar_tasks_precomputed_total`
     pub tasks_precomputed: IntCounter,
+    /// `drakkar_periodic_task_runs_total`, by name and status (`ok`, `error`).
+    pub periodic_runs: IntCounterVec,
+    /// `drakkar_periodic_task_duration_seconds`, by name.
+    pub periodic_duration: HistogramVec,
     /// `drakkar_batch_duration_seconds`: from `arrange` of a window to its last message settled.
     pub batch_duration: Histogram,
     /// `drakkar_backpressure_active`: 1 while any partition is paused for want of room.
@@ -182,6 +190,10 @@ impl Metrics {
                 "drakkar_executor_memory_requeued_total",
                 "Tasks that were ended and put back in line because memory was short",
             )?,
+            priority_errors: add.counter(
+                "drakkar_executor_priority_fn_errors_total",
+                "Panics in Handler::priority; the task kept its own priority",
+            )?,
             pool_active: add.gauge("drakkar_executor_pool_active", "Slots in use")?,
             pool_max: add.gauge("drakkar_executor_pool_max", "Slots there are")?,
             effective_cpus: add.float_gauge(
@@ -202,6 +214,17 @@ impl Metrics {
                 .counter("drakkar_task_retries_total", "Failed tasks that were run again")?,
             tasks_precomputed: add
                 .counter("drakkar_tasks_precomputed_total", "Tasks that needed no process")?,
+            periodic_runs: add.counters(
+                "drakkar_periodic_task_runs_total",
+                "Runs of periodic work by how they ended",
+                &["name", "status"],
+            )?,
+            periodic_duration: add.histograms(
+                "drakkar_periodic_task_duration_seconds",
+                "Time a run of periodic work took",
+                &["name"],
+                &PERIODIC,
+            )?,
             batch_duration: add.histogram(
                 "drakkar_batch_duration_seconds",
                 "Time from the arrange of a window to its last message settled",

@@ -1,7 +1,7 @@
 //! The series of the sinks. They are looked up per write, not per payload.
 
 use drakkar_core::SinkName;
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
+use prometheus::{Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec};
 
 use super::register::{Registrar, Result};
 
@@ -15,6 +15,9 @@ pub(crate) struct Sinks {
     errors: IntCounterVec,
     delivered: IntCounterVec,
     retries: IntCounterVec,
+    skipped: IntCounterVec,
+    circuit: GaugeVec,
+    trips: IntCounterVec,
 }
 
 impl Sinks {
@@ -39,6 +42,19 @@ impl Sinks {
                 "drakkar_sink_delivery_retries_total",
                 "Payloads held to be tried again",
             )?,
+            skipped: counters(
+                "drakkar_sink_deliveries_skipped_total",
+                "Refused payloads given up because on_delivery_error said so",
+            )?,
+            circuit: add.float_gauges(
+                "drakkar_sink_circuit_open",
+                "1 while a sink is left alone because it failed again and again, 0.5 while it is tried",
+                &LABELS,
+            )?,
+            trips: counters(
+                "drakkar_sink_circuit_trips_total",
+                "Times a sink was left alone because it failed again and again",
+            )?,
         })
     }
 
@@ -56,6 +72,18 @@ impl Sinks {
 
     pub(crate) fn retries(&self, sink: &SinkName) -> IntCounter {
         self.retries.with_label_values(&labels(sink))
+    }
+
+    pub(crate) fn circuit(&self, sink: &SinkName) -> Gauge {
+        self.circuit.with_label_values(&labels(sink))
+    }
+
+    pub(crate) fn trips(&self, sink: &SinkName) -> IntCounter {
+        self.trips.with_label_values(&labels(sink))
+    }
+
+    pub(crate) fn skipped(&self, sink: &SinkName) -> IntCounter {
+        self.skipped.with_label_values(&labels(sink))
     }
 }
 

@@ -144,11 +144,11 @@ fn a_failed_run_is_timed_like_any_other() {
 #[test]
 fn messages_that_end_without_a_result_are_counted_by_reason_and_stage() {
     let metrics = Metrics::new().unwrap();
-    metrics.message_skipped(&message(), SkipReason::OnError);
-    metrics.message_skipped(&message(), SkipReason::Invalid);
+    metrics.message_skipped(&message(), None, SkipReason::OnError);
+    metrics.message_skipped(&message(), Some("a name"), SkipReason::Invalid);
     let cause = Cause::new(Stage::Decode, "json", "expected value");
-    metrics.message_dead_lettered(&DeadLetter { message: Arc::new(message()), cause });
-    metrics.hook_failed(Hook::Arrange, &orders(0), "panic", "index out of bounds");
+    metrics.message_dead_lettered(&DeadLetter { message: Arc::new(message()), cause }, |_| None);
+    metrics.hook_failed(Hook::Arrange, Some(&orders(0)), "panic", "index out of bounds");
     check(
         &metrics,
         &[

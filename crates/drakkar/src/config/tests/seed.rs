@@ -102,7 +102,6 @@ fn every_key_of_the_original_is_accepted_and_what_is_lacking_is_named() {
             "executor.backpressure_low_multiplier",
             "kafka.ui_cluster_name",
             "kafka.ui_url",
-            "sinks.circuit_breaker",
             "sinks.filesystem.f.ui_url",
             "sinks.http.h",
             "sinks.mongo.m",

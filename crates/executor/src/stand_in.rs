@@ -1,0 +1,155 @@
+//! What takes the place of processes in a test.
+//!
+//! Everything around a process stays as it is: queue, slots, time limits, cancelling, killing, and the
+//! limits of what is captured. Only the process is played, in tokio's time. Nothing here is used by a
+//! worker.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use drakkar_core::{Failure, Output, Task};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
+
+use crate::Run;
+
+/// Watches the runs of a pool, and plays those it wants to play.
+pub trait StandIn: Send + Sync + 'static {
+    /// A slot has taken `task`. `None`: a real process is started for it.
+    fn begins(&self, task: &Arc<Task>) -> Option<Scripted>;
+
+    /// The slot is free again; `None`: the run was killed.
+    fn ended(&self, task: &Arc<Task>, run: Option<&Run>);
+}
+
+/// What a played process does.
+///
+/// ```
+/// use std::time::Duration;
+/// use drakkar_executor::Scripted;
+///
+/// let slow = Scripted::prints("done").takes(Duration::from_secs(5));
+/// let failing = Scripted::exits(3).with_stderr("no such file");
+/// assert_ne!(slow, failing);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct Scripted {
+    ending: Ending,
+    /// `None`: it never ends by itself.
+    takes: Option<Duration>,
+    stdout: Bytes,
+    stderr: Bytes,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Ending {
+    Exit(i32),
+    Signal(i32),
+    Unstartable { reason: String, permanent: bool },
+}
+
+/// What the slot has to say about a played process.
+pub(crate) struct Bounds {
+    pub(crate) limit: Duration,
+    pub(crate) max_stdout: usize,
+    pub(crate) max_stderr: usize,
+    pub(crate) waited: Duration,
+}
+
+impl Scripted {
+    fn ending(ending: Ending) -> Self {
+        let nothing = Bytes::new;
+        Self { ending, takes: Some(Duration::ZERO), stdout: nothing(), stderr: nothing() }
+    }
+
+    /// It prints this and ends with exit code 0.
+    pub fn prints(stdout: impl Into<Bytes>) -> Self {
+        Self::exits(0).with_stdout(stdout)
+    }
+
+    /// It ends with this exit code.
+    pub fn exits(code: i32) -> Self {
+        Self::ending(Ending::Exit(code))
+    }
+
+    /// A signal that is not ours ends it.
+    pub fn signalled(signal: i32) -> Self {
+        Self::ending(Ending::Signal(signal))
+    }
+
+    /// It never ends by itself: its time limit ends it, or whoever kills it.
+    pub fn hangs() -> Self {
+        Self { takes: None, ..Self::exits(0) }
+    }
+
+    /// There is no such program: it can never be started.
+    pub fn missing() -> Self {
+        let reason = "No such file or directory (os error 2)".to_owned();
+        Self::ending(Ending::Unstartable { reason, permanent: true })
+    }
+
+    /// The operating system cannot start it now, for this reason.
+    pub fn unstartable(reason: impl Into<String>) -> Self {
+        Self::ending(Ending::Unstartable { reason: reason.into(), permanent: false })
+    }
+
+    /// Sets what it prints.
+    pub fn with_stdout(self, stdout: impl Into<Bytes>) -> Self {
+        Self { stdout: stdout.into(), ..self }
+    }
+
+    /// Sets what it prints to standard error.
+    pub fn with_stderr(self, stderr: impl Into<Bytes>) -> Self {
+        Self { stderr: stderr.into(), ..self }
+    }
+
+    /// Sets how long it runs, in tokio's time; the default is no time at all.
+    pub fn takes(self, time: Duration) -> Self {
+        Self { takes: Some(time), ..self }
+    }
+
+    /// Plays the process until it ends, its time is up, or `kill` comes: then `None`.
+    pub(crate) async fn play(self, task: &Task, bounds: Bounds, kill: &Notify) -> Option<Run> {
+        let Self { ending, takes, stdout, stderr } = self;
+        let started = Instant::now();
+        let end = async {
+            match takes {
+                Some(time) => sleep(time).await,
+                None => std::future::pending().await,
+            }
+        };
+        let is_in_time = tokio::select! {
+            biased; // As with a process: one that ended in time ended in time.
+            () = end => true,
+            () = kill.notified() => return None,
+            () = sleep(bounds.limit) => false,
+        };
+        let (stdout, stdout_dropped) = kept(stdout, bounds.max_stdout);
+        let (stderr, stderr_dropped) = kept(stderr, bounds.max_stderr);
+        let (waited, took) = (bounds.waited, started.elapsed());
+        let captured =
+            Output { stdout, stderr, stdout_dropped, stderr_dropped, ..Output::default() };
+        let output = Output { waited, took, ..captured };
+        let failure = match ending {
+            _ if !is_in_time => Failure::TimedOut(bounds.limit),
+            Ending::Exit(0) => return Some(Run::Finished(output)),
+            Ending::Exit(code) => Failure::Exit(code),
+            Ending::Signal(signal) => Failure::Signal(signal),
+            Ending::Unstartable { reason, permanent } => {
+                let program = task.program_path().map(|path| path.display().to_string());
+                let program = program.unwrap_or_else(|| "the program".to_owned());
+                Failure::Unstartable { program, reason, permanent }
+            }
+        };
+        Some(Run::Failed { failure, output })
+    }
+}
+
+fn kept(mut printed: Bytes, limit: usize) -> (Bytes, u64) {
+    let dropped = printed.len().saturating_sub(limit);
+    printed.truncate(limit);
+    (printed, dropped as u64)
+}

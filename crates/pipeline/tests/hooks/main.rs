@@ -1,0 +1,7 @@
+//! When each hook is called, and what becomes of messages when one misbehaves.
+#![allow(clippy::unwrap_used)] // A test fails by panicking.
+
+mod witness; // writes down what it is asked
+mod partitions; // on_ready, on_assign, on_revoke
+mod refusals; // on_delivery_error
+mod messages; // decode, message_label, figures

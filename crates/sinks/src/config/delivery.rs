@@ -1,0 +1,76 @@
+//! How payloads are joined into writes, and when a sink is left alone for a while.
+
+use std::{num::NonZeroUsize, time::Duration};
+
+use drakkar_core::lenient;
+use serde::{Deserialize, Serialize};
+
+use crate::lane::{OnOpen, Shape, Threshold};
+
+/// How payloads of many tasks are joined into one write: `sinks.<kind>.<name>.batch`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BatchConfig {
+    /// Payloads of one write, at most. Default: what suits the kind of sink.
+    pub max_items: Option<NonZeroUsize>,
+    /// Bytes of one write, at most; a larger payload is written alone. Default: what suits the kind.
+    pub max_bytes: Option<NonZeroUsize>,
+    /// How long a payload waits for others. Default 0: a write takes what is there.
+    #[serde(with = "lenient::duration")]
+    pub linger: Duration,
+    /// Writes under way at once; with 1 the order of payloads is kept. Default: what suits the kind.
+    pub in_flight: Option<NonZeroUsize>,
+}
+
+impl BatchConfig {
+    /// `usual` with what is said here.
+    pub(crate) fn shape(&self, usual: Shape) -> Shape {
+        let batch_items = self.max_items.map_or(usual.batch_items, NonZeroUsize::get);
+        let batch_bytes = self.max_bytes.map_or(usual.batch_bytes, NonZeroUsize::get);
+        Shape {
+            items: usual.items.max(batch_items),
+            bytes: usual.bytes.max(batch_bytes),
+            batch_items,
+            batch_bytes,
+            batches: self.in_flight.map_or(usual.batches, NonZeroUsize::get),
+            permanent: usual.permanent,
+        }
+    }
+
+    pub(crate) fn validate(&self, at: &str, wrong: &mut Vec<String>) {
+        if Duration::from_mins(1) < self.linger {
+            wrong.push(format!("{at}.batch.linger: must not be longer than 1 min"));
+        }
+    }
+}
+
+/// When a sink that fails again and again is left alone: `sinks.circuit_breaker`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CircuitBreakerConfig {
+    /// Writes in a row of which nothing was accepted, until the sink is left alone. 0: never.
+    /// Default 5.
+    pub failure_threshold: u32,
+    /// How long it is left alone before one write tries it. Default 30 s.
+    #[serde(with = "lenient::duration")]
+    pub cooldown_seconds: Duration,
+    /// What becomes of payloads for it meanwhile. Default `hold`.
+    pub on_open: OnOpen,
+}
+
+impl Default for CircuitBreakerConfig {
+    fn default() -> Self {
+        Self {
+            failure_threshold: 5,
+            cooldown_seconds: Duration::from_secs(30),
+            on_open: OnOpen::Hold,
+        }
+    }
+}
+
+impl CircuitBreakerConfig {
+    pub(crate) fn threshold(&self) -> Option<Threshold> {
+        let failures = self.failure_threshold;
+        (0 < failures).then_some(Threshold { failures, cooldown: self.cooldown_seconds })
+    }
+}

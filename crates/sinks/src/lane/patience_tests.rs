@@ -1,0 +1,122 @@
+//! How a lane bears with a sink that is slow, silent or down for long.
+
+use super::*;
+
+const OPENS_AT_2: Threshold = Threshold { failures: 2, cooldown: Duration::from_secs(30) };
+
+fn down_until(call: usize) -> Scripted {
+    Scripted::ruled(move |_, at| (at < call).then(transient))
+}
+
+fn class(settled: &Settled<u32>) -> &str {
+    match settled {
+        Settled::Confirmed => "confirmed",
+        Settled::Refused(refused) => &refused.error.class,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_waits_for_more_as_long_as_it_may_linger() {
+    let shape = Shape { batch_items: 10, items: 100, batches: 4, ..SMALL };
+    let linger = Patience { linger: Duration::from_millis(50), ..patience() };
+    let desk = Desk::patient(shape, linger, Scripted::ruled(|_, _| None));
+    let begun = Instant::now();
+    let first = desk.send(0);
+    settle().await;
+    advance(Duration::from_millis(20)).await;
+    let second = desk.send(1);
+    assert_eq!(first.await.unwrap(), Settled::Confirmed);
+    assert_eq!(second.await.unwrap(), Settled::Confirmed);
+    assert_eq!(begun.elapsed().as_millis() / 10, 5, "counted from the oldest");
+    assert_eq!(desk.sink.batches(), [vec![0, 1]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_batch_does_not_linger() {
+    let linger = Patience { linger: Duration::from_secs(50), ..patience() };
+    let desk = Desk::patient(SMALL, linger, Scripted::ruled(|_, _| None));
+    let begun = Instant::now();
+    assert_eq!(desk.send_all([0, 1, 2]).await, vec![Settled::Confirmed; 3]);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_lingers_when_the_lane_closes_is_written_at_once() {
+    let linger = Patience { linger: Duration::from_secs(50), ..patience() };
+    let desk = Desk::patient(SMALL, linger, Scripted::ruled(|_, _| None));
+    let sent = desk.send(0);
+    settle().await;
+    let begun = Instant::now();
+    desk.lane.close(begun + Duration::from_secs(10)).await;
+    assert_eq!(sent.await.unwrap(), Settled::Confirmed);
+    assert!(begun.elapsed() < Duration::from_secs(1));
+}
+
+/// A sink that never answers.
+struct Silent(Arc<AtomicUsize>);
+
+impl Sink for Silent {
+    type Payload = u32;
+
+    async fn deliver(&self, batch: &[u32]) -> Vec<Delivery> {
+        if self.0.fetch_add(1, Ordering::SeqCst) < 2 {
+            std::future::pending::<()>().await;
+        }
+        vec![Delivery::Confirmed; batch.len()]
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_without_an_answer_is_given_up_and_tried_again() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let settings = Settings {
+        name: SinkName::new(SinkKind::Custom, "silent"),
+        shape: SMALL,
+        patience: Patience { timeout: Some(Duration::from_secs(5)), ..patience() },
+        observer: Arc::new(()),
+    };
+    let lane = Lane::start(Silent(Arc::clone(&calls)), settings);
+    let begun = Instant::now();
+    let hold = Arc::new(HoldBoard::default()).task();
+    assert_eq!(lane.deliver(1, 10, &hold).await, Settled::Confirmed);
+    assert!(Duration::from_secs(10) <= begun.elapsed() && calls.load(Ordering::SeqCst) == 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_tried_for_too_long_is_refused_with_the_last_error() {
+    let limited = Patience { give_up_after: Some(Duration::from_mins(1)), ..patience() };
+    let desk = Desk::patient(SMALL, limited, down_until(usize::MAX));
+    let begun = Instant::now();
+    assert_eq!(class(&desk.send_all([0]).await[0]), "down");
+    assert!(Duration::from_mins(1) <= begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_circuit_holds_what_waits_and_one_probe_finds_the_sink_again() {
+    let shape = Shape { batches: 3, batch_items: 1, ..SMALL };
+    let patience = Patience { threshold: Some(OPENS_AT_2), ..patience() };
+    let desk = Desk::patient(shape, patience, down_until(4));
+    let begun = Instant::now();
+    let sent: Vec<_> = (0..3).map(|payload| desk.send(payload)).collect();
+    settle().await;
+    assert_eq!(desk.board.held_tasks(), 3);
+    for sent in sent {
+        assert_eq!(sent.await.unwrap(), Settled::Confirmed);
+    }
+    // Three stragglers fail at once and open it; the fourth write is the probe.
+    assert!(Duration::from_secs(30) <= begun.elapsed(), "{:?}", begun.elapsed());
+    assert_eq!(desk.sink.batches().len(), 6, "three failed, and each was confirmed once");
+    assert_eq!(desk.board.held_tasks(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_circuit_refuses_where_that_is_configured() {
+    let patience =
+        Patience { threshold: Some(OPENS_AT_2), on_open: OnOpen::DeadLetter, ..patience() };
+    let desk = Desk::patient(SMALL, patience, down_until(3));
+    assert_eq!(class(&desk.send_all([0]).await[0]), "circuit_open");
+    assert_eq!(class(&desk.send_all([1]).await[0]), "circuit_open");
+    assert_eq!(desk.sink.batches().len(), 2, "the sink is left alone");
+    advance(Duration::from_secs(31)).await;
+    assert_eq!(class(&desk.send_all([2]).await[0]), "confirmed");
+}

@@ -1,0 +1,8 @@
+//! The kit itself: what it offers works, and it fails where the handler, or the test, is wrong.
+#![allow(clippy::unwrap_used)] // Helpers outside of test functions.
+
+mod handler; // one that words count with `wc`, in many ways
+mod processes; // programs that are played
+mod sinks; // sinks that fail and dawdle
+mod life; // rebalance, crash, shutdown
+mod failing; // what a test sees when it fails
