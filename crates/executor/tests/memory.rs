@@ -5,11 +5,12 @@
 
 mod support;
 
-use std::{env, fs, path::PathBuf, process::Command};
+use std::{env, fs, path::PathBuf, process::Command, time::Duration};
 
 use drakkar_core::{Failure, Task};
 use drakkar_executor::{ExecutorConfig, MemoryGuardConfig};
 use support::{config, failed, finished, pool, run, sh, submit, until};
+use tokio::time::Instant;
 
 /// A control group with little memory; removed when dropped.
 struct SmallGroup(PathBuf);
@@ -137,7 +138,10 @@ async fn nothing_starts_while_memory_is_short_unless_nothing_runs() {
     let dir = tempfile::tempdir().unwrap();
     let first = submit(&pool, sh("until [ -e end ]; do sleep 0.02; done").working_dir(dir.path()));
     until("one runs", || pool.stats().active == 1).await;
-    let others = [(); 3].map(|()| submit(&pool, Task::new().program("true")));
+    // Each fails if it is started before the first one may end.
+    let others = [(); 3].map(|()| submit(&pool, sh("[ -e end ]").working_dir(dir.path())));
+    let since = Instant::now();
+    until("they could have started", || since.elapsed() > Duration::from_millis(300)).await;
     assert_eq!((pool.stats().active, pool.stats().queued), (1, 3));
     fs::write(dir.path().join("end"), "").unwrap();
     finished(first.1.await.unwrap());
