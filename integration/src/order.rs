@@ -29,6 +29,8 @@ pub enum Act {
     Fail,
     /// Exit with 7 on the first attempt, `cat` on the second.
     FailOnce,
+    /// Exit with 9 until the world has a licence, then `cat` the value.
+    Licensed,
     /// Do not end; the task has a short time limit.
     Hang,
     /// The same, and ignore SIGTERM.

@@ -168,6 +168,11 @@ impl World {
         self.dir.path().join("files")
     }
 
+    /// From now on there is what [`Act::Licensed`] needs.
+    pub fn license(&self) {
+        fs::write(self.dir.path().join("licence"), "").unwrap();
+    }
+
     /// Starts a worker.
     #[must_use]
     pub fn start(&self) -> WorkerProcess {

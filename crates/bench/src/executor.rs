@@ -20,6 +20,7 @@ use drakkar_executor::{ExecutorConfig, Job, Pool, Rank, Run};
 use tokio::{runtime::Runtime, time::Instant};
 
 use crate::{
+    persistent,
     report::{Figure, Goal, Round},
     usage,
 };
@@ -40,6 +41,7 @@ pub(crate) fn measure(rounds: NonZeroUsize) -> anyhow::Result<Vec<Figure>> {
     figures.push(behind_many(&runtime, rounds)?);
     figures.push(beside_ballast(&runtime, rounds)?);
     figures.extend(large_output(&runtime, rounds)?);
+    figures.extend(persistent::measure(&runtime, rounds)?);
     Ok(figures)
 }
 

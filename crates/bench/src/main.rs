@@ -7,6 +7,7 @@
 mod report; // ratios, the table, JSON
 mod usage; // processor time and memory of this process
 mod executor; // the process pool beside bare loops
+mod persistent; // programs that stay beside one process per task
 mod broker; // a Kafka broker inside this process, filled
 mod bare; // what a careful user would write without us
 mod pipeline; // a worker beside it, broker to committed offset
@@ -34,6 +35,9 @@ struct Arguments {
 enum Suite {
     /// The process pool beside bare loops that spawn.
     Executor,
+    /// Echoes frames: the program of a measurement, not for people.
+    #[command(hide = true, name = persistent::ECHO)]
+    Echo,
     /// A worker beside bare loops, from the broker to the committed offset.
     Pipeline {
         /// Messages that are answered without a process. The broker keeps 5 MiB per partition, compressed.
@@ -48,6 +52,10 @@ enum Suite {
 fn main() -> anyhow::Result<ExitCode> {
     let Arguments { suite, json, rounds } = Arguments::parse();
     let (figures, notes) = match suite {
+        Suite::Echo => {
+            persistent::echo()?;
+            return Ok(ExitCode::SUCCESS);
+        }
         Suite::Executor => (executor::measure(rounds)?, Vec::new()),
         Suite::Pipeline { messages, processes } => pipeline::measure(rounds, messages, processes)?,
     };

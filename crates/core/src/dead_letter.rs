@@ -69,12 +69,12 @@ pub struct Cause {
 }
 
 impl Cause {
-    /// A cause at `stage` on the first attempt.
+    /// A cause at `stage` on the first attempt. Of a long error text, the beginning is kept.
     pub fn new(stage: Stage, class: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             stage,
             class: class.into(),
-            message: message.into(),
+            message: truncated(message.into()),
             attempt: 1,
             task: None,
             sink: None,
@@ -121,7 +121,7 @@ impl DeadLetter {
         let mut add = |name: &str, value: String| headers.push(Header::new(name, value));
         add("drakkar-stage", cause.stage.as_str().to_owned());
         add("drakkar-error-class", cause.class.clone());
-        add("drakkar-error-message", truncated(&cause.message));
+        add("drakkar-error-message", truncated(cause.message.clone()));
         add("drakkar-attempt", cause.attempt.to_string());
         if let Some(task) = &cause.task {
             add("drakkar-task", task.to_string());
@@ -153,12 +153,12 @@ impl DeadLetter {
     }
 }
 
-fn truncated(text: &str) -> String {
-    let mut end = text.len().min(MAX_ERROR_TEXT);
-    while !text.is_char_boundary(end) {
-        end -= 1;
+fn truncated(mut text: String) -> String {
+    if MAX_ERROR_TEXT < text.len() {
+        text.truncate(text.floor_char_boundary(MAX_ERROR_TEXT));
+        text.shrink_to_fit();
     }
-    text[..end].to_owned()
+    text
 }
 
 #[cfg(test)]

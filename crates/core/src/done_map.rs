@@ -8,14 +8,20 @@
 //!
 //! Only what was named settled is ever answered as settled; gaps (compaction, transaction markers)
 //! stay gaps. Text of another program, another version or another position is refused as a whole: a
-//! copied offset (mirroring, reset tools) must not make us skip messages. The digit is the place for
-//! more content: crash attempts per message will be version 2, which a reader of version 1 refuses.
+//! copied offset (mirroring, reset tools) must not make us skip messages.
+//!
+//! Where there is more to say ([`Extras`]), the text is `drk2` and its body begins with that, behind
+//! its length. A reader of version 1 refuses it, which loses nothing; without extras version 1 is
+//! written.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::Offset;
 
 mod body;
+mod extras;
+
+pub use extras::Extras;
 
 /// What a broker accepts as metadata unless `offset.metadata.max.bytes` says otherwise.
 pub const DEFAULT_LIMIT: usize = 4096;
@@ -23,7 +29,10 @@ pub const DEFAULT_LIMIT: usize = 4096;
 /// Longest text that is written or read: a string of the Kafka protocol is no longer.
 const MAX_TEXT: usize = 32_767;
 const FAMILY: &str = "drk";
-const VERSION: &str = "1";
+/// A done map alone.
+const PLAIN: &str = "1";
+/// Extras, then a done map.
+const WITH_EXTRAS: &str = "2";
 
 /// The done map as text, and how well it fitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,21 +95,42 @@ pub struct DoneMap {
     runs: Vec<Run>,
 }
 
-impl DoneMap {
-    /// Writes `settled` (ascending) for a commit of `next`, in at most `limit` characters.
+/// What the metadata of a commit says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Noted {
+    /// What is settled above the position.
+    pub done: DoneMap,
+    /// What else the next owner must know.
+    pub extras: Extras,
+}
+
+impl Noted {
+    /// Writes `settled` (ascending) and `extras` for a commit of `next`, in at most `limit`
+    /// characters. The extras come first; where not even they fit, nothing is written.
     ///
     /// One pass; memory is bounded by `limit`, however much is settled.
     pub fn encode(
         next: Offset,
         settled: impl IntoIterator<Item = Offset>,
+        extras: &Extras,
         limit: usize,
     ) -> Encoded {
         let limit = limit.min(MAX_TEXT);
-        let budget = limit.saturating_sub(FAMILY.len() + VERSION.len()) * 3 / 4;
-        let written = body::write(next, settled, budget);
-        let metadata = match written.kept {
-            0 => String::new(),
-            _ => format!("{FAMILY}{VERSION}{}", URL_SAFE_NO_PAD.encode(&written.body)),
+        let budget = limit.saturating_sub(FAMILY.len() + PLAIN.len()) * 3 / 4;
+        let mut prefix = Vec::new();
+        let entries = extras.write();
+        if !entries.is_empty() {
+            body::push_number(&mut prefix, entries.len() as u64);
+            prefix.extend(entries);
+        }
+        let version = if prefix.is_empty() { PLAIN } else { WITH_EXTRAS };
+        let written = body::write(next, settled, budget.saturating_sub(prefix.len()));
+        let says_nothing = written.kept == 0 && prefix.is_empty();
+        prefix.extend(&written.body);
+        let metadata = if says_nothing || budget < prefix.len() {
+            String::new()
+        } else {
+            format!("{FAMILY}{version}{}", URL_SAFE_NO_PAD.encode(&prefix))
         };
         let fits = match written.left_out {
             0 => Fits::All { percent: metadata.len() * 100 / limit.max(1) },
@@ -109,26 +139,52 @@ impl DoneMap {
         Encoded { metadata, fits }
     }
 
-    /// Reads the metadata of a commit of `next`. Empty metadata is an empty map.
+    /// Reads the metadata of a commit of `next`. Empty metadata says nothing.
     ///
     /// # Errors
     ///
-    /// When it is not a done map for this position; log it and go on without.
+    /// When it was not written by us for this position; log it and go on without.
     pub fn decode(next: Offset, metadata: &str) -> Result<Self, Foreign> {
         if metadata.is_empty() {
             return Ok(Self::default());
         }
         let text = metadata.strip_prefix(FAMILY).ok_or(Foreign::NotOurs)?;
-        let Some(text) = text.strip_prefix(VERSION) else {
-            let other_version = text.starts_with(|c: char| c.is_ascii_digit());
-            return Err(if other_version { Foreign::OtherVersion } else { Foreign::NotOurs });
+        let (text, has_extras) = match (text.strip_prefix(PLAIN), text.strip_prefix(WITH_EXTRAS)) {
+            (Some(text), _) => (text, false),
+            (_, Some(text)) => (text, true),
+            _ if text.starts_with(|c: char| c.is_ascii_digit()) => {
+                return Err(Foreign::OtherVersion);
+            }
+            _ => return Err(Foreign::NotOurs),
         };
         if MAX_TEXT < metadata.len() {
             return Err(Foreign::Damaged("it is too long"));
         }
         let body = URL_SAFE_NO_PAD.decode(text).map_err(|_| Foreign::Damaged("no base64"))?;
-        let runs = body::read(next, &body)?;
-        Ok(Self { runs })
+        let mut reader = body::Reader::new(&body);
+        let extras = if has_extras { reader.bytes()? } else { &[] };
+        let runs = body::read(next, reader.rest())?;
+        Ok(Self { done: DoneMap { runs }, extras: Extras::read(extras)? })
+    }
+}
+
+impl DoneMap {
+    /// Writes `settled` (ascending) and nothing else; see [`Noted::encode`].
+    pub fn encode(
+        next: Offset,
+        settled: impl IntoIterator<Item = Offset>,
+        limit: usize,
+    ) -> Encoded {
+        Noted::encode(next, settled, &Extras::default(), limit)
+    }
+
+    /// Reads what is settled and nothing else; see [`Noted::decode`].
+    ///
+    /// # Errors
+    ///
+    /// When it was not written by us for this position; log it and go on without.
+    pub fn decode(next: Offset, metadata: &str) -> Result<Self, Foreign> {
+        Noted::decode(next, metadata).map(|noted| noted.done)
     }
 
     /// Whether the message at `offset` was settled.

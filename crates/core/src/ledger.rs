@@ -201,6 +201,14 @@ impl<M> Ledger<M> {
         }
     }
 
+    /// Something derived from this message is on its way although no task stands for it (a dead
+    /// letter): a hand-over finishes it instead of dropping it.
+    pub fn mark_message_started(&mut self, offset: Offset) {
+        if let Some(open) = self.open.get_mut(&offset) {
+            open.started = true;
+        }
+    }
+
     /// A task or a closing has ended, and all it led to is confirmed, dead-lettered or skipped.
     /// Unknown ones, and closings that may not begin yet, change nothing.
     pub fn finish(&mut self, key: TaskKey) -> Freed<M> {
@@ -215,6 +223,18 @@ impl<M> Ledger<M> {
             if is_closing {
                 self.advance(offset, &mut freed);
             } else {
+                self.release(offset, &mut freed);
+            }
+        }
+        freed
+    }
+
+    /// A task that has not started never will: its messages wait for it no longer. Unknown ones and
+    /// closings change nothing.
+    pub fn withdraw(&mut self, task: TaskKey) -> Freed<M> {
+        let mut freed = Freed::default();
+        if !self.closings.contains_key(&task) {
+            for offset in self.tasks.remove(&task).unwrap_or_default() {
                 self.release(offset, &mut freed);
             }
         }
@@ -263,6 +283,11 @@ impl<M> Ledger<M> {
     #[must_use]
     pub fn message(&self, offset: Offset) -> Option<&M> {
         self.open.get(&offset).map(|open| &open.message)
+    }
+
+    /// The same, to be changed.
+    pub fn message_mut(&mut self, offset: Offset) -> Option<&mut M> {
+        self.open.get_mut(&offset).map(|open| &mut open.message)
     }
 
     /// The messages a task or a closing stands for.

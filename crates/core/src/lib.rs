@@ -26,6 +26,7 @@ pub mod order; // which message may start when
 pub mod ledger; // which message waits for what
 pub mod watermark; // what may be committed
 pub mod done_map; // which later offsets are settled, as text in a commit
+pub mod flood; // how many may be dead-lettered before a partition is held
 pub mod retry; // how long to wait before the next attempt
 pub mod kafka_client; // how to reach and authenticate to a cluster
 pub mod secret; // values that are never printed

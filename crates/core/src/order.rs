@@ -134,6 +134,12 @@ impl Order {
         self.waiting.remove(&task);
     }
 
+    /// Whether the message at `offset` is in a line.
+    #[must_use]
+    pub fn has_place(&self, offset: Offset) -> bool {
+        self.lines.has_place(offset)
+    }
+
     /// The message in front of the one at `offset`. While it is open, those behind it cannot settle
     /// in order: whoever finishes these must finish it, too.
     #[must_use]

@@ -201,7 +201,7 @@ fn refuse(next: i64, metadata: &str, expected: Foreign) {
 fn metadata_of_others_is_refused_by_name() {
     refuse(0, "lag=3", Foreign::NotOurs);
     refuse(0, "drkkar", Foreign::NotOurs);
-    refuse(0, "drk2AAA", Foreign::OtherVersion);
+    refuse(0, "drk3AAA", Foreign::OtherVersion);
     refuse(0, "drk1", Foreign::Damaged("it is empty"));
     refuse(0, "drk1 !", Foreign::Damaged("no base64"));
     refuse(0, "drk1é", Foreign::Damaged("no base64"));

@@ -4,16 +4,18 @@
 //! hook has blocked its thread for too long.
 //! `/readyz` says whether the worker is a member of its group (with partitions or waiting for some)
 //! and not on its way out. A sink that is down is waited for, not restarted for: it is shown in the
-//! details and makes the worker unready only.
+//! details and makes the worker unready only. A partition that is held because too many of its messages
+//! were dead-lettered is shown in the details.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use drakkar_core::lenient;
 use drakkar_debug::{Health, HealthSnapshot};
-use drakkar_pipeline::Status;
+use drakkar_executor::{PoolWatch, ProgramStats};
+use drakkar_pipeline::{HeldPartition, Status};
 use drakkar_sinks::Sinks;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// When probes fail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +52,7 @@ pub(crate) struct WorkerHealth {
     pub worker_id: String,
     pub status: Arc<Status>,
     pub sinks: Sinks,
+    pub pool: PoolWatch,
     pub config: HealthConfig,
 }
 
@@ -85,7 +88,74 @@ impl Health for WorkerHealth {
             "assigned_partitions": view.assigned,
             "draining": view.draining,
             "held_sinks": held,
+            "held_partitions": held_partitions(&self.status),
+            "programs": programs(&self.pool),
         });
         HealthSnapshot { alive, ready, details }
+    }
+}
+
+/// Partitions that wait for one of their messages to succeed, and why.
+fn held_partitions(status: &Status) -> Vec<Value> {
+    let entry = |held: HeldPartition| {
+        json!({
+            "partition": held.partition.to_string(),
+            "reason": format!("dlq.{}", held.reason.as_str()),
+            "seconds": held.since.elapsed().as_secs(),
+            "failed_tries": held.failed_tries,
+            "waiting": held.waiting,
+        })
+    };
+    status.held_partitions().into_iter().map(entry).collect()
+}
+
+/// How the persistent programs are. What a failure is called holds nothing that a program printed.
+fn programs(pool: &PoolWatch) -> BTreeMap<String, Value> {
+    let described = |stats: &ProgramStats| {
+        json!({
+            "processes": stats.instances,
+            "ready": stats.ready,
+            "in_flight": stats.in_flight,
+            "queued": stats.queued,
+            "failures": stats.failures,
+            "crash_loop": stats.is_crash_looping(),
+            "last_failure": stats.last_failure,
+        })
+    };
+    pool.programs().iter().map(|(name, stats)| (name.clone(), described(stats))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use drakkar_executor::{ExecutorConfig, Mode, Pool, ProgramConfig};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_probes_show_a_program_that_fails() {
+        let mut config = ExecutorConfig::default();
+        let program = ProgramConfig {
+            mode: Mode::Persistent,
+            binary: Some("false".into()),
+            instances: Some(std::num::NonZeroUsize::MIN),
+            backoff_initial: Duration::from_millis(1),
+            backoff_max: Duration::from_millis(1),
+            ..ProgramConfig::default()
+        };
+        config.programs.insert("broken".to_owned(), program);
+        let pool = Pool::start(&config).unwrap();
+        let watch = pool.watch();
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        let shown = loop {
+            let shown = programs(&watch)["broken"].clone();
+            if shown["crash_loop"] == true {
+                break shown;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{shown}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        assert_eq!(shown["processes"], 1);
+        assert!(shown["last_failure"].as_str().unwrap().contains("exit status: 1"), "{shown}");
+        pool.close().await;
     }
 }

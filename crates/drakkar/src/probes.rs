@@ -6,8 +6,8 @@
 use std::{io, sync::Arc, thread, time::Duration};
 
 use drakkar_debug::{Probes, Server};
-use drakkar_executor::{Pool, PoolStats};
-use drakkar_telemetry::Metrics;
+use drakkar_executor::{Pool, PoolStats, ProgramStats};
+use drakkar_telemetry::{Metrics, ProgramView};
 use tokio::{runtime, sync::oneshot, task::JoinSet};
 use tracing::warn;
 
@@ -73,5 +73,22 @@ async fn show_pool(metrics: Arc<Metrics>, pool: Pool) {
         metrics.escaped_processes.inc_by(escaped.saturating_sub(metrics.escaped_processes.get()));
         metrics.pool_max.set(signed(slots));
         metrics.pool_active.set(signed(active));
+        for (name, stats) in pool.programs() {
+            metrics.program(&name, &view(&stats));
+        }
+    }
+}
+
+fn view(stats: &ProgramStats) -> ProgramView {
+    ProgramView {
+        ready: stats.ready,
+        in_flight: stats.in_flight,
+        queued: stats.queued,
+        is_crash_looping: stats.is_crash_looping(),
+        starts: stats.starts,
+        failures: stats.failures,
+        recycled: stats.recycled,
+        requeued: stats.requeued,
+        stderr_suppressed: stats.stderr_suppressed,
     }
 }

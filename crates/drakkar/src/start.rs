@@ -77,6 +77,7 @@ impl<H: Handler> Parts<H> {
             worker_id: worker.id.clone(),
             status: Arc::clone(&status),
             sinks: sinks.clone(),
+            pool: pool.watch(),
             config: config.health.clone(),
         };
         let probes = ProbeServer::start(server, health, config, &metrics, &pool)
@@ -164,7 +165,9 @@ fn settings(config: &Config) -> Settings {
     Settings {
         window_size,
         max_in_flight: window_size.saturating_mul(executor.max_windows.get()),
-        max_in_pool: executor.slots().saturating_mul(executor.backpressure_high_multiplier.get()),
+        max_in_pool: executor
+            .capacity()
+            .saturating_mul(executor.backpressure_high_multiplier.get()),
         max_hooks: executor.max_hooks.get(),
         max_result_bytes: executor.max_result_bytes,
         ordering: executor.ordering,
@@ -177,6 +180,7 @@ fn settings(config: &Config) -> Settings {
         },
         hook_timeout: executor.hook_timeout_seconds,
         on_invalid: kafka.on_invalid,
+        flood: config.dlq.flood(),
         commit: CommitPace { interval: kafka.commit_interval, every: kafka.commit_every.get() },
     }
 }

@@ -15,7 +15,7 @@ use std::{
 use drakkar_core::{lenient, order::Ordering};
 use serde::{Deserialize, Serialize};
 
-use crate::{Limits, MemoryGuardConfig, cpus, env};
+use crate::{Limits, MemoryGuardConfig, Mode, ProgramConfig, cpus, env};
 
 const fn non_zero(value: usize) -> NonZeroUsize {
     match NonZeroUsize::new(value) {
@@ -44,6 +44,18 @@ impl Deref for Variables {
 impl DerefMut for Variables {
     fn deref_mut(&mut self) -> &mut Self::Target {
         &mut self.0
+    }
+}
+
+impl Variables {
+    /// What cannot be a variable, each text with its key below the section.
+    pub(crate) fn complaints(&self) -> impl Iterator<Item = String> {
+        let is_wrong = |name: &str, value: &str| {
+            name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')
+        };
+        self.iter().filter(move |(name, value)| is_wrong(name, value)).map(|(name, _)| {
+            format!("env.{name}: names are not empty and hold no `=`, and nothing holds a NUL")
+        })
     }
 }
 
@@ -94,7 +106,8 @@ pub struct ExecutorConfig {
     /// How long a shutdown waits for what is running. Default: 30 s.
     #[serde(with = "lenient::duration")]
     pub drain_timeout_seconds: Duration,
-    /// Tasks that one partition may have in the pool, as a multiple of the slots. Default: 32.
+    /// Tasks that one partition may have in the pool, as a multiple of what runs at once: slots, and
+    /// requests to persistent programs. Default: 32.
     pub backpressure_high_multiplier: NonZeroUsize,
     /// Bytes of standard output kept per run; the rest is read, discarded and counted.
     /// Default: 1 MiB.
@@ -123,6 +136,8 @@ pub struct ExecutorConfig {
     pub max_result_bytes: usize,
     /// Length of a chain of tasks of which each replaces the one before. Default: 10.
     pub max_replacements: u32,
+    /// Programs that tasks call by a name, and how each is run. Default: none.
+    pub programs: BTreeMap<String, ProgramConfig>,
 }
 
 impl Default for ExecutorConfig {
@@ -153,6 +168,7 @@ impl Default for ExecutorConfig {
             max_windows: non_zero(4),
             max_result_bytes: 64 * 1024 * 1024,
             max_replacements: 10,
+            programs: BTreeMap::new(),
         }
     }
 }
@@ -162,6 +178,17 @@ impl ExecutorConfig {
     #[must_use]
     pub fn slots(&self) -> usize {
         self.max_executors.unwrap_or_else(cpus::count).get()
+    }
+
+    /// Tasks that can be under way at once: one per slot, and what persistent programs are asked.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        let persistent = self.programs.values().filter(|program| program.mode == Mode::Persistent);
+        let requests = persistent.map(|program| {
+            let instances = program.instances.map_or_else(|| self.slots(), NonZeroUsize::get);
+            instances.saturating_mul(program.depth.get())
+        });
+        requests.fold(self.slots(), usize::saturating_add)
     }
 
     /// What cannot be, each text with its full key; empty when all is well.
@@ -198,13 +225,14 @@ impl ExecutorConfig {
             "max_stderr_bytes: must be at least 1; there is no unlimited",
         );
         check(self.max_result_bytes > 0, "max_result_bytes: must be at least 1");
-        for (name, value) in self.env.iter() {
-            check(
-                !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0'),
-                &format!(
-                    "env.{name}: names are not empty and hold no `=`, and nothing holds a NUL"
-                ),
-            );
+        for text in self.env.complaints() {
+            check(false, &text);
+        }
+        for (name, program) in &self.programs {
+            check(!name.is_empty(), "programs: a name must not be empty");
+            for text in program.validate(name) {
+                check(false, &text);
+            }
         }
         for text in self.limits.validate().into_iter().chain(self.memory_guard.validate()) {
             check(false, &text);
@@ -239,6 +267,18 @@ mod tests {
         assert_eq!(config.task_timeout_seconds, Duration::from_millis(1_500));
         assert_eq!(config.kill_grace, Duration::from_millis(300));
         assert_eq!(config.env["N"], "4");
+    }
+
+    #[test]
+    fn the_capacity_counts_slots_and_requests_to_persistent_programs() {
+        let config: ExecutorConfig = serde_json::from_str(
+            r#"{"max_executors": 3, "programs": {
+                "a": {"mode": "persistent", "instances": 2, "depth": 8},
+                "b": {"mode": "persistent"},
+                "c": {"instances": 100}}}"#,
+        )
+        .unwrap();
+        assert_eq!(config.capacity(), 3 + 2 * 8 + 3);
     }
 
     #[test]

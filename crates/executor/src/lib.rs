@@ -6,6 +6,7 @@
 //! retries. Precomputed tasks need no process; they never come here.
 
 mod config; // the `executor:` section
+mod programs; // programs that tasks call by a name
 mod cpus; // how many slots where nobody says
 mod limits; // what a program may use at most
 mod env; // what a child may inherit
@@ -21,6 +22,7 @@ mod memory; // whether the kernel killed for want of memory
 mod memory_guard; // what to do when it gets short
 mod stand_in; // what takes the place of processes in a test
 mod runner; // one slot: a task from start to end
+mod persistent; // processes that answer many tasks
 mod slots; // who runs and who waits
 mod pool; // all of the above, running
 
@@ -28,6 +30,8 @@ pub use config::{ExecutorConfig, Variables};
 pub use cpus::effective_cpus;
 pub use limits::Limits;
 pub use memory_guard::MemoryGuardConfig;
-pub use pool::{Job, Pool, PoolStats, Run, StartError, Ticket};
+pub use persistent::ProgramStats;
+pub use pool::{Job, Pool, PoolStats, PoolWatch, Run, StartError, Ticket};
+pub use programs::{Mode, ProgramConfig, Protocol};
 pub use queue::{Place, Queue, Rank, Standing};
 pub use stand_in::{Scripted, StandIn};

@@ -5,14 +5,17 @@
 //! stays with the process until its group is gone, and only then reports and takes another.
 
 use std::{
+    collections::BTreeMap,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use drakkar_core::{Failure, Output, Task};
 use futures_util::FutureExt;
+use rustix::fs::{Access, access};
 use tokio::{
     runtime::Handle,
     task::JoinSet,
@@ -22,14 +25,16 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
 use crate::{
-    ExecutorConfig,
+    ExecutorConfig, ProgramStats,
     env::Environment,
     guard::Guard,
     memory_guard,
+    persistent::{self, Programs},
+    programs,
     queue::{Place, Rank},
     runner::{Experience, Runner},
     slots::{Control, Held, Queued, Shared},
-    spawn::{Common, Spawner},
+    spawn::{self, Common, Spawner},
     stand_in::StandIn,
 };
 
@@ -88,6 +93,16 @@ pub enum StartError {
     /// A name pattern is not one.
     #[error("executor.env_inherit_deny holds what is not a pattern")]
     Pattern(#[from] glob::PatternError),
+    /// A program of the configuration is not there.
+    #[error("executor.programs.{name}: cannot run {}", path.display())]
+    Program {
+        /// What tasks call it.
+        name: String,
+        /// What it is.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// The system refuses a thread.
     #[error("cannot start a spawning thread")]
     Thread(#[source] io::Error),
@@ -105,6 +120,9 @@ pub struct Pool {
 
 struct Owner {
     shared: Arc<Shared>,
+    programs: Programs,
+    /// Program of the tasks that name none.
+    default: Option<PathBuf>,
     runners: TaskTracker,
     guard: Arc<Guard>,
     slots: usize,
@@ -113,9 +131,16 @@ struct Owner {
     _memory_guard: JoinSet<()>,
 }
 
+impl Owner {
+    fn shut(&self) {
+        self.shared.shut();
+        self.programs.shut();
+    }
+}
+
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.shared.shut();
+        self.shut();
     }
 }
 
@@ -145,8 +170,13 @@ impl Pool {
             environment: Environment::new(config, std::env::vars_os())?,
             limits: config.limits,
             guard: Guard::start(&runtime).map_err(StartError::Guard)?,
+            presets: programs::presets(&config.programs),
         };
         let guard = Arc::clone(&common.guard);
+        let are_played = stand_in.is_some_and(|stand_in| stand_in.plays());
+        if !are_played {
+            find_programs(config, &common)?;
+        }
         let spawner = Spawner::start(config, common, &runtime).map_err(StartError::Thread)?;
         let experience = Arc::new(Experience::new());
         let shared = Arc::new(Shared::new(config.priority_ageing));
@@ -156,6 +186,11 @@ impl Pool {
             let runner = Runner::new(config, spawner.clone(), experience, stand_in.cloned());
             runners.spawn_on(serve(Arc::clone(&shared), runner), &runtime);
         }
+        let programs = if are_played {
+            Programs::default()
+        } else {
+            Programs::start(config, &spawner, &runners, &runtime)
+        };
         runners.close();
         let mut memory_guard = JoinSet::new();
         if config.memory_guard.is_on() {
@@ -164,28 +199,34 @@ impl Pool {
         }
         let patience = DISAPPEARING
             .saturating_add(config.kill_grace)
-            .saturating_add(config.pipe_grace.saturating_mul(2));
-        Ok(Self {
-            inner: Arc::new(Owner {
-                shared,
-                runners,
-                guard,
-                slots: config.slots(),
-                patience,
-                _memory_guard: memory_guard,
-            }),
-        })
+            .saturating_add(config.pipe_grace.saturating_mul(2))
+            .saturating_add(programs.patience());
+        let owner = Owner {
+            shared,
+            programs,
+            default: config.binary_path.clone(),
+            runners,
+            guard,
+            slots: config.slots(),
+            patience,
+            _memory_guard: memory_guard,
+        };
+        Ok(Self { inner: Arc::new(owner) })
     }
 
     /// Puts a job in line. In a pool that is closed it is dropped, and `done` with it.
     #[must_use = "only the ticket can take the job back"]
     pub fn submit(&self, job: Job) -> Ticket {
+        let named = job.task.program_path().or(self.inner.default.as_ref());
+        if let Some(program) = self.inner.programs.get(named.map(PathBuf::as_path)) {
+            return Ticket(Claim::Program(program.submit(job)));
+        }
         let shared = Arc::clone(&self.inner.shared);
         let control = Arc::new(Control::default());
         let queued = Queued { job, since: Instant::now(), control: Arc::clone(&control) };
         let place = shared.admit(queued);
         shared.work.notify_one();
-        Ticket { place, control, shared }
+        Ticket(Claim::Slot { place, control, shared })
     }
 
     /// How full the pool is now.
@@ -202,12 +243,24 @@ impl Pool {
         }
     }
 
+    /// How the persistent programs are now, by name.
+    #[must_use]
+    pub fn programs(&self) -> BTreeMap<String, ProgramStats> {
+        self.inner.programs.stats()
+    }
+
+    /// A look at the persistent programs that does not keep the pool open.
+    #[must_use]
+    pub fn watch(&self) -> PoolWatch {
+        PoolWatch(self.inner.programs.clone())
+    }
+
     /// Drops what is queued, terminates what runs (TERM, grace, KILL) and waits until it is gone.
     ///
     /// A process that the kernel cannot end (stuck in a device) is waited for a few seconds longer
     /// than the graces, and then left with a warning.
     pub async fn close(&self) {
-        self.inner.shared.shut();
+        self.inner.shut();
         if timeout(self.inner.patience, self.inner.runners.wait()).await.is_err() {
             let left = self.stats().active;
             warn!(category = "executor", left, "killed processes do not disappear");
@@ -215,33 +268,75 @@ impl Pool {
     }
 }
 
+/// Shows the persistent programs of a pool, also after its end.
+#[derive(Clone)]
+pub struct PoolWatch(Programs);
+
+impl PoolWatch {
+    /// How the persistent programs are now, by name.
+    #[must_use]
+    pub fn programs(&self) -> BTreeMap<String, ProgramStats> {
+        self.0.stats()
+    }
+}
+
+/// A program that is not there shall keep the worker from starting, not fail every task.
+fn find_programs(config: &ExecutorConfig, common: &Common) -> Result<(), StartError> {
+    for (name, program) in &config.programs {
+        let (path, start) = (program.path(name), programs::start_task(name, program));
+        let found = spawn::locate(path, common, &start);
+        let runnable = found.and_then(|path| Ok(access(&path, Access::EXEC_OK)?));
+        if let Err(source) = runnable {
+            return Err(StartError::Program { name: name.clone(), path: path.to_owned(), source });
+        }
+    }
+    Ok(())
+}
+
 /// A claim on a submitted job. Dropping it changes nothing.
-pub struct Ticket {
-    place: Option<Place>,
-    control: Arc<Control>,
-    shared: Arc<Shared>,
+pub struct Ticket(Claim);
+
+enum Claim {
+    /// On a process of its own.
+    Slot { place: Option<Place>, control: Arc<Control>, shared: Arc<Shared> },
+    /// On an answer of a persistent program.
+    Program(persistent::Claim),
 }
 
 impl Ticket {
-    /// Takes the job back. `true`: it had not started and never will, and `done` is dropped uncalled.
+    /// Takes the job back. `true`: it is not running and never will, and `done` is dropped uncalled.
     #[must_use]
     pub fn cancel_queued(&self) -> bool {
-        self.place.and_then(|place| self.shared.withdraw(place)).is_some()
+        match &self.0 {
+            Claim::Slot { place, shared, .. } => {
+                place.and_then(|place| shared.withdraw(place)).is_some()
+            }
+            Claim::Program(claim) => claim.cancel_queued(),
+        }
     }
 
-    /// Whether a slot has taken the job, even if it has ended since.
+    /// Whether a process was started or asked, even if that has ended since.
     #[must_use]
     pub fn has_started(&self) -> bool {
-        self.control.started.load(Ordering::Acquire)
+        match &self.0 {
+            Claim::Slot { control, .. } => control.started.load(Ordering::Acquire),
+            Claim::Program(claim) => claim.has_started(),
+        }
     }
 
     /// Takes the job back, or terminates its process group (TERM, grace, KILL) without waiting for
-    /// it. `done` is dropped uncalled, unless the program ended by itself first.
+    /// it; other tasks in a persistent process are put back. `done` is dropped uncalled, unless the
+    /// program ended by itself, or answered, first.
     pub fn kill(&self) {
-        // Before the look: a runner that is putting the job back sees one or the other.
-        self.control.unwanted.store(true, Ordering::Release);
-        if !self.cancel_queued() {
-            self.control.kill.notify_one();
+        match &self.0 {
+            Claim::Slot { control, .. } => {
+                // Before the look: a runner that is putting the job back sees one or the other.
+                control.unwanted.store(true, Ordering::Release);
+                if !self.cancel_queued() {
+                    control.kill.notify_one();
+                }
+            }
+            Claim::Program(claim) => claim.kill(),
         }
     }
 }

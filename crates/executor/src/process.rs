@@ -145,8 +145,29 @@ impl Process {
         }
     }
 
+    /// Its pipes, for whoever talks to it; `None` where one is missing.
+    pub(crate) fn pipes(&mut self) -> Option<(ChildStdin, ChildStdout, ChildStderr)> {
+        let Child { stdin, stdout, stderr, .. } = &mut self.child;
+        Some((stdin.take()?, stdout.take()?, stderr.take()?))
+    }
+
+    /// Waits for its exit, for as long as `patience`; then TERM, `grace`, KILL; and ends its group.
+    pub(crate) async fn stop(
+        &mut self,
+        patience: Duration,
+        grace: Duration,
+    ) -> io::Result<ExitStatus> {
+        let exited = match timeout(patience, self.exited()).await {
+            Ok(exited) => exited,
+            Err(_) => self.terminate(&[(StopSignal::Terminate, grace)]).await,
+        };
+        self.signal(Signal::KILL);
+        let status = self.reap().await;
+        exited.and(status)
+    }
+
     /// Waits for the exit of the leader, and leaves it a zombie where the kernel lets us.
-    async fn exited(&mut self) -> io::Result<()> {
+    pub(crate) async fn exited(&mut self) -> io::Result<()> {
         match &self.exit {
             Some(exit) => exit.readable().await.map(drop),
             None => self.child.wait().await.map(drop),

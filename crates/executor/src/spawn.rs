@@ -24,7 +24,10 @@ use drakkar_core::Task;
 use rustix::{fs::Access, io::Errno};
 use tokio::{process::Command, runtime::Handle, sync::oneshot, time::Instant};
 
-use crate::{ExecutorConfig, Limits, cpus, env::Environment, guard::Guard, process::Process};
+use crate::{
+    ExecutorConfig, Limits, cpus, env::Environment, guard::Guard, process::Process,
+    programs::Presets,
+};
 
 /// More threads than this contend for the same locks of the kernel.
 const MAX_THREADS: usize = 8;
@@ -36,6 +39,7 @@ pub(crate) struct Common {
     pub(crate) environment: Environment,
     pub(crate) guard: Arc<Guard>,
     pub(crate) limits: Limits,
+    pub(crate) presets: Presets,
 }
 
 struct Request {
@@ -170,6 +174,8 @@ fn serve(inbox: &Mutex<mpsc::Receiver<Request>>, common: &Common, runtime: &Hand
 fn spawn(common: &Common, task: &Task) -> Result<Process, SpawnError> {
     let named = task.program_path().or(common.binary_path.as_ref());
     let named = named.ok_or_else(SpawnError::no_program)?;
+    let preset = common.presets.get(named);
+    let named = preset.map_or(named, |preset| &preset.binary);
     let failed = |error: io::Error| SpawnError::new(named, &error);
     let path = locate(named, common, task).map_err(failed)?;
     let ward = common.guard.enrol();
@@ -177,9 +183,11 @@ fn spawn(common: &Common, task: &Task) -> Result<Process, SpawnError> {
     let mut command = Command::new(path);
     command
         .arg0(named)
+        .args(preset.map_or(&[][..], |preset| &preset.args))
         .args(task.args())
         .env_clear()
         .envs(common.environment.of(task))
+        .envs(preset.into_iter().flat_map(|preset| preset.env_beside(task)))
         .env(mark, value)
         .process_group(0)
         .stdin(input(task)?)
@@ -221,7 +229,7 @@ fn regular(path: &Path) -> io::Result<File> {
 
 /// The path to execute: a name without a slash is looked up in the `PATH` that the process will see
 /// (else in the worker's), anything else starts at the worker's directory, not at the task's.
-fn locate(program: &Path, common: &Common, task: &Task) -> io::Result<PathBuf> {
+pub(crate) fn locate(program: &Path, common: &Common, task: &Task) -> io::Result<PathBuf> {
     let is_bare = !program.as_os_str().as_encoded_bytes().contains(&b'/');
     if !is_bare {
         return std::path::absolute(program);

@@ -17,6 +17,10 @@ use crate::Run;
 
 /// Watches the runs of a pool, and plays those it wants to play.
 pub trait StandIn: Send + Sync + 'static {
+    /// Whether it plays processes at all. Then it plays those of persistent programs too, one per task,
+    /// and none of them is started.
+    fn plays(&self) -> bool;
+
     /// A slot has taken `task`. `None`: a real process is started for it.
     fn begins(&self, task: &Arc<Task>) -> Option<Scripted>;
 

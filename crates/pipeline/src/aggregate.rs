@@ -20,7 +20,8 @@ use drakkar_core::{
 use tokio::time::Instant;
 
 use crate::{
-    collect::{complete_message, complete_window},
+    collect::{Whole, complete_whole},
+    flood::{Failed, GivenUp},
     partition::{Flow, Partition},
 };
 
@@ -32,6 +33,13 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
+    /// Bytes of output it holds.
+    pub(crate) fn size(&self) -> usize {
+        let (Self::Result(TaskResult { output, .. }) | Self::Error(TaskFailure { output, .. })) =
+            self;
+        output.size()
+    }
+
     fn output(&mut self) -> &mut Output {
         match self {
             Self::Result(done) => &mut done.output,
@@ -273,38 +281,35 @@ impl<H: Handler> Partition<H> {
     }
 
     fn close_message(&mut self, key: TaskKey, offset: Offset) {
-        let Some(MessageSoFar { message, gathered }) = self.groups.messages.remove(&offset) else {
-            return;
-        };
-        let Gathered { since, results, errors, replaced, kept } = gathered;
-        let group = MessageGroup { message, results, errors, replaced, took: since.elapsed() };
-        let shared = Arc::clone(&self.shared);
-        self.begin_closing(key);
-        let hold = self.board.task();
-        self.flows.spawn(async move {
-            complete_message(&shared, group, &hold).await;
-            Flow::Closed { key, kept }
-        });
+        if let Some(MessageSoFar { message, gathered }) = self.groups.messages.remove(&offset) {
+            let Gathered { since, results, errors, replaced, kept } = gathered;
+            let group = MessageGroup { message, results, errors, replaced, took: since.elapsed() };
+            self.close(key, kept, Whole::Message(group));
+        }
     }
 
     fn close_window(&mut self, key: TaskKey, window: u64) {
-        let Some(WindowSoFar { messages, gathered }) = self.groups.windows.remove(&window) else {
-            return;
-        };
-        let Gathered { since, results, errors, replaced, kept } = gathered;
-        let group = WindowGroup { messages, results, errors, replaced, took: since.elapsed() };
-        let shared = Arc::clone(&self.shared);
-        self.begin_closing(key);
-        let hold = self.board.task();
-        self.flows.spawn(async move {
-            complete_window(&shared, group, &hold).await;
-            Flow::Closed { key, kept }
-        });
+        if let Some(WindowSoFar { messages, gathered }) = self.groups.windows.remove(&window) {
+            let Gathered { since, results, errors, replaced, kept } = gathered;
+            let group = WindowGroup { messages, results, errors, replaced, took: since.elapsed() };
+            self.close(key, kept, Whole::Window(group));
+        }
     }
 
-    fn begin_closing(&mut self, key: TaskKey) {
+    /// Has the hook of a complete group called, beside the loop.
+    pub(crate) fn close(&mut self, key: TaskKey, kept: Vec<TaskKey>, whole: Whole<H::Input>) {
         self.ledger.mark_started(key);
         self.collecting += 1;
+        let (shared, hold) = (Arc::clone(&self.shared), self.board.task());
+        self.flows.spawn(async move {
+            match complete_whole(&shared, &whole, &hold).await {
+                Ok(()) => Flow::Closed { key, kept },
+                Err(cause) => {
+                    let what = Failed::Closing { key, kept, whole };
+                    Flow::GivenUp(GivenUp { what, cause })
+                }
+            }
+        });
     }
 
     /// All that a group led to is settled.

@@ -1,8 +1,12 @@
 //! Window → tasks: decoding, then the user's `arrange`.
 //!
-//! Runs beside the partition loop and answers with a [`Plan`]. Where `arrange` fails, the window is
-//! split in halves until the failure is down to single messages: one poisonous message does not take
-//! its neighbours along.
+//! Runs beside the partition loop and answers with a [`Plan`]. Where `arrange` fails, the whole window
+//! is tried again, as often as a task would be; then it is split in halves until the failure is down
+//! to single messages: one poisonous message does not take its neighbours along.
+//!
+//! Each time-out costs the partition `executor.hook_timeout_seconds`. A window is split after a
+//! time-out as often as it takes to find one message that hangs; what hangs beyond that is given up
+//! as a whole.
 
 use std::{ops::Range, sync::Arc};
 
@@ -10,6 +14,7 @@ use drakkar_core::{
     Cause, Handler, Message, Offset, OnInvalid, Pending, SourceMessage, Stage, Task,
 };
 use drakkar_telemetry::{Hook, SkipReason};
+use tokio::time::sleep;
 
 use crate::{
     hook::{HookFailure, chain},
@@ -58,24 +63,7 @@ pub(crate) async fn arrange<H: Handler>(
     if plan.fatal.is_some() || messages.is_empty() {
         return plan;
     }
-    // Depth first from the left, so that tasks come out in the order of the messages.
-    let mut parts = Vec::from([Range { start: 0, end: messages.len() }]);
-    while let Some(part) = parts.pop() {
-        match arrange_part(shared, &messages[part.clone()], &pending).await {
-            Ok(tasks) => {
-                let partition = &messages[part.start].partition;
-                plan.tasks.extend(prioritized(shared, partition, tasks));
-                plan.arranged.extend(messages[part].iter().map(|message| message.offset));
-            }
-            Err(failure) => match halves(&part) {
-                Some((left, right)) => parts.extend([right, left]),
-                None => {
-                    let message = Arc::clone(&messages[part.start].source);
-                    plan.rejected.push((message, failure.cause(Stage::Arrange)));
-                }
-            },
-        }
-    }
+    search(shared, &messages, &pending, &mut plan).await;
     if H::AGGREGATES_MESSAGES || H::AGGREGATES_WINDOWS {
         // Parts were answered from left to right, so both ascend.
         messages.retain(|message| plan.arranged.binary_search(&message.offset).is_ok());
@@ -84,9 +72,74 @@ pub(crate) async fn arrange<H: Handler>(
     plan
 }
 
-fn halves(part: &Range<usize>) -> Option<(Range<usize>, Range<usize>)> {
-    let middle = part.start + part.len() / 2;
-    (part.len() > 1).then_some((part.start..middle, middle..part.end))
+/// Arranges `messages`; what cannot be arranged ends up in `plan.rejected`.
+async fn search<H: Handler>(
+    shared: &Shared<H>,
+    messages: &[Message<H::Input>],
+    pending: &Pending,
+    plan: &mut Plan<H::Input>,
+) {
+    let mut splits_left = splits_to_find_one(messages.len());
+    // Depth first from the left, so that tasks come out in the order of the messages.
+    let mut parts = Vec::from([Part { range: 0..messages.len(), asked: 0 }]);
+    while let Some(mut part) = parts.pop() {
+        let of_part = &messages[part.range.clone()];
+        let answer = match part.asked {
+            0 => arrange_again(shared, of_part, pending, &mut part.asked).await,
+            _ => arrange_once(shared, of_part, pending, &mut part.asked).await,
+        };
+        let failure = match answer {
+            Ok(tasks) => {
+                plan.arranged.extend(of_part.iter().map(|message| message.offset));
+                plan.tasks.extend(prioritized(shared, &of_part[0].partition, tasks));
+                continue;
+            }
+            Err(failure) => failure,
+        };
+        let hung = matches!(failure, HookFailure::TimedOut(_));
+        match part.halves() {
+            Some((left, right)) if !hung || 0 < splits_left => {
+                splits_left -= u32::from(hung);
+                parts.extend([right, left]);
+            }
+            _ => plan.reject(of_part, &failure, part.asked),
+        }
+    }
+}
+
+impl<I> Plan<I> {
+    fn reject(&mut self, part: &[Message<I>], failure: &HookFailure, asked: u32) {
+        let mut cause = failure.cause(Stage::Arrange).attempt(asked);
+        if 1 < part.len() {
+            cause.message = format!(
+                "{}; it hung too often in this window to find out for which of {} messages",
+                cause.message,
+                part.len()
+            );
+        }
+        self.rejected.extend(part.iter().map(|m| (Arc::clone(&m.source), cause.clone())));
+    }
+}
+
+/// Neighbouring messages of a window.
+struct Part {
+    range: Range<usize>,
+    /// How often `arrange` was asked about them.
+    asked: u32,
+}
+
+impl Part {
+    fn halves(&self) -> Option<(Self, Self)> {
+        let Range { start, end } = self.range;
+        let middle = start + (end - start) / 2;
+        let part = |range| Self { range, asked: self.asked };
+        (start < middle).then(|| (part(start..middle), part(middle..end)))
+    }
+}
+
+/// How often a window of `count` messages must be split to find one of them.
+fn splits_to_find_one(count: usize) -> u32 {
+    count.next_power_of_two().ilog2()
 }
 
 fn decode<H: Handler>(
@@ -140,11 +193,31 @@ fn decode_one<H: Handler>(shared: &Shared<H>, source: &SourceMessage) -> Result<
     }
 }
 
-async fn arrange_part<H: Handler>(
+/// Asks until there is an answer, or the retries are used up.
+async fn arrange_again<H: Handler>(
+    shared: &Shared<H>,
+    window: &[Message<H::Input>],
+    pending: &Pending,
+    asked: &mut u32,
+) -> Result<Vec<Task>, HookFailure> {
+    loop {
+        let answer = arrange_once(shared, window, pending, asked).await;
+        match &answer {
+            Err(failure) if failure.may_pass() && *asked <= shared.settings.max_retries => {
+                sleep(shared.settings.backoff.delay(*asked, fastrand::f64())).await;
+            }
+            _ => return answer,
+        }
+    }
+}
+
+async fn arrange_once<H: Handler>(
     shared: &Shared<H>,
     part: &[Message<H::Input>],
     pending: &Pending,
+    asked: &mut u32,
 ) -> Result<Vec<Task>, HookFailure> {
+    *asked += 1;
     let partition = Some(&part[0].partition);
     let call = async { shared.handler.arrange(part, pending).await };
     let tasks = shared.ask(Hook::Arrange, partition, call).await?;

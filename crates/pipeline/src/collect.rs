@@ -11,19 +11,16 @@ use drakkar_core::{
 };
 use drakkar_telemetry::{Hook, SkipReason};
 
-use crate::{
-    aggregate::Outcome,
-    deliver::{dead_letter, deliver},
-    partition::Shared,
-    turn::prioritized,
-};
+use crate::{aggregate::Outcome, deliver::deliver, partition::Shared, turn::prioritized};
 
 /// What became of a task after its run.
 #[derive(Debug)]
 pub(crate) enum Ended {
-    /// All it led to is confirmed, dead-lettered or skipped. How it ended, if the handler
-    /// aggregates.
+    /// All it led to is confirmed or skipped. How it ended, if the handler aggregates.
     Settled(Option<Outcome>),
+    /// It failed for good, and its messages are to be dead-lettered. How it ended, if the handler
+    /// aggregates.
+    GivenUp(Cause, Option<Outcome>),
     /// It is to be run again after this wait.
     Retry(Duration),
     /// These are to be run in its place; never empty, and already linked to it.
@@ -35,7 +32,7 @@ pub(crate) async fn complete<H: Handler>(
     shared: &Shared<H>,
     partition: &TopicPartition,
     done: TaskResult,
-    messages: Vec<Arc<SourceMessage>>,
+    messages: &[Arc<SourceMessage>],
     hold: &Arc<Hold>,
 ) -> Ended {
     shared.metrics.task_completed(&done);
@@ -43,18 +40,21 @@ pub(crate) async fn complete<H: Handler>(
     let collected = shared.ask(Hook::OnTaskComplete, Some(partition), call).await;
     let task = done.task.id();
     match collected {
-        Ok(collect) if collect.is_empty() => {}
-        Ok(collect) => deliver(shared, collect.into_payloads(), Some(task), &messages, hold).await,
+        Ok(collect) if collect.is_empty() => Ended::Settled(kept::<H>(Outcome::Result(done))),
+        Ok(collect) => {
+            match deliver(shared, collect.into_payloads(), Some(task), messages, hold).await {
+                Ok(()) => Ended::Settled(kept::<H>(Outcome::Result(done))),
+                Err(cause) => Ended::GivenUp(cause, kept::<H>(Outcome::Result(done))),
+            }
+        }
         Err(failure) => {
             let cause = failure.cause(Stage::OnTaskComplete).task(task).attempt(done.attempt);
-            dead_letter(shared, &messages, &cause, hold).await;
             let TaskResult { task, output, attempt } = done;
             let failure = Failure::Hook(failure.to_string());
             let failed = TaskFailure { task, failure, output, attempt, retries_left: 0 };
-            return Ended::Settled(kept::<H>(Outcome::Error(failed)));
+            Ended::GivenUp(cause, kept::<H>(Outcome::Error(failed)))
         }
     }
-    Ended::Settled(kept::<H>(Outcome::Result(done)))
 }
 
 /// What a handler does not aggregate is let go at once.
@@ -68,8 +68,7 @@ pub(crate) async fn failed<H: Handler>(
     partition: &TopicPartition,
     failed: TaskFailure,
     may_replace: bool,
-    messages: Vec<Arc<SourceMessage>>,
-    hold: &Arc<Hold>,
+    messages: &[Arc<SourceMessage>],
 ) -> Ended {
     shared.metrics.task_failed(partition, &failed);
     let call = async { shared.handler.on_error(&failed).await };
@@ -96,7 +95,7 @@ pub(crate) async fn failed<H: Handler>(
         ),
         Ok(OnError::Skip | OnError::Replace(_)) => {
             shared.metrics.task_skipped(partition, &failed);
-            for message in &messages {
+            for message in messages {
                 let label = shared.label(message);
                 shared.metrics.message_skipped(message, label.as_deref(), SkipReason::OnError);
             }
@@ -108,56 +107,59 @@ pub(crate) async fn failed<H: Handler>(
         Err(failure) => failure.cause(Stage::OnError),
     };
     let cause = cause.task(task).attempt(failed.attempt);
-    dead_letter(shared, &messages, &cause, hold).await;
-    Ended::Settled(kept::<H>(Outcome::Error(failed)))
+    Ended::GivenUp(cause, kept::<H>(Outcome::Error(failed)))
 }
 
-/// Asks `on_message_complete` and delivers what it returns.
-pub(crate) async fn complete_message<H: Handler>(
+/// What a hook sees as a whole.
+#[derive(Debug)]
+pub(crate) enum Whole<I> {
+    Message(MessageGroup<I>),
+    Window(WindowGroup<I>),
+}
+
+/// Asks `on_message_complete` or `on_window_complete`, and delivers what it returns.
+///
+/// # Errors
+///
+/// Why its messages are to be dead-lettered.
+pub(crate) async fn complete_whole<H: Handler>(
     shared: &Shared<H>,
-    group: MessageGroup<H::Input>,
+    whole: &Whole<H::Input>,
     hold: &Arc<Hold>,
-) {
-    let of = WholeHook { hook: Hook::OnMessageComplete, stage: Stage::OnMessageComplete };
-    let call = async { shared.handler.on_message_complete(&group).await };
-    complete_whole(shared, &of, std::slice::from_ref(&group.message), call, hold).await;
+) -> Result<(), Cause> {
+    let handler = &shared.handler;
+    match whole {
+        Whole::Message(group) => {
+            let hook = (Hook::OnMessageComplete, Stage::OnMessageComplete);
+            let messages = std::slice::from_ref(&group.message);
+            let call = async { handler.on_message_complete(group).await };
+            call_whole(shared, hook, messages, call, hold).await
+        }
+        Whole::Window(group) => {
+            let hook = (Hook::OnWindowComplete, Stage::OnWindowComplete);
+            let call = async { handler.on_window_complete(group).await };
+            call_whole(shared, hook, &group.messages, call, hold).await
+        }
+    }
 }
 
-/// Asks `on_window_complete` and delivers what it returns.
-pub(crate) async fn complete_window<H: Handler>(
+async fn call_whole<H: Handler>(
     shared: &Shared<H>,
-    window: WindowGroup<H::Input>,
-    hold: &Arc<Hold>,
-) {
-    let of = WholeHook { hook: Hook::OnWindowComplete, stage: Stage::OnWindowComplete };
-    let call = async { shared.handler.on_window_complete(&window).await };
-    complete_whole(shared, &of, &window.messages, call, hold).await;
-}
-
-/// A hook that sees something as a whole.
-struct WholeHook {
-    hook: Hook,
-    stage: Stage,
-}
-
-async fn complete_whole<H: Handler>(
-    shared: &Shared<H>,
-    of: &WholeHook,
+    (hook, stage): (Hook, Stage),
     messages: &[Arc<Message<H::Input>>],
     call: impl Future<Output = HookResult<Collect>> + Send,
     hold: &Arc<Hold>,
-) {
+) -> Result<(), Cause> {
     let partition = messages.first().map(|message| &message.partition);
-    let collected = shared.ask(of.hook, partition, call).await;
-    let sources = || -> Vec<Arc<SourceMessage>> {
-        messages.iter().map(|message| Arc::clone(&message.source)).collect()
-    };
+    let collected = shared.ask(hook, partition, call).await;
     match collected {
-        Ok(collect) if collect.is_empty() => {}
-        Ok(collect) => deliver(shared, collect.into_payloads(), None, &sources(), hold).await,
-        Err(failure) => {
-            dead_letter(shared, &sources(), &failure.cause(of.stage), hold).await;
+        Ok(collect) if collect.is_empty() => Ok(()),
+        Ok(collect) => {
+            let sources: Vec<Arc<SourceMessage>> =
+                messages.iter().map(|message| Arc::clone(&message.source)).collect();
+            deliver(shared, collect.into_payloads(), None, &sources, hold).await
         }
+        Err(failure) => Err(failure.cause(stage)),
     }
 }
 

@@ -3,7 +3,12 @@
 
 use std::time::Duration;
 
-use drakkar_core::{DoneMap, Offset, source::Position, watermark::Watermark};
+use drakkar_core::{
+    DoneMap, Offset,
+    done_map::{Extras, Noted},
+    source::Position,
+    watermark::Watermark,
+};
 use tokio::time::Instant;
 
 /// Longest metadata of a commit, in bytes: the default of the broker's `offset.metadata.max.bytes`.
@@ -56,16 +61,20 @@ impl CommitClock {
 }
 
 /// What may be committed, with the done map of what is settled above it: by us, and by earlier owners
-/// (`inherited`) as far as it was not delivered to us yet.
+/// (`inherited`) as far as it was not delivered to us yet; and with what else the next owner must know.
 ///
 /// `None` as long as nothing was delivered to us.
-pub(crate) fn position(watermark: &Watermark, inherited: &DoneMap) -> Option<Position> {
+pub(crate) fn position(
+    watermark: &Watermark,
+    inherited: &DoneMap,
+    extras: &Extras,
+) -> Option<Position> {
     // Before the first offset settles, everything below it is settled all the same.
     let next: Offset = watermark.position().or(watermark.first_unsettled())?;
     let last = watermark.last()?;
     let ahead = inherited.iter().skip_while(|offset| *offset <= last);
     let settled = watermark.settled_above().chain(ahead);
-    let encoded = DoneMap::encode(next, settled, METADATA_LIMIT);
+    let encoded = Noted::encode(next, settled, extras, METADATA_LIMIT);
     Some(Position { next, metadata: encoded.metadata })
 }
 
@@ -99,12 +108,12 @@ mod tests {
     fn an_offset_settled_behind_an_open_one_is_reported_in_the_done_map() {
         let mut mark = Watermark::default();
         let none = DoneMap::default();
-        assert_eq!(position(&mark, &none), None);
+        assert_eq!(position(&mark, &none, &Extras::default()), None);
         for offset in 7..10 {
             mark.begin(Offset(offset));
         }
         mark.settle(Offset(9));
-        let reported = position(&mark, &none).unwrap();
+        let reported = position(&mark, &none, &Extras::default()).unwrap();
         assert_eq!(reported.next, Offset(7));
         let done = DoneMap::decode(reported.next, &reported.metadata).unwrap();
         assert!(done.contains(Offset(9)) && !done.contains(Offset(8)));
@@ -118,7 +127,7 @@ mod tests {
         for offset in 7..10 {
             mark.begin(Offset(offset));
         }
-        let reported = position(&mark, &inherited).unwrap();
+        let reported = position(&mark, &inherited, &Extras::default()).unwrap();
         let done = DoneMap::decode(reported.next, &reported.metadata).unwrap();
         assert_eq!(done.iter().collect::<Vec<_>>(), [Offset(20)], "8 is ours to tell by now");
     }

@@ -2,7 +2,8 @@
 //!
 //! Returns only when the far side has confirmed, or a hook said so. A sink that is down makes these
 //! calls wait, for as long as it lasts, and asks nobody; a payload that is refused for good is the
-//! business of `on_delivery_error`, by default of the dead-letter topic.
+//! business of `on_delivery_error`. What becomes of the messages behind one that is given up is not
+//! decided here.
 
 use std::sync::Arc;
 
@@ -19,30 +20,33 @@ use tokio::time::sleep;
 use crate::partition::Shared;
 
 /// Delivers `payloads`, which were derived from `messages`: by `task`, or of a message or a window as a
-/// whole. However many of them are given up, there is one dead letter per message.
+/// whole.
+///
+/// # Errors
+///
+/// Why `messages` are to be dead-lettered: once, however many of the payloads are given up.
 pub(crate) async fn deliver<H: Handler>(
     shared: &Shared<H>,
     payloads: Vec<Payload>,
     task: Option<&TaskId>,
     messages: &[Arc<SourceMessage>],
     hold: &Arc<Hold>,
-) {
+) -> Result<(), Cause> {
     let one = |payload| deliver_one(shared, payload, task, messages, hold);
     let given_up: Vec<Option<Cause>> = match <[Payload; 1]>::try_from(payloads) {
         Ok([only]) => vec![one(only).await],
         Err(payloads) => join_all(payloads.into_iter().map(one)).await,
     };
     let mut causes = given_up.into_iter().flatten();
-    if let Some(mut cause) = causes.next() {
-        let more = causes.count();
-        if more > 0 {
-            cause.message = format!("{} (and {more} more payloads of this hook)", cause.message);
-        }
-        dead_letter(shared, messages, &cause, hold).await;
+    let Some(mut cause) = causes.next() else { return Ok(()) };
+    let more = causes.count();
+    if more > 0 {
+        cause.message = format!("{} (and {more} more payloads of this hook)", cause.message);
     }
+    Err(cause)
 }
 
-/// Delivers `payload`. What comes back is why it is given up, so that its messages are dead-lettered.
+/// Delivers `payload`. What comes back is why it is given up.
 async fn deliver_one<H: Handler>(
     shared: &Shared<H>,
     mut payload: Payload,

@@ -13,13 +13,13 @@ use tokio::time::Instant;
 
 use crate::{
     collect::{Ended, complete, failed},
+    flood::{Failed, GivenUp},
     partition::{Flow, Partition, TaskStage},
 };
 
 impl<H: Handler> Partition<H> {
     /// Collects what has run and gives the pool what it has room for.
     pub(crate) fn start_what_fits(&mut self) {
-        self.give_up_rejected();
         self.close_what_is_ready();
         while self.collecting < self.shared.settings.max_hooks {
             let Some((key, run)) = self.ran.pop_front() else { break };
@@ -150,7 +150,7 @@ impl<H: Handler> Partition<H> {
         let (task, attempt) = (Arc::clone(&active.task), active.attempt);
         let settings = &self.shared.settings;
         let may_replace = active.chain < settings.max_replacements;
-        let retries_left = settings.max_retries.saturating_sub(attempt - 1);
+        let retries_left = settings.max_retries.saturating_sub(attempt - 1 - active.forgiven);
         let messages: Vec<Arc<SourceMessage>> =
             self.ledger.messages_of(key).map(|held| Arc::clone(&held.message)).collect();
         let (shared, hold) = (Arc::clone(&self.shared), self.board.task());
@@ -161,11 +161,11 @@ impl<H: Handler> Partition<H> {
             let ended = match run {
                 Run::Finished(output) => {
                     let done = TaskResult { task, output, attempt };
-                    complete(&shared, &partition, done, messages, &hold).await
+                    complete(&shared, &partition, done, &messages, &hold).await
                 }
                 Run::Failed { failure, output } => {
                     let failure = TaskFailure { task, failure, output, attempt, retries_left };
-                    failed(&shared, &partition, failure, may_replace, messages, &hold).await
+                    failed(&shared, &partition, failure, may_replace, &messages).await
                 }
             };
             Flow::Collected { key, held_bytes, ended }
@@ -181,6 +181,9 @@ impl<H: Handler> Partition<H> {
                 self.keep(key, outcome);
                 let freed = self.ledger.finish(key);
                 self.freed(freed);
+            }
+            Ended::GivenUp(cause, outcome) => {
+                self.give_up(GivenUp { what: Failed::Task { key, outcome }, cause });
             }
             Ended::Retry(wait) => {
                 active.attempt += 1;

@@ -8,10 +8,7 @@ use drakkar_core::{Handler, source::SourceCommand};
 use tokio::time::Instant;
 use tracing::info;
 
-use crate::{
-    commit::position,
-    partition::{Active, Partition, TaskStage},
-};
+use crate::partition::{Active, Partition, TaskStage};
 
 /// What the supervisor orders a partition to do.
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +45,7 @@ impl<H: Handler> Partition<H> {
                 self.backlog.withdraw(place);
             }
             self.order.withdraw(*key);
-            self.rejected.forget(*key);
+            self.rejected.remove(key);
             self.groups.forget(*key);
         }
         dropped += unstarted.messages.len();
@@ -103,7 +100,7 @@ impl<H: Handler> Partition<H> {
         }
         // From here on nothing may settle: no hook and no delivery of ours goes on.
         self.flows.abort_all();
-        let position = position(self.ledger.watermark(), &self.done);
+        let position = self.position();
         let dropped = self.drain.map_or(0, |drain| drain.dropped);
         let next = position.as_ref().map(|position| position.next);
         self.shared.metrics.partition_revoked(&self.id, next, dropped as u64);

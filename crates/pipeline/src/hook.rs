@@ -56,6 +56,11 @@ impl HookFailure {
         }
     }
 
+    /// Whether the same call may succeed another time.
+    pub(crate) fn may_pass(&self) -> bool {
+        !matches!(self, Self::ForeignOffset { .. })
+    }
+
     pub(crate) fn cause(&self, stage: Stage) -> Cause {
         Cause::new(stage, self.class(), self.to_string())
     }

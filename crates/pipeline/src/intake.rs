@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use drakkar_core::{DoneMap, Handler, Offset, Pending};
+use drakkar_core::{DoneMap, Handler, Offset, Pending, SourceMessage};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -29,7 +29,7 @@ impl<H: Handler> Partition<H> {
             && self.order.waiting() < settings.max_in_flight
             && self.ledger.watermark().span() < MAX_SPAN;
         let room = settings.max_in_flight.saturating_sub(self.ledger.open_messages());
-        if may { room.min(settings.window_size) } else { 0 }
+        if may { self.gate.room(room.min(settings.window_size)) } else { 0 }
     }
 
     /// Admits what was received and has it arranged.
@@ -48,7 +48,7 @@ impl<H: Handler> Partition<H> {
                 continue;
             }
             let message = Arc::new(message);
-            let held = Held { message: Arc::clone(&message), window };
+            let held = Held { message: Arc::clone(&message), window, given_up: false };
             match self.ledger.admit(offset, held) {
                 Ok(()) => messages.push(message),
                 // The client fetched it twice (the first copy is open or settled), or the log was
@@ -65,6 +65,13 @@ impl<H: Handler> Partition<H> {
         if messages.is_empty() {
             return;
         }
+        self.window_is_tried(&messages);
+        self.arrange_window(messages);
+    }
+
+    /// Has `messages`, which were admitted to it, arranged as the next window.
+    pub(crate) fn arrange_window(&mut self, messages: Vec<Arc<SourceMessage>>) {
+        let window = self.next_window;
         self.next_window += 1;
         self.windows.insert(window, Window { open: messages.len(), since: Instant::now() });
         let pending = Pending::new(self.tasks.values().map(|a| a.task.id().clone()).collect());

@@ -19,6 +19,7 @@ mod turn; // tasks -> those whose turn has come
 mod execute; // task -> how it ended
 mod collect; // how it ended -> payloads or a verdict (user hooks)
 mod aggregate; // what has ended -> payloads of a message or a window as a whole (user hooks)
+mod flood; // what was given up -> dead letters, up to a limit
 mod deliver; // payloads -> sinks, messages -> dead letters
 mod commit; // when to report what is settled
 mod handover; // what is dropped and what is finished when a partition is taken away
@@ -34,5 +35,5 @@ pub use hook::{HookFailure, apart, contained};
 pub use partition::Settings;
 pub use periodic::{AfterError, Periodic, Work};
 pub use poll::{Pipeline, PipelineError, Stop};
-pub use status::{Status, StatusView};
+pub use status::{HeldPartition, Status, StatusView};
 pub use watch::StuckHook;

@@ -15,11 +15,13 @@ use std::{
 use drakkar_core::{
     DoneMap, Handler, Offset, OnInvalid, SourceMessage, Task, TopicPartition,
     backpressure::Load,
+    done_map::{Extras, Noted},
+    flood::{Flood, FloodLimits},
     hold::HoldBoard,
     ledger::{Ledger, TaskKey},
     order,
     retry::Backoff,
-    source::{Assignment, SourceCommand, SourceControl},
+    source::{Assignment, Position, SourceCommand, SourceControl},
 };
 use drakkar_executor::{Place, Pool, Queue, Rank, Run, Ticket};
 use drakkar_sinks::Sinks;
@@ -38,6 +40,7 @@ use crate::{
     attendance::Admission,
     collect::Ended,
     commit::{CommitClock, CommitPace, position},
+    flood::{Failed, Gate, GivenUp},
     flows::Flows,
     handover::{Drain, Order},
     status::Status,
@@ -73,6 +76,9 @@ pub struct Settings {
     pub hook_timeout: Duration,
     /// What becomes of a message that does not decode (`kafka.on_invalid`).
     pub on_invalid: OnInvalid,
+    /// How many messages of a partition may be dead-lettered (`dlq.max_consecutive`,
+    /// `dlq.max_ratio`, `dlq.probe_interval`).
+    pub flood: FloodLimits,
     /// How often to report what is settled.
     pub commit: CommitPace,
 }
@@ -86,17 +92,10 @@ pub(crate) struct Shared<H> {
     pub settings: Settings,
     pub control: SourceControl,
     pub status: Arc<Status>,
-    /// Any time that has passed.
+    /// Why a message stops the worker, as configured.
+    pub fatal: mpsc::UnboundedSender<String>,
+    /// Any time that has passed; the time of flood limits is counted from here.
     pub born: Instant,
-}
-
-/// Why a partition loop ended.
-#[derive(Debug)]
-pub(crate) enum PartitionEnd {
-    /// It was ordered to.
-    Ordered,
-    /// A message stops the worker, as configured.
-    Fatal(String),
 }
 
 /// What is kept of an open message.
@@ -104,6 +103,8 @@ pub(crate) enum PartitionEnd {
 pub(crate) struct Held {
     pub message: Arc<SourceMessage>,
     pub window: u64,
+    /// Whether a dead letter was written for it.
+    pub given_up: bool,
 }
 
 /// A task that has not ended.
@@ -113,6 +114,8 @@ pub(crate) struct Active {
     pub attempt: u32,
     /// The last attempt that was counted; the pool may hold one more than once.
     pub counted: u32,
+    /// Attempts that do not count: it failed for good after them and was taken up again.
+    pub forgiven: u32,
     /// How many replacements led to it.
     pub chain: u32,
     /// Its place among those that wait for a slot; a retry keeps it.
@@ -134,6 +137,8 @@ pub(crate) enum TaskStage {
     Collecting,
     /// Waits for its next attempt.
     BackingOff,
+    /// Failed for good, and waits until its dead letters may be written.
+    GivenUp,
 }
 
 /// What ran beside the loop and ended.
@@ -141,12 +146,14 @@ pub(crate) enum TaskStage {
 pub(crate) enum Flow<I> {
     /// A window was arranged.
     Arranged { window: u64, plan: Plan<I> },
-    /// A message that was not arranged is dead-lettered.
-    Rejected(TaskKey),
     /// A task was collected.
     Collected { key: TaskKey, held_bytes: usize, ended: Ended },
     /// A message or a window was dealt with as a whole; the output of these tasks was kept for it.
     Closed { key: TaskKey, kept: Vec<TaskKey> },
+    /// Something failed for good.
+    GivenUp(GivenUp<I>),
+    /// The dead letters of something are confirmed.
+    DeadLettered(Failed<I>),
 }
 
 /// Messages that were arranged together.
@@ -176,6 +183,7 @@ pub(crate) struct Partition<H: Handler> {
     pub incoming: Vec<SourceMessage>,
     pub arranging: Option<AbortHandle>,
     pub order: order::Order,
+    /// What waits for its turn to be given up.
     pub rejected: Rejected,
     pub backlog: Queue<TaskKey>,
     pub ran: VecDeque<(TaskKey, Run)>,
@@ -194,9 +202,9 @@ pub(crate) struct Partition<H: Handler> {
     pub prepared: bool,
     pub retries: DelayQueue<TaskKey>,
     pub board: Arc<HoldBoard>,
+    pub gate: Gate<H::Input>,
     pub clock: CommitClock,
     pub drain: Option<Drain>,
-    pub fatal: Option<String>,
 }
 
 impl<H: Handler> Partition<H> {
@@ -210,13 +218,14 @@ impl<H: Handler> Partition<H> {
         let (report_run, runs) = mpsc::unbounded_channel();
         let next = committed.as_ref().map(|committed| committed.next);
         shared.metrics.partition_assigned(&id, epoch, next);
-        let done = committed.map_or_else(DoneMap::default, |committed| {
-            DoneMap::decode(committed.next, &committed.metadata).unwrap_or_else(|foreign| {
+        let noted = committed.map_or_else(Noted::default, |committed| {
+            Noted::decode(committed.next, &committed.metadata).unwrap_or_else(|foreign| {
                 warn!(category = "kafka", partition = %id, reason = %foreign,
                     "commit metadata is not ours and is ignored");
-                DoneMap::default()
+                Noted::default()
             })
         });
+        let flood = Flood::resume(shared.settings.flood, noted.extras.flood, shared.born.elapsed());
         Self {
             metrics: shared.metrics.partition(&id),
             clock: CommitClock::new(shared.settings.commit),
@@ -231,7 +240,8 @@ impl<H: Handler> Partition<H> {
             inbox_open: true,
             load,
             committed: next,
-            done,
+            done: noted.done,
+            gate: Gate::new(flood),
             ledger: Ledger::default(),
             tasks: HashMap::new(),
             groups: Groups::default(),
@@ -252,25 +262,22 @@ impl<H: Handler> Partition<H> {
             retries: DelayQueue::new(),
             board: Arc::default(),
             drain: None,
-            fatal: None,
         }
     }
 
-    /// Runs until it is ordered to end, or until a message stops the worker.
-    pub(crate) async fn run(mut self) -> PartitionEnd {
+    /// Runs until it is ordered to end.
+    pub(crate) async fn run(mut self) {
+        self.announce_hold();
         loop {
+            self.tend_gate();
             self.start_what_fits();
-            if let Some(reason) = self.fatal.take() {
-                self.hand_over();
-                return PartitionEnd::Fatal(reason);
-            }
             if self.is_drained() {
                 self.hand_over();
-                return PartitionEnd::Ordered;
+                return;
             }
             let due = self.clock.due();
             let deadline = self.drain.as_ref().map(|drain| drain.deadline);
-            let room = self.window_room();
+            let (room, next_try) = (self.window_room(), self.next_try());
             tokio::select! {
                 biased; // Finish before starting: work in flight only shrinks under load.
                 Some(order) = self.orders.recv() => match order {
@@ -278,7 +285,7 @@ impl<H: Handler> Partition<H> {
                     Order::Fence => {
                         let dropped = self.ledger.open_messages() + self.inbox.len();
                         self.shared.metrics.partition_lost(&self.id, dropped as u64);
-                        return PartitionEnd::Ordered;
+                        return;
                     }
                 },
                 () = sleep_until(deadline.unwrap_or(self.shared.born)), if deadline.is_some() => {
@@ -294,6 +301,9 @@ impl<H: Handler> Partition<H> {
                 () = sleep_until(due.unwrap_or(self.shared.born)), if due.is_some() => {
                     self.report();
                 }
+                () = sleep_until(next_try.unwrap_or(self.shared.born)), if next_try.is_some() => {
+                    self.try_one();
+                }
                 count = self.inbox.recv_many(&mut self.incoming, room), if room > 0 => {
                     self.inbox_open = count > 0;
                     self.open_window();
@@ -305,11 +315,12 @@ impl<H: Handler> Partition<H> {
     pub(crate) fn flow_ended(&mut self, ended: Result<Flow<H::Input>, JoinError>) {
         match ended {
             Ok(Flow::Arranged { window, plan }) => self.arranged(window, plan),
-            Ok(Flow::Rejected(key)) => {
-                let freed = self.ledger.finish(key);
-                self.freed(freed);
-            }
             Ok(Flow::Closed { key, kept }) => self.closed(key, kept),
+            Ok(Flow::GivenUp(given_up)) => {
+                self.collecting -= 1;
+                self.give_up(given_up);
+            }
+            Ok(Flow::DeadLettered(what)) => self.dead_lettered(what),
             Ok(Flow::Collected { key, held_bytes, ended }) => {
                 self.collecting -= 1;
                 self.result_bytes -= held_bytes;
@@ -327,19 +338,24 @@ impl<H: Handler> Partition<H> {
         if settled.is_empty() {
             return;
         }
+        self.count_settled(&settled);
         let now = Instant::now();
         self.clock.settled(settled.len(), now);
-        for Held { message, window } in settled {
+        for Held { message, window, .. } in settled {
             self.metrics.settled.inc();
             self.unload(message.size());
-            if let Some(open) = self.windows.get_mut(&window) {
-                open.open -= 1;
-                if open.open == 0 {
-                    let took = now - open.since;
-                    self.shared.metrics.batch_duration.observe(took.as_secs_f64());
-                    self.windows.remove(&window);
-                }
-            }
+            self.leave_window(window, now);
+        }
+    }
+
+    /// A message does not belong to its window any more.
+    pub(crate) fn leave_window(&mut self, window: u64, now: Instant) {
+        let Some(open) = self.windows.get_mut(&window) else { return };
+        open.open -= 1;
+        if open.open == 0 {
+            let took = now - open.since;
+            self.shared.metrics.batch_duration.observe(took.as_secs_f64());
+            self.windows.remove(&window);
         }
     }
 
@@ -356,10 +372,16 @@ impl<H: Handler> Partition<H> {
         self.metrics.queue_size.set(i64::try_from(self.load.messages()).unwrap_or(i64::MAX));
     }
 
+    /// What may be committed, and what the next owner must know.
+    pub(crate) fn position(&self) -> Option<Position> {
+        let extras = Extras { flood: self.gate.flood().mark() };
+        position(self.ledger.watermark(), &self.done, &extras)
+    }
+
     fn report(&mut self) {
         self.clock.reported();
         self.show_load();
-        if let Some(position) = position(self.ledger.watermark(), &self.done) {
+        if let Some(position) = self.position() {
             self.shared.control.send(SourceCommand::Commit {
                 partition: self.id.clone(),
                 epoch: self.epoch,
@@ -371,6 +393,7 @@ impl<H: Handler> Partition<H> {
 
 impl<H: Handler> Drop for Partition<H> {
     fn drop(&mut self) {
+        self.shared.status.show_hold(&self.id, self.epoch, None);
         for active in self.tasks.values() {
             if let TaskStage::InPool(ticket, _) = &active.stage {
                 ticket.kill();

@@ -28,7 +28,7 @@ use crate::{
     attendance::Attendance,
     handover::Order,
     hook::apart,
-    partition::{Partition, PartitionEnd, Shared},
+    partition::{Partition, Shared},
     periodic::Periodic,
 };
 
@@ -76,8 +76,9 @@ pub struct Pipeline<H: Handler> {
     /// What is to be done by the clock.
     pub(crate) periodics: Vec<Periodic<H>>,
     events: mpsc::UnboundedReceiver<SourceEvent>,
+    fatal: mpsc::UnboundedReceiver<String>,
     running: HashMap<TopicPartition, Running>,
-    tasks: JoinSet<PartitionEnd>,
+    tasks: JoinSet<()>,
     attendance: Attendance<H>,
 }
 
@@ -94,6 +95,7 @@ impl<H: Handler> Pipeline<H> {
         control: SourceControl,
         status: Arc<Status>,
     ) -> Self {
+        let (report_fatal, fatal) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             handler,
             pool,
@@ -102,6 +104,7 @@ impl<H: Handler> Pipeline<H> {
             settings,
             control,
             status,
+            fatal: report_fatal,
             born: Instant::now(),
         });
         Self {
@@ -109,6 +112,7 @@ impl<H: Handler> Pipeline<H> {
             shared,
             periodics: Vec::new(),
             events,
+            fatal,
             running: HashMap::new(),
             tasks: JoinSet::new(),
         }
@@ -142,10 +146,11 @@ impl<H: Handler> Pipeline<H> {
                 () = stop.drain.cancelled() => break Ok(()),
                 () = stop.now.cancelled() => break Ok(()),
                 Some(ended) = self.tasks.join_next_with_id() => {
-                    if let Err(error) = self.ended(ended) {
+                    if let Err(error) = self.ended(&ended) {
                         break Err(error);
                     }
                 }
+                Some(reason) = self.fatal.recv() => break Err(PipelineError::Invalid(reason)),
                 event = self.events.recv() => match event {
                     Some(event) => if let Err(error) = self.handle(event) {
                         break Err(error);
@@ -222,15 +227,14 @@ impl<H: Handler> Pipeline<H> {
         }
     }
 
-    fn ended(&mut self, ended: Result<(Id, PartitionEnd), JoinError>) -> Result<(), PipelineError> {
-        let task = ended.as_ref().map_or_else(JoinError::id, |(task, _)| *task);
+    fn ended(&mut self, ended: &Result<(Id, ()), JoinError>) -> Result<(), PipelineError> {
+        let task = ended.as_ref().map_or_else(JoinError::id, |(task, ())| *task);
         let id = self.running.iter().find(|(_, r)| r.task == task).map(|(id, _)| id.clone());
         if let Some(id) = &id {
             self.running.remove(id);
         }
         match ended {
-            Ok((_, PartitionEnd::Ordered)) => Ok(()),
-            Ok((_, PartitionEnd::Fatal(reason))) => Err(PipelineError::Invalid(reason)),
+            Ok(_) => Ok(()),
             Err(_) => Err(PipelineError::PartitionDied(
                 id.map_or_else(|| "(handed over)".to_owned(), |id| id.to_string()),
             )),
@@ -248,7 +252,7 @@ impl<H: Handler> Pipeline<H> {
                 biased;
                 () = stop.now.cancelled() => break,
                 ended = self.tasks.join_next_with_id() => match ended {
-                    Some(ended) => outcome = outcome.and(self.ended(ended)),
+                    Some(ended) => outcome = outcome.and(self.ended(&ended)),
                     None => return outcome,
                 },
                 Some(event) = self.events.recv() => {
@@ -258,7 +262,7 @@ impl<H: Handler> Pipeline<H> {
         }
         self.order_all(Order::HandOver { deadline: Instant::now() });
         while let Some(ended) = self.tasks.join_next_with_id().await {
-            outcome = outcome.and(self.ended(ended));
+            outcome = outcome.and(self.ended(&ended));
         }
         outcome
     }

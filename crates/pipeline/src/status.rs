@@ -1,12 +1,16 @@
 //! What probes may see of the pipeline: a few numbers, written by the pipeline, read by anyone.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
+
+use drakkar_core::{TopicPartition, flood::FloodReason};
+use tokio::{sync::watch, time::Instant};
 
 use crate::watch::{HookWatch, StuckHook};
 
@@ -21,6 +25,23 @@ pub struct Status {
     pub(crate) hooks: Arc<HookWatch>,
     running_at_stop: AtomicUsize,
     unsettled_at_stop: AtomicUsize,
+    held: watch::Sender<BTreeMap<TopicPartition, HeldPartition>>,
+}
+
+/// A partition that is held because too many of its messages were dead-lettered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldPartition {
+    /// Which partition.
+    pub partition: TopicPartition,
+    pub(crate) epoch: u64,
+    /// The limit that holds it.
+    pub reason: FloodReason,
+    /// Since when.
+    pub since: Instant,
+    /// How many messages were tried since then, and failed.
+    pub failed_tries: u64,
+    /// How much waits to be tried again or dead-lettered: tasks, and messages that were not arranged.
+    pub waiting: usize,
 }
 
 /// One look at a [`Status`].
@@ -56,6 +77,31 @@ impl Status {
     #[must_use]
     pub fn stuck_hook(&self, long: Duration) -> Option<StuckHook> {
         self.hooks.longest().filter(|stuck| long <= stuck.since)
+    }
+
+    /// Partitions that are held because too many of their messages were dead-lettered.
+    #[must_use]
+    pub fn held_partitions(&self) -> Vec<HeldPartition> {
+        self.held.borrow().values().cloned().collect()
+    }
+
+    /// What holds a partition, if anything does. An older assignment does not take back what a newer
+    /// one shows.
+    pub(crate) fn show_hold(
+        &self,
+        partition: &TopicPartition,
+        epoch: u64,
+        hold: Option<HeldPartition>,
+    ) {
+        self.held.send_if_modified(|held| {
+            if held.get(partition).is_some_and(|shown| epoch < shown.epoch) {
+                return false;
+            }
+            match hold {
+                Some(hold) => held.insert(partition.clone(), hold).is_none(),
+                None => held.remove(partition).is_some(),
+            }
+        });
     }
 
     /// What is the case now.

@@ -2,8 +2,8 @@
 //!
 //! What becomes of a plan, and what follows from something that ended. Which message may start when
 //! (`executor.ordering`) is decided by [`drakkar_core::order`]; here it is asked about everything that
-//! stands for messages: tasks, the hooks for messages and windows as a whole, and the dead letters of
-//! messages that were not arranged.
+//! stands for messages: tasks, the hooks for messages and windows as a whole, and messages that were not
+//! arranged and are to be given up.
 
 use std::{
     collections::HashMap,
@@ -21,24 +21,13 @@ use tokio::time::Instant;
 
 use crate::{
     arrange::Plan,
-    deliver::dead_letter,
+    flood::{Failed, GivenUp},
     hook::panic_text,
-    partition::{Active, Flow, Held, Partition, Shared, TaskStage},
+    partition::{Active, Held, Partition, Shared, TaskStage},
 };
 
-/// Messages that were not arranged, and why.
-#[derive(Debug, Default)]
-pub(crate) struct Rejected {
-    waiting: HashMap<TaskKey, (Arc<SourceMessage>, Cause)>,
-    /// Those whose turn has come.
-    ready: Vec<(TaskKey, Arc<SourceMessage>, Cause)>,
-}
-
-impl Rejected {
-    pub(crate) fn forget(&mut self, key: TaskKey) {
-        self.waiting.remove(&key);
-    }
-}
+/// Messages that were not arranged and wait for their turn to be given up, and why.
+pub(crate) type Rejected = HashMap<TaskKey, (Offset, Cause)>;
 
 /// Gives `tasks` the priorities that the handler says.
 pub(crate) fn prioritized<H: Handler>(
@@ -62,7 +51,7 @@ fn prioritize<H: Handler>(shared: &Shared<H>, task: Task) -> Task {
 }
 
 impl<H: Handler> Partition<H> {
-    /// `arrange` has answered: its tasks join the backlog, what it rejected is dead-lettered.
+    /// `arrange` has answered: its tasks join the backlog, what it rejected is given up.
     pub(crate) fn arranged(&mut self, window: u64, plan: Plan<H::Input>) {
         self.arranging = None;
         if self.drain.is_some() {
@@ -77,24 +66,29 @@ impl<H: Handler> Partition<H> {
             }
         }
         self.gather(plan.messages, window);
-        let rejected: Vec<Offset> = plan.rejected.iter().map(|(it, _)| it.offset).collect();
         for (message, cause) in plan.rejected {
-            // A task without a program: a hand-over treats it as one.
-            let links = [message.offset];
-            if let Ok(key) = self.ledger.add_task(links.to_vec()) {
-                self.rejected.waiting.insert(key, (message, cause));
-                if self.order.may_start(key, &links) {
-                    self.turn_came(key);
-                }
-            }
+            self.reject(message.offset, cause);
         }
-        let answered = plan.arranged.into_iter().chain(plan.skipped).chain(rejected);
-        let freed = self.ledger.arranged(answered);
+        let freed = self.ledger.arranged(plan.arranged.into_iter().chain(plan.skipped));
         self.freed(freed);
-        self.fatal = plan.fatal;
+        if let Some(reason) = plan.fatal {
+            self.inbox_open = false; // The order to hand over follows, and finishes what was started.
+            drop(self.shared.fatal.send(reason)); // A pipeline that ends needs no other reason.
+        }
     }
 
-    /// The messages of a window get in line.
+    /// A message cannot be arranged: it is given up when its turn comes. It goes on waiting for its
+    /// arrangement, which it may get yet.
+    fn reject(&mut self, offset: Offset, cause: Cause) {
+        // A task without a program, for as long as it waits: a hand-over treats it as one.
+        let Ok(key) = self.ledger.add_task(vec![offset]) else { return };
+        self.rejected.insert(key, (offset, cause));
+        if self.order.may_start(key, &[offset]) {
+            self.turn_came(key);
+        }
+    }
+
+    /// The messages of a window get in line. Those that are arranged again have a place in it.
     fn line_up(&mut self, plan: &Plan<H::Input>) {
         if !self.order.is_kept() {
             return;
@@ -102,6 +96,7 @@ impl<H: Handler> Partition<H> {
         let rejected = plan.rejected.iter().map(|(message, _)| &message.offset);
         let all = plan.arranged.iter().chain(&plan.skipped).chain(rejected);
         let mut window: Vec<(Offset, Arc<SourceMessage>)> = all
+            .filter(|&&offset| !self.order.has_place(offset))
             .filter_map(|&offset| Some((offset, Arc::clone(&self.ledger.message(offset)?.message))))
             .collect();
         window.sort_unstable_by_key(|(offset, _)| *offset);
@@ -120,7 +115,15 @@ impl<H: Handler> Partition<H> {
         } else {
             TaskStage::Waiting
         };
-        let active = Active { task: Arc::new(task), attempt: 1, counted: 0, chain, rank, stage };
+        let active = Active {
+            task: Arc::new(task),
+            attempt: 1,
+            counted: 0,
+            forgiven: 0,
+            chain,
+            rank,
+            stage,
+        };
         self.tasks.insert(key, active);
     }
 
@@ -148,22 +151,12 @@ impl<H: Handler> Partition<H> {
     fn turn_came(&mut self, key: TaskKey) {
         if let Some(active) = self.tasks.get_mut(&key) {
             active.stage = TaskStage::Backlog(self.backlog.push(active.rank, key));
-        } else if let Some((message, cause)) = self.rejected.waiting.remove(&key) {
-            self.ledger.mark_started(key);
-            self.rejected.ready.push((key, message, cause));
+        } else if let Some((offset, cause)) = self.rejected.remove(&key) {
+            let freed = self.ledger.withdraw(key);
+            self.give_up(GivenUp { what: Failed::Message(offset), cause });
+            self.freed(freed);
         } else {
             self.groups.complete(key);
-        }
-    }
-
-    /// Dead-letters the messages whose turn it is, beside the loop.
-    pub(crate) fn give_up_rejected(&mut self) {
-        for (key, message, cause) in std::mem::take(&mut self.rejected.ready) {
-            let (shared, hold) = (Arc::clone(&self.shared), self.board.task());
-            self.flows.spawn(async move {
-                dead_letter(&shared, &[message], &cause, &hold).await;
-                Flow::Rejected(key)
-            });
         }
     }
 }

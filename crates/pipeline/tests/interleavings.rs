@@ -272,35 +272,42 @@ async fn a_second_signal_drops_the_rest_at_once_and_reports_what_settled() {
     assert_eq!(pool.stats().active, 0, "no process outlives the worker");
 }
 
+/// Messages are numbers; each says that it started and waits for `go`.
+struct Numbers(Flags);
+
+impl drakkar_core::Handler for Numbers {
+    type Input = drakkar_core::Json<u64>;
+
+    async fn arrange(
+        &self,
+        window: &[drakkar_core::Message<drakkar_core::Json<u64>>],
+        _: &drakkar_core::Pending,
+    ) -> drakkar_core::HookResult<Vec<drakkar_core::Task>> {
+        let script = r#"cd "$DIR"; : > started; until [ -e go ]; do sleep 0.01; done"#;
+        let task = |m| drakkar_core::Task::for_message(m).program("/bin/sh").arg("-c");
+        Ok(window.iter().map(|m| task(m).arg(script).env("DIR", &self.0.0)).collect())
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_that_stops_the_worker_lets_other_partitions_finish_what_they_started() {
-    struct Numbers(Flags);
-    impl drakkar_core::Handler for Numbers {
-        type Input = drakkar_core::Json<u64>;
-        async fn arrange(
-            &self,
-            window: &[drakkar_core::Message<drakkar_core::Json<u64>>],
-            _: &drakkar_core::Pending,
-        ) -> drakkar_core::HookResult<Vec<drakkar_core::Task>> {
-            let script = r#"cd "$DIR"; : > started; until [ -e go ]; do sleep 0.01; done"#;
-            let task = |m| drakkar_core::Task::for_message(m).program("/bin/sh").arg("-c");
-            Ok(window.iter().map(|m| task(m).arg(script).env("DIR", &self.0.0)).collect())
+async fn a_message_that_stops_the_worker_lets_every_partition_finish_what_it_started() {
+    for (partition, test) in [(1, "fatal-neighbour"), (0, "fatal-own")] {
+        let flags = Flags::new(test);
+        let (go, started) = (flags.0.join("go"), flags.0.join("started"));
+        let mut world =
+            World::of(Numbers(flags)).settings(|s| s.on_invalid = OnInvalid::Fail).start();
+        world.assign(1, None);
+        world.produce(partition, "1");
+        while !started.exists() {
+            tokio::task::yield_now().await;
         }
+        world.produce(0, "{");
+        world.until("the stop", |book| book.quiesced).await;
+        std::fs::write(go, "").unwrap();
+        let over = world.handed_over(partition).await;
+        assert_eq!(over.position.map(|position| position.next), Some(Offset(1)), "{test}");
+        assert!(matches!(world.ended().await, Err(PipelineError::Invalid(_))));
     }
-    let flags = Flags::new("fatal-neighbour");
-    let (go, started) = (flags.0.join("go"), flags.0.join("started"));
-    let mut world = World::of(Numbers(flags)).settings(|s| s.on_invalid = OnInvalid::Fail).start();
-    world.assign(1, None);
-    world.produce(1, "1");
-    while !started.exists() {
-        tokio::task::yield_now().await;
-    }
-    world.produce(0, "{");
-    world.handed_over(0).await;
-    std::fs::write(go, "").unwrap();
-    let over = world.handed_over(1).await;
-    assert_eq!(over.position.map(|position| position.next), Some(Offset(1)));
-    assert!(matches!(world.ended().await, Err(PipelineError::Invalid(_))));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use drakkar_core::{
+    flood::FloodLimits,
     kafka_client::{SaslMechanism, Security},
     lenient,
     retry::Backoff,
@@ -156,7 +157,7 @@ pub enum Fsync {
 }
 
 /// Where messages go that could not be processed: the `dlq:` section.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DlqConfig {
     /// Topic for all of them. Default empty: `{topic of the message}_dlq`.
@@ -171,6 +172,29 @@ pub struct DlqConfig {
     /// Any other librdkafka property. Default none.
     #[serde(deserialize_with = "lenient::map")]
     pub client_config: BTreeMap<String, String>,
+    /// Dead-lettered messages in a row at which their partition is held. Default 100; 0 is off.
+    pub max_consecutive: u32,
+    /// Part of the last 1 000 messages of a partition at which it is held, if they were
+    /// dead-lettered. Default 0.5; 0 is off.
+    pub max_ratio: f64,
+    /// How long after a message of a held partition was tried and failed the next one is tried.
+    /// Default 30 s.
+    #[serde(with = "lenient::duration")]
+    pub probe_interval: Duration,
+}
+
+impl Default for DlqConfig {
+    fn default() -> Self {
+        Self {
+            topic: String::new(),
+            brokers: String::new(),
+            security: Security::default(),
+            client_config: BTreeMap::new(),
+            max_consecutive: 100,
+            max_ratio: 0.5,
+            probe_interval: Duration::from_secs(30),
+        }
+    }
 }
 
 impl SinksConfig {
@@ -265,9 +289,25 @@ impl DlqConfig {
         if !self.topic.is_empty() && !is_topic(&self.topic) {
             wrong.push(format!("dlq.topic: {NOT_A_TOPIC}"));
         }
+        if !(0.0..=1.0).contains(&self.max_ratio) {
+            wrong.push("dlq.max_ratio: must be between 0 (off) and 1".to_owned());
+        }
+        if self.probe_interval.is_zero() || Duration::from_hours(24) < self.probe_interval {
+            wrong.push("dlq.probe_interval: must not be zero or longer than a day".to_owned());
+        }
         validate_cluster("dlq", &self.brokers, &self.security, &mut wrong);
         client::validate("dlq", &self.client_config, &mut wrong);
         wrong
+    }
+
+    /// How many messages of a partition may be dead-lettered.
+    #[must_use]
+    pub fn flood(&self) -> FloodLimits {
+        FloodLimits {
+            max_consecutive: self.max_consecutive,
+            max_ratio: self.max_ratio,
+            probe_interval: self.probe_interval,
+        }
     }
 }
 
@@ -375,6 +415,22 @@ mod tests {
             r#"{"kafka": {"a": {"topic": "t"}}}"#,
             "sinks.kafka.a: Kafka is not compiled in; build with the cargo feature `kafka`",
         );
+    }
+
+    #[test]
+    fn a_limit_on_dead_letters_that_makes_no_sense_is_refused_with_its_key() {
+        for (json, begins) in [
+            (r#"{"max_ratio": 1.5}"#, "dlq.max_ratio:"),
+            (r#"{"max_ratio": -0.1}"#, "dlq.max_ratio:"),
+            (r#"{"probe_interval": 0}"#, "dlq.probe_interval:"),
+        ] {
+            let config: DlqConfig = serde_json::from_str(json).unwrap();
+            let wrong = config.validate();
+            assert!(wrong.iter().any(|text| text.starts_with(begins)), "{json}: {wrong:?}");
+        }
+        let off: DlqConfig =
+            serde_json::from_str(r#"{"max_ratio": 0, "max_consecutive": 0}"#).unwrap();
+        assert_eq!(off.validate(), Vec::<String>::new());
     }
 
     #[cfg(not(feature = "ssl"))]

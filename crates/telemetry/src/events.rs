@@ -5,10 +5,11 @@
 //! printed and what a message holds is never logged.
 
 use drakkar_core::{
-    DeadLetter, DeliveryFailure, Failure, Offset, Output, SourceMessage, Task, TaskFailure,
+    Cause, DeadLetter, DeliveryFailure, Failure, Offset, Output, SourceMessage, Task, TaskFailure,
     TaskResult, TopicPartition,
+    flood::{FloodLimits, FloodMark, FloodReason},
 };
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{Hook, Metrics};
 
@@ -141,7 +142,10 @@ impl Metrics {
     fn ran(&self, output: &Output) {
         self.executor_queue_wait.observe(output.waited.as_secs_f64());
         if output.pid.is_some() {
-            self.executor_spawn.observe(output.spawned_in.as_secs_f64());
+            // A process that stays was started for no task in particular.
+            if !output.spawned_in.is_zero() {
+                self.executor_spawn.observe(output.spawned_in.as_secs_f64());
+            }
             self.executor_duration.observe(output.took.as_secs_f64());
         }
         if 0 < output.stdout_dropped {
@@ -295,6 +299,65 @@ impl Metrics {
                 "priority failed, the task keeps its own"
             );
         }
+    }
+}
+
+/// Partitions that are held because too many of their messages were dead-lettered.
+impl Metrics {
+    /// A limit was reached, here or by the last owner of the partition.
+    pub fn partition_flooded(
+        &self,
+        partition: &TopicPartition,
+        reason: FloodReason,
+        limits: &FloodLimits,
+        counted: FloodMark,
+    ) {
+        let number = partition.partition.to_string();
+        let labels = [&*partition.topic, number.as_str(), reason.as_str()];
+        self.by_partition.holds.with_label_values(&labels).inc();
+        error!(
+            category = "worker",
+            %partition,
+            limit = reason.as_str(),
+            max_consecutive = limits.max_consecutive,
+            max_ratio = limits.max_ratio,
+            in_a_row = counted.consecutive,
+            of_recent = counted.recent_dead,
+            recent = counted.recent,
+            probe_interval = ?limits.probe_interval,
+            "too many messages were dead-lettered: the partition is held, one message is tried at a time"
+        );
+    }
+
+    /// A message of a held partition was tried, and failed for `cause`.
+    pub fn flood_try_failed(&self, partition: &TopicPartition, cause: &Cause) {
+        warn!(
+            category = "worker",
+            %partition,
+            stage = cause.stage.as_str(),
+            error = cause.message,
+            error_class = cause.class,
+            "a message of the held partition was tried and failed; it is dead-lettered"
+        );
+    }
+
+    /// A message of a held partition was tried and succeeded after `held_for`; `waiting` tasks and
+    /// messages are done again.
+    pub fn flood_lifted(
+        &self,
+        partition: &TopicPartition,
+        held_for: std::time::Duration,
+        failed_tries: u64,
+        waiting: usize,
+    ) {
+        warn!(
+            category = "worker",
+            %partition,
+            ?held_for,
+            failed_tries,
+            waiting,
+            "a message of the held partition was tried and succeeded: it is held no longer"
+        );
     }
 }
 

@@ -15,6 +15,6 @@ pub use events::SkipReason;
 pub use logging::{
     LogFormat, LogGuard, LogIdentity, LogLevel, LogOutput, LoggingConfig, LoggingError,
 };
-pub use metrics::{Hook, HookMetrics, Metrics, PartitionMetrics};
+pub use metrics::{Hook, HookMetrics, Metrics, PartitionMetrics, ProgramView};
 /// The library the metrics are made with; a handler registers its own with the same one.
 pub use prometheus;

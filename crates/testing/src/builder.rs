@@ -1,45 +1,22 @@
 //! What a world is made of: a handler, the settings of a worker, sinks, and where messages come from.
 
-use std::{
-    num::NonZeroUsize,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{num::NonZeroUsize, pin::Pin, sync::Arc, time::Duration};
 
 use drakkar_core::{
-    DeadLetter, FilePayload, Handler, KafkaPayload, OnInvalid, Ready, backpressure::Limits,
-    order::Ordering, retry::Backoff,
+    DeadLetter, FilePayload, Handler, HookResult, KafkaPayload, OnInvalid, Sink,
+    backpressure::Limits, flood::FloodLimits, order::Ordering, retry::Backoff,
 };
-use drakkar_executor::{ExecutorConfig, Pool, Scripted, StandIn};
-use drakkar_pipeline::{CommitPace, Periodic, Pipeline, Settings, Status, Stop};
-use drakkar_sinks::Sinks;
-use drakkar_telemetry::Metrics;
-use tokio::sync::watch;
+use drakkar_executor::{ExecutorConfig, Scripted};
+use drakkar_pipeline::{AfterError, CommitPace, Periodic, Settings};
+use drakkar_sinks::{CircuitBreakerConfig, SinksConfig};
 
 use crate::{
-    Call, Recorded, Runs, Script, World, aggregates,
+    Call, Runs, Script, World, aggregates,
     origin::{self, SWITCH},
     patience::is_paused,
-    place::{Opened, Place},
-    processes::{Play, Stage},
-    running::Running,
-    state::{Accepted, Log, State},
+    place::Place,
+    setup::Setup,
 };
-
-/// What a world needs to begin again after a crash.
-#[derive(Clone)]
-pub(crate) struct Setup {
-    pub(crate) executor: ExecutorConfig,
-    pub(crate) settings: Settings,
-    pub(crate) limits: Limits,
-    pub(crate) partitions: i32,
-    kafka: Vec<(String, Script<KafkaPayload>)>,
-    files: Vec<(String, Script<FilePayload>)>,
-    dead_letters: Script<DeadLetter>,
-    play: Option<Arc<Play>>,
-    pub(crate) log: Arc<Mutex<Log>>,
-    pub(crate) runs: Runs,
-}
 
 /// Sets a [`World`] up; see [`World::of`].
 pub struct WorldBuilder<H> {
@@ -70,15 +47,32 @@ impl<H: Handler> WorldBuilder<H> {
             backoff: Backoff { initial: Duration::from_millis(10), max: Duration::from_millis(50) },
             hook_timeout: Duration::from_secs(10),
             on_invalid: OnInvalid::DeadLetter,
+            flood: FloodLimits {
+                max_consecutive: 0,
+                max_ratio: 0.0,
+                probe_interval: Duration::from_secs(30),
+            },
             commit: CommitPace { interval: Duration::from_millis(20), every: 1_000 },
+        };
+        let breaker = CircuitBreakerConfig {
+            cooldown_seconds: Duration::from_millis(100),
+            ..CircuitBreakerConfig::default()
+        };
+        let patience = SinksConfig {
+            retry_backoff_initial: Duration::from_millis(10),
+            retry_backoff_max: Duration::from_millis(100),
+            circuit_breaker: breaker,
+            ..SinksConfig::default()
         };
         let setup = Setup {
             executor,
+            patience,
             settings,
             limits: Limits::new(100_000, 64 << 20),
             partitions: 1,
             kafka: Vec::new(),
             files: Vec::new(),
+            others: Vec::new(),
             dead_letters: Script::confirming(),
             play: None,
             log: Arc::default(),
@@ -91,6 +85,22 @@ impl<H: Handler> WorldBuilder<H> {
             is_in_memory: false,
             may_have_unused_hooks: false,
         }
+    }
+
+    /// Does `work` again and again, as `Worker::periodic` does. A worker that is started after a crash
+    /// does none.
+    #[must_use]
+    pub fn periodic(
+        self,
+        name: impl Into<String>,
+        every: Duration,
+        after_error: AfterError,
+        work: impl for<'a> Fn(&'a H) -> Pin<Box<dyn Future<Output = HookResult<()>> + Send + 'a>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        self.every(Periodic { name: name.into(), every, after_error, work: Box::new(work) })
     }
 
     /// Does `periodic` while the pipeline runs.
@@ -106,6 +116,13 @@ impl<H: Handler> WorldBuilder<H> {
         let before = self.setup.executor.clone();
         change(&mut self.setup.executor);
         follow(&mut self.setup.settings, &before, &self.setup.executor);
+        self
+    }
+
+    /// Changes what the section `sinks` of the configuration would say about waiting and giving up.
+    #[must_use]
+    pub fn sinks(mut self, change: impl FnOnce(&mut SinksConfig)) -> Self {
+        change(&mut self.setup.patience);
         self
     }
 
@@ -148,6 +165,14 @@ impl<H: Handler> WorldBuilder<H> {
     #[must_use]
     pub fn file_sink(mut self, name: &str, script: &Script<FilePayload>) -> Self {
         self.setup.files.push((name.to_owned(), script.clone()));
+        self
+    }
+
+    /// Adds a sink of the user's own, as `Worker::sink` does; a [`Script`] of its payload is one.
+    #[must_use]
+    pub fn sink<S: Sink<Payload: Clone> + Clone>(mut self, name: &str, sink: S) -> Self {
+        let name = name.to_owned();
+        self.setup.others.push(Arc::new(move |sinks| sinks.custom(&name, sink.clone())));
         self
     }
 
@@ -235,110 +260,4 @@ fn follow(settings: &mut Settings, old: &ExecutorConfig, new: &ExecutorConfig) {
     take(&mut settings.backoff.initial, both.map(|of| of.retry_backoff_initial));
     take(&mut settings.backoff.max, both.map(|of| of.retry_backoff_max));
     take(&mut settings.hook_timeout, both.map(|of| of.hook_timeout_seconds));
-}
-
-impl Setup {
-    /// Starts a pipeline around `handler` that reads from `place`.
-    #[track_caller]
-    pub(crate) fn start<H: Handler>(
-        self,
-        handler: H,
-        periodics: Vec<Periodic<H>>,
-        place: Place,
-    ) -> World {
-        let fault = watch::Sender::new(None);
-        #[allow(clippy::expect_used)] // A test cannot go on without these.
-        let metrics = Arc::new(Metrics::new().expect("metric names are unique"));
-        let stand_in: Arc<dyn StandIn> = Arc::new(Stage {
-            runs: self.runs.clone(),
-            play: self.play.clone(),
-            is_paused: is_paused(),
-            fault: fault.clone(),
-        });
-        #[allow(clippy::expect_used)]
-        let pool = Pool::start_with(&self.executor, Some(&stand_in)).expect("the pool starts");
-        let sinks = self.sinks(&metrics);
-        let Opened { origin, commits, events, control } = place.open(Arc::clone(&metrics) as _);
-        let state = Arc::new(State {
-            topic: place.topic(),
-            log: Arc::clone(&self.log),
-            commits,
-            runs: self.runs.clone(),
-            pool: pool.clone(),
-            sinks: sinks.clone(),
-            accepted: self.accepted(),
-            dead_letters: self.dead_letters.recorded(),
-            fault,
-        });
-        self.belongs_to(&state);
-        let (stop, status) = (Stop::default(), Arc::new(Status::default()));
-        let mut ready = Ready::default();
-        ready.provide(metrics.registry().clone());
-        sinks.names().into_iter().for_each(|name| ready.connected(name));
-        let mut pipeline = Pipeline::new(
-            handler,
-            pool.clone(),
-            sinks,
-            Arc::clone(&metrics),
-            self.settings,
-            events,
-            control,
-            Arc::clone(&status),
-        );
-        for periodic in periodics {
-            pipeline.every(periodic);
-        }
-        let drain = self.executor.drain_timeout_seconds;
-        let running = Running::start(pipeline, ready, stop.clone(), drain, state.fault.clone());
-        let mut world = World {
-            results: self.kafka[0].1.recorded(),
-            files: self.files[0].1.recorded(),
-            dead_letters: self.dead_letters.recorded(),
-            runs: self.runs.clone(),
-            metrics,
-            pool,
-            status,
-            state,
-            origin,
-            stop,
-            running: Some(running),
-            place,
-            setup: self,
-        };
-        world.assign_all();
-        world
-    }
-
-    fn sinks(&self, metrics: &Arc<Metrics>) -> Sinks {
-        let mut sinks = Sinks::builder(Arc::clone(metrics) as _).backoff(Backoff {
-            initial: Duration::from_millis(10),
-            max: Duration::from_millis(100),
-        });
-        for (name, script) in &self.kafka {
-            sinks = sinks.kafka(name, script.clone());
-        }
-        for (name, script) in &self.files {
-            sinks = sinks.filesystem(name, script.clone());
-        }
-        sinks.dead_letter(self.dead_letters.clone()).build()
-    }
-
-    fn accepted(&self) -> Vec<Accepted> {
-        fn of<P: Send + Sync + 'static>(name: &str, recorded: Recorded<P>) -> Accepted {
-            (name.to_owned(), Box::new(move || recorded.len()))
-        }
-        let kafka = self.kafka.iter().map(|(name, script)| of(name, script.recorded()));
-        let files = self.files.iter().map(|(name, script)| of(name, script.recorded()));
-        kafka.chain(files).collect()
-    }
-
-    /// What is waited for in vain shows this world.
-    fn belongs_to(&self, state: &Arc<State>) {
-        self.runs.belongs_to(Arc::downgrade(state));
-        self.dead_letters.recorded().belongs_to(Arc::downgrade(state));
-        let kafka = self.kafka.iter().map(|(_, script)| script.recorded());
-        kafka.for_each(|recorded| recorded.belongs_to(Arc::downgrade(state)));
-        let files = self.files.iter().map(|(_, script)| script.recorded());
-        files.for_each(|recorded| recorded.belongs_to(Arc::downgrade(state)));
-    }
 }

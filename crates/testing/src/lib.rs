@@ -21,6 +21,7 @@ mod origin; // one of the two
 mod place; // where it is, also after a crash
 mod state; // what a test sees of a world that does not do what it should
 mod running; // the pipeline, until it ends
+mod setup; // what it takes to start it, also after a crash
 mod builder; // what a world is made of
 mod world; // everything together
 mod hands; // what only a test that plays the source can do
@@ -29,10 +30,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use builder::WorldBuilder;
 pub use drakkar_core::{
-    Cause, DeadLetter, Delivery, FilePayload, KafkaPayload, SinkError, Stage, source::Position,
+    Cause, DeadLetter, Delivery, FilePayload, KafkaPayload, OnInvalid, SinkError, Stage,
+    order::Ordering, source::Position,
 };
 pub use drakkar_executor::{ExecutorConfig, Run, Scripted};
-pub use drakkar_pipeline::{PipelineError, Settings};
+pub use drakkar_pipeline::{AfterError, Periodic, PipelineError, Settings};
+pub use drakkar_sinks::SinksConfig;
 pub use processes::{Call, Runs, TaskRun};
 pub use record::Record;
 pub use recorded::Recorded;

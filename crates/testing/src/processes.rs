@@ -308,6 +308,10 @@ pub(crate) struct Stage {
 }
 
 impl StandIn for Stage {
+    fn plays(&self) -> bool {
+        self.play.is_some()
+    }
+
     fn begins(&self, task: &Arc<Task>) -> Option<Scripted> {
         let attempt = self.runs.begin(task);
         let Some(play) = &self.play else {

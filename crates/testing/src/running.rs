@@ -1,6 +1,6 @@
 //! The pipeline, running.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use drakkar_core::{Handler, Ready};
 use drakkar_pipeline::{Pipeline, PipelineError, Stop};
@@ -13,7 +13,14 @@ use crate::{
 
 /// Until it ends.
 pub(crate) struct Running {
-    task: JoinHandle<Result<(), PipelineError>>,
+    task: JoinHandle<Ended>,
+}
+
+/// A pipeline that has ended.
+pub(crate) struct Ended {
+    pub(crate) outcome: Result<(), PipelineError>,
+    /// Tells the handler which partitions are gone; to be awaited after the last commit.
+    pub(crate) closing: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl Running {
@@ -27,15 +34,16 @@ impl Running {
         let task = tokio::spawn(async move {
             let end = End(fault);
             if let Err(failure) = pipeline.ready(ready).await {
-                panic!("on_ready failed, and the worker would not start: {failure}");
+                let why = format!("on_ready failed, and the worker would not start: {failure}");
+                end.tell(&why);
+                panic!("{why}");
             }
             let outcome = pipeline.run(stop, drain).await;
-            pipeline.close(PATIENCE).await;
             end.tell(&match &outcome {
                 Ok(()) => "the worker has stopped".to_owned(),
                 Err(error) => format!("the worker has stopped: {error}"),
             });
-            outcome
+            Ended { outcome, closing: Box::pin(pipeline.close(PATIENCE)) }
         });
         Self { task }
     }
@@ -47,13 +55,11 @@ impl Running {
         drop(self.task.await);
     }
 
-    pub(crate) async fn join(self, state: &Arc<State>) -> Result<(), PipelineError> {
-        let Some(ended) = within(PATIENCE, self.task).await else {
-            panic!("the worker does not stop\n{state}");
-        };
-        match ended {
-            Ok(outcome) => outcome,
-            Err(error) => panic!("the worker died: {error}\n{state}"),
+    pub(crate) async fn join(self, state: &Arc<State>) -> Ended {
+        match within(PATIENCE, self.task).await {
+            Some(Ok(ended)) => ended,
+            Some(Err(error)) => panic!("the worker died: {error}\n{state}"),
+            None => panic!("the worker does not stop\n{state}"),
         }
     }
 }

@@ -13,13 +13,12 @@ use drakkar_telemetry::Metrics;
 use tokio::time::timeout;
 
 use crate::{
-    Record, Recorded, Runs, WorldBuilder,
-    builder::Setup,
-    lock,
+    Record, Recorded, Runs, WorldBuilder, lock,
     origin::{Origin, REBALANCE_GRACE},
     patience::{PATIENCE, wait},
     place::Place,
-    running::Running,
+    running::{Ended, Running},
+    setup::Setup,
     state::State,
 };
 
@@ -286,12 +285,11 @@ impl World {
     }
 
     async fn join(&mut self) -> Result<(), PipelineError> {
-        let outcome = match self.running.take() {
-            Some(running) => running.join(&self.state).await,
-            None => Ok(()),
-        };
+        let Some(running) = self.running.take() else { return Ok(()) };
+        let Ended { outcome, closing } = running.join(&self.state).await;
         self.pool.close().await;
         self.origin.close().await;
+        closing.await;
         outcome
     }
 }

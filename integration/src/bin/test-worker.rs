@@ -152,6 +152,10 @@ fn arrange_one(message: &Message<Option<Json<Order>>>) -> HookResult<Option<Task
             task.precomputed(Precomputed { stdout: value, ..Precomputed::default() })
         }
         Act::Fail => sh("echo 'out of luck' >&2; exit 3"),
+        Act::Licensed => {
+            sh("[ -e \"$TEST_DIR/licence\" ] || { echo 'no licence' >&2; exit 9; }; exec cat")
+                .stdin(value)
+        }
         Act::FailOnce => sh("[ -e \"$TEST_DIR/$1\" ] && exec cat; : >\"$TEST_DIR/$1\"; exit 7")
             .arg("sh")
             .arg(&order.id)

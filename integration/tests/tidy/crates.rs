@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::workspace::metadata;
 
 /// Crates by directory name, and which of ours each may use. What is written here is drawn there.
-const EDGES: [(&str, &[&str]); 13] = [
+const EDGES: [(&str, &[&str]); 14] = [
     ("core", &[]),
     ("kafka", &["core"]),
     ("executor", &["core"]),
+    ("program", &[]),
     ("sinks", &["core"]),
     ("telemetry", &["core"]),
     ("pipeline", &["core", "executor", "sinks", "telemetry"]),
@@ -16,7 +17,7 @@ const EDGES: [(&str, &[&str]); 13] = [
     ("drakkar", &["core", "debug", "executor", "kafka", "pipeline", "sinks", "telemetry"]),
     ("cli", &["drakkar"]),
     ("testing", &["core", "executor", "kafka", "pipeline", "sinks", "telemetry"]),
-    ("bench", &["core", "drakkar", "executor"]),
+    ("bench", &["core", "drakkar", "executor", "program"]),
     ("integration", &["drakkar"]),
     ("example-worker", &["drakkar"]),
 ];

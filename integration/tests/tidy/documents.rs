@@ -101,12 +101,14 @@ fn keys() -> BTreeMap<String, Value> {
     let instances = [
         ("sinks.kafka", json(&drakkar::sections::KafkaSinkConfig::default())),
         ("sinks.filesystem", json(&drakkar::sections::FileSinkConfig::default())),
+        ("executor.programs", json(&drakkar::sections::ProgramConfig::default())),
         ("sinks.custom", json(&drakkar::sections::CustomSinkConfig::default())),
     ];
     for (kind, mut instance) in instances {
         // Described once, for every kind.
-        let batch = instance.as_object_mut().and_then(|keys| keys.remove("batch"));
-        collect("sinks.<kind>.<name>.batch", &batch.unwrap_or_default(), &mut keys);
+        if let Some(batch) = instance.as_object_mut().and_then(|keys| keys.remove("batch")) {
+            collect("sinks.<kind>.<name>.batch", &batch, &mut keys);
+        }
         assert_eq!(keys.remove(kind), Some(Value::Object(serde_json::Map::new())), "{kind}");
         if instance != json(&serde_json::Map::new()) {
             collect(&format!("{kind}.<name>"), &instance, &mut keys);

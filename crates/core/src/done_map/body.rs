@@ -42,7 +42,7 @@ pub(super) fn write(
 
 /// Reads what [`write`] wrote for the same position.
 pub(super) fn read(next: Offset, body: &[u8]) -> Result<Vec<Run>, Foreign> {
-    let mut reader = Reader { rest: body };
+    let mut reader = Reader::new(body);
     let kind = reader.byte().ok_or(Foreign::Damaged("it is empty"))?;
     let position = Offset(reader.number()?.cast_signed());
     if position != next {
@@ -168,7 +168,7 @@ fn set_bits(bytes: &mut [u8], from: usize, until: usize) {
 }
 
 /// LEB128: seven bits per byte, lowest first.
-fn push_number(body: &mut Vec<u8>, mut number: u64) {
+pub(super) fn push_number(body: &mut Vec<u8>, mut number: u64) {
     while 0x7F < number {
         body.push(number.to_le_bytes()[0] | 0x80);
         number >>= 7;
@@ -176,18 +176,40 @@ fn push_number(body: &mut Vec<u8>, mut number: u64) {
     body.push(number.to_le_bytes()[0]);
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     rest: &'a [u8],
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    pub(super) fn new(rest: &'a [u8]) -> Self {
+        Self { rest }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// A length, and that many bytes.
+    pub(super) fn bytes(&mut self) -> Result<&'a [u8], Foreign> {
+        let length = usize::try_from(self.number()?).map_err(|_| TOO_LARGE)?;
+        let (bytes, rest) =
+            self.rest.split_at_checked(length).ok_or(Foreign::Damaged("it is cut off"))?;
+        self.rest = rest;
+        Ok(bytes)
+    }
+
+    /// What was not read.
+    pub(super) fn rest(self) -> &'a [u8] {
+        self.rest
+    }
+
     fn byte(&mut self) -> Option<u8> {
         let (&first, rest) = self.rest.split_first()?;
         self.rest = rest;
         Some(first)
     }
 
-    fn number(&mut self) -> Result<u64, Foreign> {
+    pub(super) fn number(&mut self) -> Result<u64, Foreign> {
         let mut number = 0;
         for shift in (0..u64::BITS).step_by(7) {
             let byte = self.byte().ok_or(Foreign::Damaged("it is cut off"))?;

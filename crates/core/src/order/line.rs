@@ -117,6 +117,10 @@ impl Lines {
         self.advance(&key)
     }
 
+    pub(super) fn has_place(&self, offset: Offset) -> bool {
+        self.places.contains_key(&offset)
+    }
+
     pub(super) fn before(&self, offset: Offset) -> Option<Offset> {
         self.places.get(&offset)?.before
     }

@@ -54,6 +54,12 @@ impl Schema {
                 sinks.insert(kind.to_owned(), Self::Instances(Box::new(instance)));
             }
         }
+        if let Self::Section(keys) = &mut schema
+            && let Some(Self::Section(executor)) = keys.get_mut("executor")
+        {
+            let program = Self::of(drakkar_executor::ProgramConfig::default());
+            executor.insert("programs".to_owned(), Self::Instances(Box::new(program)));
+        }
         for capability in CAPABILITIES {
             let path: Vec<&'static str> = capability.at.split('.').collect();
             schema.add_lacking(&path, capability);

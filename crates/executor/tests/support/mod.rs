@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // In a test a panic is the report.
 #![allow(dead_code, unreachable_pub)] // Every test binary uses a part.
 
+pub mod persistent;
+
 use std::{
     sync::{
         Arc,
@@ -93,8 +95,14 @@ impl Marker {
         &self.0
     }
 
+    /// The variable.
+    pub fn variable(&self) -> (String, String) {
+        (MARK.to_owned(), self.0.clone())
+    }
+
     pub fn mark(&self, task: Task) -> Task {
-        task.env(MARK, &self.0)
+        let (name, value) = self.variable();
+        task.env(name, value)
     }
 
     /// How many processes with the mark live; a zombie has no environment left.

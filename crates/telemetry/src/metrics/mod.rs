@@ -9,6 +9,7 @@ mod register; // name and help become a registered metric
 mod partition; // series with topic and partition
 mod hook; // series with hook
 mod sink; // series with sink_type and sink_name
+mod program; // series with program
 mod derived; // computed when read
 #[cfg(test)]
 mod tests;
@@ -22,9 +23,11 @@ use prometheus::{
 
 pub use hook::{Hook, HookMetrics};
 pub use partition::PartitionMetrics;
+pub use program::ProgramView;
 
 use hook::Hooks;
 use partition::{Families, Held};
+use program::Programs;
 use register::{Registrar, Result};
 use sink::Sinks;
 
@@ -46,6 +49,7 @@ pub struct Metrics {
     pub(crate) by_partition: Families,
     pub(crate) sinks: Sinks,
     hooks: Hooks,
+    programs: Programs,
     held: Mutex<Held>,
     pub(crate) throttles: Throttles,
 
@@ -158,6 +162,7 @@ impl Metrics {
             by_partition,
             sinks: Sinks::new(&add)?,
             hooks: Hooks::new(&add)?,
+            programs: Programs::new(&add)?,
             held: Mutex::default(),
             throttles: Throttles::default(),
             tasks_started: tasks.with_label_values(&["started"]),
@@ -286,6 +291,11 @@ impl Metrics {
     #[must_use]
     pub fn hook(&self, hook: Hook) -> &HookMetrics {
         self.hooks.get(hook)
+    }
+
+    /// Shows how a persistent program is.
+    pub fn program(&self, name: &str, view: &ProgramView) {
+        self.programs.show(name, view);
     }
 
     /// The registry, for metrics of the user's own.

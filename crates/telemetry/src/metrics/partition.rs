@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use drakkar_core::TopicPartition;
+use drakkar_core::{TopicPartition, flood::FloodReason};
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::{
@@ -15,6 +15,7 @@ use super::{
 };
 
 const LABELS: [&str; 2] = ["topic", "partition"];
+const HELD_LABELS: [&str; 3] = ["topic", "partition", "reason"];
 
 /// The families that carry `topic` and `partition`.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(crate) struct Families {
     pub(crate) committed: IntCounterVec,
     pub(super) queue_size: IntGaugeVec,
     pub(crate) lag: IntGaugeVec,
+    pub(super) held: IntGaugeVec,
+    pub(crate) holds: IntCounterVec,
 }
 
 impl Families {
@@ -57,6 +60,16 @@ impl Families {
             lag: gauges(
                 "drakkar_offset_lag",
                 "Messages between the committed position and the end of the partition",
+            )?,
+            held: add.gauges(
+                "drakkar_partition_held",
+                "1 while the partition is held because too many messages were dead-lettered",
+                &HELD_LABELS,
+            )?,
+            holds: add.counters(
+                "drakkar_partition_holds_total",
+                "How often the partition was held because too many messages were dead-lettered",
+                &HELD_LABELS,
             )?,
         })
     }
@@ -108,6 +121,21 @@ impl Metrics {
         for family in [&self.by_partition.queue_size, &self.by_partition.lag] {
             // Absent is as good as removed: the lag of a short assignment was never reported.
             drop(family.remove_label_values(&labels));
+        }
+        self.partition_held(partition, None);
+    }
+
+    /// Which limit holds the partition. The series exists only while one does.
+    pub fn partition_held(&self, partition: &TopicPartition, reason: Option<FloodReason>) {
+        let number = partition.partition.to_string();
+        for known in [FloodReason::Consecutive, FloodReason::Ratio] {
+            let labels = [&*partition.topic, number.as_str(), known.as_str()];
+            let held = &self.by_partition.held;
+            if reason == Some(known) {
+                held.with_label_values(&labels).set(1);
+            } else {
+                drop(held.remove_label_values(&labels)); // Absent is as good as removed.
+            }
         }
     }
 

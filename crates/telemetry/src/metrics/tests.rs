@@ -220,3 +220,38 @@ fn every_metric_is_described() {
     assert_eq!(helped, typed);
     assert!(20 < helped, "{text}");
 }
+
+#[test]
+fn a_program_is_shown_as_it_is_and_its_totals_only_grow() {
+    let metrics = Metrics::new().unwrap();
+    let mut view = ProgramView { ready: 2, queued: 3, failures: 4, ..ProgramView::default() };
+    metrics.program("convert", &view);
+    view = ProgramView { is_crash_looping: true, in_flight: 1, failures: 6, ..view };
+    metrics.program("convert", &view);
+    check(
+        &metrics,
+        &[
+            r#"drakkar_program_processes{program="convert"} 2"#,
+            r#"drakkar_program_in_flight{program="convert"} 1"#,
+            r#"drakkar_program_queued{program="convert"} 3"#,
+            r#"drakkar_program_crash_loop{program="convert"} 1"#,
+            r#"drakkar_program_failures_total{program="convert"} 6"#,
+            r#"drakkar_program_starts_total{program="convert"} 0"#,
+            r#"drakkar_program_recycled_total{program="convert"} 0"#,
+            r#"drakkar_program_requeued_total{program="convert"} 0"#,
+            r#"drakkar_program_stderr_suppressed_total{program="convert"} 0"#,
+        ],
+    );
+}
+
+#[test]
+fn a_task_of_a_process_that_stays_has_a_run_time_and_no_spawn_time() {
+    let metrics = Metrics::new().unwrap();
+    let output = Output { pid: Some(7), took: Duration::from_millis(1), ..Output::default() };
+    let task = Arc::new(Task::new());
+    metrics.task_completed(&TaskResult { task, output, attempt: 1 });
+    check(
+        &metrics,
+        &["drakkar_executor_spawn_seconds_count 0", "drakkar_executor_duration_seconds_count 1"],
+    );
+}

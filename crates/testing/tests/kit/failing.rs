@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use crate::handler::{Counted, Forgetful, PerWord, order};
 
 /// The words with which `failing` fails the test.
-async fn words_of(failing: impl Future<Output = ()>) -> String {
+pub(crate) async fn words_of(failing: impl Future<Output = ()>) -> String {
     match AssertUnwindSafe(failing).catch_unwind().await {
         Ok(()) => panic!("it did not fail"),
         Err(panic) => *panic.downcast::<String>().unwrap(),

@@ -5,4 +5,5 @@ mod handler; // one that words count with `wc`, in many ways
 mod processes; // programs that are played
 mod sinks; // sinks that fail and dawdle
 mod life; // rebalance, crash, shutdown
+mod hooks; // the hooks around the messages
 mod failing; // what a test sees when it fails

@@ -88,3 +88,19 @@ async fn sinks_have_the_names_that_the_test_gives_them() {
     let cause = world.dead_letters.only().cause;
     assert!(cause.message.contains("audit, hits"), "{cause:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_the_configuration_says_about_giving_up_counts() {
+    let results = Script::kafka();
+    results.begin_outage();
+    let mut world = World::of(PerWord)
+        .results(&results)
+        .sinks(|sinks| sinks.give_up_after = Some(Duration::from_secs(20)))
+        .processes(|_| Scripted::prints("1"))
+        .in_memory()
+        .start();
+    world.produce(0, order(["a"]));
+    world.not_committed(0, 0, Duration::from_secs(19)).await;
+    world.settled().await;
+    assert_eq!(world.dead_letters.only().cause.stage, Stage::Deliver);
+}

@@ -58,6 +58,24 @@ fn the_reference_shows_every_key_of_a_sink() {
     }
 }
 
+#[test]
+fn the_reference_shows_every_key_of_a_program() {
+    let keys = serde_json::to_value(drakkar_executor::ProgramConfig::default()).unwrap();
+    for key in keys.as_object().unwrap().keys() {
+        let shown = format!("#     {key}:");
+        let is_shown = REFERENCE.lines().any(|line| line.starts_with(&shown));
+        assert!(is_shown, "{key} is not shown in config/reference.yaml");
+    }
+}
+
+#[test]
+fn a_program_is_configured_by_file_and_variable() {
+    let yaml = "executor: {programs: {convert: {mode: persistent, depth: 4}}}";
+    let set = [("DRAKKAR_EXECUTOR__PROGRAMS__CONVERT__PROTOCOL", "frames")];
+    let program = loaded(yaml, &set).config.executor.programs["convert"].clone();
+    assert_eq!((program.depth.get(), program.protocol), (4, drakkar_executor::Protocol::Frames));
+}
+
 fn names(documentation: &str, key: &str) -> bool {
     documentation.contains(&format!("`{key}`"))
 }

@@ -1,0 +1,399 @@
+//! Who is next, and which process takes it: the queue of one program.
+//!
+//! Handing out takes one lock per batch and wakes nobody who has work: a process looks for more when
+//! it has read its answers; only one that found nothing is in need of a signal.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use drakkar_core::{Task, retry::Backoff};
+use tokio::{sync::Notify, time::Instant};
+use tracing::error;
+
+use super::{stderr::Throttle, wire::Limits};
+use crate::{
+    ExecutorConfig, Job, ProgramConfig, Run,
+    process::Patience,
+    programs::start_task,
+    queue::{Place, Queue},
+};
+
+/// Failures in a row that make a crash loop.
+const LOOP: u32 = 3;
+
+/// How a persistent program is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProgramStats {
+    /// Processes it shall have.
+    pub instances: usize,
+    /// Processes that take requests now.
+    pub ready: usize,
+    /// Tasks that were given to a process and have no answer yet.
+    pub in_flight: usize,
+    /// Tasks that wait for a process.
+    pub queued: usize,
+    /// Processes started so far.
+    pub starts: u64,
+    /// Processes that ended, or had to be ended, unasked; and starts that failed.
+    pub failures: u64,
+    /// Processes replaced because they had served their time.
+    pub recycled: u64,
+    /// Tasks that were put back because a process failed for which they are not to blame.
+    pub requeued: u64,
+    /// Lines on standard error that were not logged, because there were too many.
+    pub stderr_suppressed: u64,
+    /// Failures in a row of the process that fails most.
+    pub failures_in_a_row: u32,
+    /// What the last failure was.
+    pub last_failure: Option<String>,
+}
+
+impl ProgramStats {
+    /// Whether one of its processes fails again and again without having answered anything.
+    #[must_use]
+    pub fn is_crash_looping(&self) -> bool {
+        LOOP <= self.failures_in_a_row
+    }
+}
+
+/// What a ticket and a program share.
+#[derive(Default)]
+pub(crate) struct Control {
+    started: AtomicBool,
+    killed: AtomicBool,
+}
+
+impl Control {
+    pub(super) fn is_killed(&self) -> bool {
+        self.killed.load(Relaxed)
+    }
+}
+
+/// A job in a program.
+pub(super) struct Queued {
+    pub(super) place: Place,
+    pub(super) job: Job,
+    pub(super) since: Instant,
+    pub(super) control: Arc<Control>,
+    /// Whether it was in a process that failed.
+    pub(super) is_suspect: bool,
+}
+
+impl Queued {
+    /// Tells whoever asked. A receiver that panics harms nobody else.
+    pub(super) fn report(self, run: Run) {
+        let Self { job: Job { task, done, .. }, .. } = self;
+        let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| done(run)));
+        if told.is_err() {
+            error!(category = "executor", task = %task.id(), "the receiver of a result panicked");
+        }
+    }
+}
+
+/// What there is for a process.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// What was put into the batch.
+    Jobs,
+    /// One job, which is to be alone.
+    Suspect,
+    /// Nothing: a signal will come.
+    Nothing,
+    /// Nothing ever again.
+    Closed,
+}
+
+/// What is known of a process that takes requests.
+#[derive(Debug, Clone, Copy)]
+struct Ready {
+    /// Requests it has.
+    load: usize,
+    /// Whether it waits for a signal.
+    is_idle: bool,
+}
+
+struct State {
+    queue: Queue<(Job, Instant, Arc<Control>)>,
+    /// Were in a process that failed; each runs alone.
+    suspects: BTreeMap<Place, Queued>,
+    /// By process.
+    ready: Box<[Option<Ready>]>,
+    closed: bool,
+}
+
+impl State {
+    /// The process with the fewest requests among those that wait for a signal.
+    fn wake_one(&mut self) -> Option<usize> {
+        let idle = self.ready.iter_mut().enumerate();
+        let idle = idle.filter_map(|(number, ready)| Some((number, ready.as_mut()?)));
+        let least = idle.filter(|(_, ready)| ready.is_idle).min_by_key(|(_, ready)| ready.load);
+        least.map(|(number, ready)| {
+            ready.is_idle = false;
+            number
+        })
+    }
+
+    fn ready_numbers(&self) -> impl Iterator<Item = usize> {
+        let numbered = self.ready.iter().enumerate();
+        numbered.filter_map(|(number, ready)| ready.is_some().then_some(number))
+    }
+
+    /// How many a process shall take that has `load`, so that all that are ready have as many: jobs
+    /// must not wait in line at one process beside others that have nothing to do.
+    fn share(&self, load: usize) -> usize {
+        let loads = self.ready.iter().flatten().map(|ready| ready.load);
+        let (count, sum) = loads.fold((0_usize, 0), |(count, sum), load| (count + 1, sum + load));
+        (self.queue.len() + sum).div_ceil(count.max(1)).saturating_sub(load)
+    }
+}
+
+/// One persistent program: its queue, its settings, its books.
+pub(crate) struct Program {
+    name: String,
+    pub(super) settings: ProgramConfig,
+    /// Starts a process.
+    pub(super) start: Arc<Task>,
+    pub(super) limits: Limits,
+    pub(super) patience: Patience<'static>,
+    pub(super) books: Books,
+    pub(super) stderr: Throttle,
+    state: Mutex<State>,
+    /// One per process: look again.
+    signals: Box<[Notify]>,
+}
+
+/// What is counted, for [`ProgramStats`].
+#[derive(Default)]
+pub(super) struct Books {
+    pub(super) in_flight: AtomicUsize,
+    pub(super) starts: AtomicU64,
+    pub(super) failures: AtomicU64,
+    pub(super) recycled: AtomicU64,
+    pub(super) requeued: AtomicU64,
+    /// By process.
+    pub(super) in_a_row: Box<[AtomicU32]>,
+    pub(super) last_failure: Mutex<Option<String>>,
+}
+
+impl Program {
+    pub(super) fn new(name: &str, settings: &ProgramConfig, config: &ExecutorConfig) -> Self {
+        let instances = settings.instances.map_or_else(|| config.slots(), Into::into);
+        let books = Books {
+            in_a_row: (0..instances).map(|_| AtomicU32::new(0)).collect(),
+            ..Books::default()
+        };
+        Self {
+            name: name.to_owned(),
+            start: Arc::new(start_task(name, settings)),
+            settings: settings.clone(),
+            limits: Limits {
+                stdout: config.max_stdout_bytes,
+                stderr: config.max_stderr_bytes,
+                answer: settings.max_answer_bytes,
+            },
+            patience: Patience {
+                steps: None,
+                limit: config.task_timeout_seconds,
+                kill: config.kill_grace,
+                pipe: config.pipe_grace,
+            },
+            books,
+            stderr: Throttle::default(),
+            state: Mutex::new(State {
+                queue: Queue::new(config.priority_ageing),
+                suspects: BTreeMap::new(),
+                ready: (0..instances).map(|_| None).collect(),
+                closed: false,
+            }),
+            signals: (0..instances).map(|_| Notify::new()).collect(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn instances(&self) -> usize {
+        self.signals.len()
+    }
+
+    pub(super) fn stop_grace(&self) -> Duration {
+        self.settings.stop_grace
+    }
+
+    pub(super) fn backoff(&self) -> Backoff {
+        Backoff { initial: self.settings.backoff_initial, max: self.settings.backoff_max }
+    }
+
+    /// Comes when there may be work, when a job was killed, and when the program is closed.
+    pub(super) fn signal(&self, number: usize) -> &Notify {
+        &self.signals[number]
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// Puts a job in line. In a program that is closed it is dropped, and `done` with it.
+    pub(crate) fn submit(self: &Arc<Self>, job: Job) -> Claim {
+        let control = Arc::new(Control::default());
+        let claim =
+            |place| Claim { place, control: Arc::clone(&control), program: Arc::clone(self) };
+        let mut state = self.lock();
+        if state.closed {
+            drop(state);
+            drop(job);
+            return claim(None);
+        }
+        let place = state.queue.push(job.rank, (job, Instant::now(), Arc::clone(&control)));
+        let awake = state.wake_one();
+        drop(state);
+        self.wake(awake);
+        claim(Some(place))
+    }
+
+    fn wake(&self, number: impl IntoIterator<Item = usize>) {
+        for number in number {
+            self.signals[number].notify_one();
+        }
+    }
+
+    /// Moves into `batch` what process `number`, which has `load` requests and room for `room` more,
+    /// shall do; the batch is empty before. With nothing to do it will be sent a signal.
+    pub(super) fn take(
+        &self,
+        number: usize,
+        load: usize,
+        room: usize,
+        batch: &mut Vec<Queued>,
+    ) -> Taken {
+        let mut state = self.lock();
+        state.ready[number] = Some(Ready { load, is_idle: false });
+        if state.closed {
+            return Taken::Closed;
+        }
+        if !state.suspects.is_empty() {
+            // Whoever is the first to have nothing takes one. Nobody takes anything else before.
+            let suspect = if load == 0 { state.suspects.pop_first() } else { None };
+            let Some((_, suspect)) = suspect else { return Taken::Nothing };
+            batch.push(suspect);
+            if state.suspects.is_empty() {
+                // Those that had to stand back look again.
+                let others: Vec<usize> = state.ready_numbers().collect();
+                drop(state);
+                self.wake(others);
+            }
+            return Taken::Suspect;
+        }
+        let now = Instant::now();
+        for _ in 0..state.share(load).min(room) {
+            let Some((place, (job, since, control))) = state.queue.pop(now) else { break };
+            control.started.store(true, Relaxed);
+            batch.push(Queued { place, job, since, control, is_suspect: false });
+        }
+        let taken = batch.len();
+        state.ready[number] = Some(Ready { load: load + taken, is_idle: taken == 0 });
+        if taken == 0 { Taken::Nothing } else { Taken::Jobs }
+    }
+
+    /// Process `number` takes nothing for now: a signal that it may have got is passed on.
+    pub(super) fn leave(&self, number: usize) {
+        let mut state = self.lock();
+        state.ready[number] = None;
+        let has_work = !state.queue.is_empty() || !state.suspects.is_empty();
+        let awake = if has_work { state.wake_one() } else { None };
+        drop(state);
+        self.wake(awake);
+    }
+
+    /// Puts back what was in a process that is gone, each at the place it had.
+    pub(super) fn requeue(&self, jobs: Vec<Queued>) {
+        let mut state = self.lock();
+        if state.closed {
+            drop(state);
+            return drop(jobs);
+        }
+        for mut queued in jobs {
+            queued.is_suspect = true;
+            self.books.requeued.fetch_add(1, Relaxed);
+            state.suspects.insert(queued.place, queued);
+        }
+        let awake: Vec<usize> = std::iter::from_fn(|| state.wake_one()).collect();
+        drop(state);
+        self.wake(awake);
+    }
+
+    pub(super) fn shut(&self) {
+        let (queue, suspects) = {
+            let mut state = self.lock();
+            state.closed = true;
+            let queued: Vec<_> = state.queue.clear().collect();
+            (queued, std::mem::take(&mut state.suspects))
+        };
+        // Outside of the lock: dropping `done` is foreign code.
+        drop((queue, suspects));
+        self.wake(0..self.signals.len());
+    }
+
+    pub(super) fn stats(&self) -> ProgramStats {
+        let (queued, ready, books) = {
+            let state = self.lock();
+            let queued = state.queue.len() + state.suspects.len();
+            (queued, state.ready_numbers().count(), &self.books)
+        };
+        ProgramStats {
+            instances: self.instances(),
+            ready,
+            in_flight: books.in_flight.load(Relaxed),
+            queued,
+            starts: books.starts.load(Relaxed),
+            failures: books.failures.load(Relaxed),
+            recycled: books.recycled.load(Relaxed),
+            requeued: books.requeued.load(Relaxed),
+            stderr_suppressed: self.stderr.suppressed(),
+            failures_in_a_row: books.in_a_row.iter().map(|n| n.load(Relaxed)).max().unwrap_or(0),
+            last_failure: books.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
+}
+
+/// A claim on a job of a persistent program.
+pub(crate) struct Claim {
+    place: Option<Place>,
+    control: Arc<Control>,
+    program: Arc<Program>,
+}
+
+impl Claim {
+    /// Takes the job back, unless a process has it.
+    pub(crate) fn cancel_queued(&self) -> bool {
+        let Some(place) = self.place else { return false };
+        let mut state = self.program.lock();
+        let queued = state.queue.withdraw(place);
+        let suspect = state.suspects.remove(&place);
+        drop(state);
+        queued.is_some() || suspect.is_some()
+    }
+
+    pub(crate) fn has_started(&self) -> bool {
+        self.control.started.load(Relaxed)
+    }
+
+    /// Takes the job back, or has the process replaced that works on it.
+    pub(crate) fn kill(&self) {
+        self.control.killed.store(true, Relaxed);
+        if !self.cancel_queued() {
+            self.program.wake(0..self.program.signals.len());
+        }
+    }
+}
