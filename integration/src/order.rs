@@ -37,6 +37,10 @@ pub enum Act {
     IgnoreTerm,
     /// Leave children behind that hold the pipes open.
     Fork,
+    /// The same, from sessions of their own.
+    Escape,
+    /// The same, and do not end.
+    EscapeAndHang,
     /// Print a gibibyte; the result says how much was kept and how much was not.
     PrintGibibyte,
     /// Close standard input without reading the eight megabytes that are written to it.

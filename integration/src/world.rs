@@ -332,7 +332,7 @@ impl World {
 }
 
 impl Drop for World {
-    /// A worker that was killed leaves its programs behind.
+    /// Whatever a test that failed has left.
     fn drop(&mut self) {
         for (pid, _) in self.programs() {
             proc::kill(pid);

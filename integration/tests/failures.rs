@@ -84,6 +84,28 @@ fn what_a_program_leaves_behind_is_killed_when_it_ends() {
 }
 
 #[test]
+fn what_a_program_hides_in_other_sessions_is_killed_when_it_ends() {
+    answers(Act::Escape, "escaped\n");
+}
+
+#[test]
+fn nothing_survives_a_worker_that_is_killed() {
+    let world = World::new(1);
+    let mut worker = world.start();
+    world.order_many("odd", 4, Act::EscapeAndHang);
+    until("all programs to run", SOON, || {
+        let programs = world.programs();
+        let sleeping = programs.iter().filter(|(_, command)| command.starts_with("sleep "));
+        match sleeping.count() {
+            16 => Ok(()),
+            some => Err(format!("{some} sleep")),
+        }
+    });
+    worker.kill();
+    world.no_program_survives();
+}
+
+#[test]
 fn a_gibibyte_of_output_is_read_to_its_end_and_not_kept() {
     let world = World::new(1);
     let worker = world.start();

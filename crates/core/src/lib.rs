@@ -12,6 +12,7 @@ pub mod message; // what Kafka delivered
 pub mod input; // its value, decoded
 pub mod handler; // what users write
 pub mod task; // what they ask for
+pub mod control; // how it is run
 pub mod result; // how it ended
 pub mod group; // the same for a message or a window as a whole
 pub mod payload; // what they want delivered
@@ -33,6 +34,7 @@ pub mod secret; // values that are never printed
 pub mod lenient; // numbers where configuration expects text
 pub mod observe; // what the outer crates report while they work
 
+pub use control::{Keep, StopSignal};
 pub use dead_letter::{Cause, DeadLetter, Stage};
 pub use done_map::DoneMap;
 pub use group::{MessageGroup, WindowGroup};

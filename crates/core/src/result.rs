@@ -9,7 +9,8 @@ use crate::Task;
 /// What a run printed and how long it took.
 ///
 /// Output is kept up to `executor.max_stdout_bytes` and `executor.max_stderr_bytes`; what a program
-/// printed beyond that was read, discarded and counted in the `dropped` fields.
+/// printed beyond that was read, discarded and counted in the `dropped` fields. A task may
+/// [ask for the end as well](crate::Keep): it follows the beginning directly.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Output {
     /// Standard output, byte for byte.
@@ -81,6 +82,9 @@ pub enum Failure {
     /// A signal that we did not send ended the program.
     #[error("killed by signal {0}")]
     Signal(i32),
+    /// The kernel ended the program, or one of its children, because memory had run out.
+    #[error("killed because memory had run out")]
+    OutOfMemory,
     /// The program exceeded its time limit and was ended.
     #[error("timed out after {0:?}")]
     TimedOut(Duration),
@@ -116,6 +120,7 @@ impl Failure {
         match self {
             Self::Exit(_) => "exit_code",
             Self::Signal(_) => "signal",
+            Self::OutOfMemory => "memory",
             Self::TimedOut(_) => "timeout",
             Self::Unstartable { .. } => "unstartable",
             Self::Io(_) => "io",

@@ -16,7 +16,7 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::{Message, Offset};
+use crate::{Message, Offset, control::Control};
 
 /// Name of a task in logs, metrics and dead letters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -132,10 +132,11 @@ pub struct Task {
     id: TaskId,
     program: Option<PathBuf>,
     args: Vec<OsString>,
-    stdin: Option<Bytes>,
+    pub(crate) stdin: Option<Bytes>,
     env: BTreeMap<OsString, OsString>,
     working_dir: Option<PathBuf>,
     timeout: Option<Duration>,
+    pub(crate) control: Control,
     precomputed: Option<Precomputed>,
     metadata: serde_json::Value,
     labels: BTreeMap<String, String>,
@@ -162,6 +163,7 @@ impl Task {
             env: BTreeMap::new(),
             working_dir: None,
             timeout: None,
+            control: Control::default(),
             precomputed: None,
             metadata: serde_json::Value::Null,
             labels: BTreeMap::new(),
@@ -219,6 +221,7 @@ impl Task {
     #[must_use]
     pub fn stdin(mut self, stdin: impl Into<Bytes>) -> Self {
         self.stdin = Some(stdin.into());
+        self.control.stdin_file = None;
         self
     }
 
@@ -380,6 +383,7 @@ impl fmt::Debug for Task {
             .field("stdin_bytes", &self.stdin.as_ref().map(Bytes::len))
             .field("working_dir", &self.working_dir)
             .field("timeout", &self.timeout)
+            .field("control", &self.control)
             .field("priority", &self.priority)
             .field("source_offsets", &self.source_offsets)
             .field("parent", &self.parent)

@@ -67,7 +67,10 @@ async fn show_pool(metrics: Arc<Metrics>, pool: Pool) {
     let mut tick = tokio::time::interval(POOL_GAUGES_EVERY);
     loop {
         tick.tick().await;
-        let PoolStats { slots, active, .. } = pool.stats();
+        let PoolStats { slots, active, escaped, paused, taken_back, .. } = pool.stats();
+        metrics.memory_paused.set(paused.into());
+        metrics.memory_requeued.inc_by(taken_back.saturating_sub(metrics.memory_requeued.get()));
+        metrics.escaped_processes.inc_by(escaped.saturating_sub(metrics.escaped_processes.get()));
         metrics.pool_max.set(signed(slots));
         metrics.pool_active.set(signed(active));
         for (name, stats) in pool.programs() {

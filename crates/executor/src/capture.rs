@@ -1,4 +1,4 @@
-//! What a process prints: kept up to a limit, read and counted beyond it.
+//! What a process prints: its beginning and its end are kept up to a limit, the rest is read and counted.
 //!
 //! A pipe is drained to its end whatever the limit is, or the program would block. What was captured
 //! outlives the reading: whoever stops reading early keeps what came until then.
@@ -6,6 +6,7 @@
 use std::{io, os::fd::AsFd};
 
 use bytes::Bytes;
+use drakkar_core::Keep;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tracing::debug;
 
@@ -18,14 +19,22 @@ const WIDE: usize = 1024 * 1024;
 /// One output stream. Its buffer is used again by the next process of the slot.
 pub(crate) struct Capture {
     chunk: Box<[u8]>,
-    kept: Vec<u8>,
+    head: Vec<u8>,
+    /// What came after a full head; trimmed when it is twice as long as it has to be.
+    tail: Vec<u8>,
     dropped: u64,
-    limit: usize,
+    keep: Keep,
 }
 
 impl Capture {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { chunk: vec![0; CHUNK].into(), kept: Vec::new(), dropped: 0, limit }
+    pub(crate) fn new(keep: Keep) -> Self {
+        let chunk = vec![0; CHUNK].into();
+        Self { chunk, head: Vec::new(), tail: Vec::new(), dropped: 0, keep }
+    }
+
+    /// Sets what is kept of the next process.
+    pub(crate) fn keep(&mut self, keep: Keep) {
+        self.keep = keep;
     }
 
     /// Reads until the other side closes.
@@ -46,16 +55,29 @@ impl Capture {
                     debug!(category = "executor", %error, "too many wide pipes; this one stays");
                 }
             }
-            let room = self.limit - self.kept.len();
-            let kept = read.min(room);
-            self.kept.extend_from_slice(&self.chunk[..kept]);
-            self.dropped += (read - kept) as u64;
+            let room = self.keep.head - self.head.len();
+            let (head, rest) = self.chunk[..read].split_at(read.min(room));
+            self.head.extend_from_slice(head);
+            self.tail.extend_from_slice(rest);
+            if self.tail.len() >= self.keep.tail.saturating_mul(2) {
+                self.trim();
+            }
         }
+    }
+
+    /// Drops what is neither head nor tail.
+    fn trim(&mut self) {
+        let excess = self.tail.len().saturating_sub(self.keep.tail);
+        self.tail.drain(..excess);
+        self.dropped += excess as u64;
     }
 
     /// What came so far: the bytes kept and the number of those dropped.
     pub(crate) fn take(&mut self) -> (Bytes, u64) {
-        let mut kept = std::mem::take(&mut self.kept);
+        self.trim();
+        let mut kept = std::mem::take(&mut self.head);
+        kept.append(&mut self.tail);
+        self.tail.shrink_to(CHUNK);
         // Results are budgeted by their length: spare capacity would be memory nobody counts.
         kept.shrink_to_fit();
         (kept.into(), std::mem::take(&mut self.dropped))
@@ -68,8 +90,8 @@ mod tests {
 
     use super::*;
 
-    async fn check(limit: usize, printed: &[&[u8]], kept: &[(&[u8], u64)]) {
-        let mut capture = Capture::new(limit);
+    async fn check(keep: Keep, printed: &[&[u8]], kept: &[(&[u8], u64)]) {
+        let mut capture = Capture::new(keep);
         for (printed, (kept, dropped)) in printed.iter().zip(kept) {
             let (mut writer, reader) = pipe::pipe().unwrap();
             let print = async move { writer.write_all(printed).await };
@@ -82,11 +104,27 @@ mod tests {
     #[tokio::test]
     async fn what_exceeds_the_limit_is_read_and_counted() {
         let (printed, kept) = (vec![7; 5 * WIDE], [7; 10]);
-        check(10, &[&printed], &[(&kept, 5 * WIDE as u64 - 10)]).await;
+        check(head(10), &[&printed], &[(&kept, 5 * WIDE as u64 - 10)]).await;
     }
 
     #[tokio::test]
     async fn the_next_process_starts_with_nothing() {
-        check(3, &[b"abcd", b"xy", b""], &[(b"abc", 1), (b"xy", 0), (b"", 0)]).await;
+        check(head(3), &[b"abcd", b"xy", b""], &[(b"abc", 1), (b"xy", 0), (b"", 0)]).await;
+    }
+
+    fn head(head: usize) -> Keep {
+        Keep { head, tail: 0 }
+    }
+
+    #[tokio::test]
+    async fn the_end_is_kept_behind_the_beginning() {
+        let keep = Keep { head: 2, tail: 3 };
+        let printed: [&[u8]; 5] = [b"", b"abc", b"abcde", b"abcdef", b"abcdefghijklmnop"];
+        let kept: [(&[u8], u64); 5] =
+            [(b"", 0), (b"abc", 0), (b"abcde", 0), (b"abdef", 1), (b"abnop", 11)];
+        check(keep, &printed, &kept).await;
+        let mut much = vec![1; 5 * WIDE];
+        much.extend_from_slice(b"end");
+        check(keep, &[&much], &[(b"\x01\x01end", 5 * WIDE as u64 - 2)]).await;
     }
 }

@@ -15,7 +15,7 @@ use std::{
 use drakkar_core::{lenient, order::Ordering};
 use serde::{Deserialize, Serialize};
 
-use crate::{Mode, ProgramConfig, cpus, env};
+use crate::{Limits, MemoryGuardConfig, Mode, ProgramConfig, cpus, env};
 
 const fn non_zero(value: usize) -> NonZeroUsize {
     match NonZeroUsize::new(value) {
@@ -121,6 +121,10 @@ pub struct ExecutorConfig {
     /// pipes open. Default: 500 ms.
     #[serde(with = "lenient::duration")]
     pub pipe_grace: Duration,
+    /// What a program may use at most. Default: what the worker may.
+    pub limits: Limits,
+    /// What to do when memory gets short. Default: nothing.
+    pub memory_guard: MemoryGuardConfig,
     /// How long one call of a hook may take. Default: 60 s.
     #[serde(with = "lenient::duration")]
     pub hook_timeout_seconds: Duration,
@@ -159,6 +163,8 @@ impl Default for ExecutorConfig {
             max_stderr_bytes: 256 * 1024,
             kill_grace: Duration::from_secs(2),
             pipe_grace: Duration::from_millis(500),
+            limits: Limits::default(),
+            memory_guard: MemoryGuardConfig::default(),
             hook_timeout_seconds: Duration::from_mins(1),
             max_hooks: non_zero(256),
             max_windows: non_zero(4),
@@ -231,6 +237,9 @@ impl ExecutorConfig {
             for text in program.validate(name) {
                 check(false, &text);
             }
+        }
+        for text in self.limits.validate().into_iter().chain(self.memory_guard.validate()) {
+            check(false, &text);
         }
         for text in &self.env_inherit_deny {
             if let Err(error) = env::pattern(text) {

@@ -8,18 +8,28 @@
 mod config; // the `executor:` section
 mod programs; // programs that tasks call by a name
 mod cpus; // how many slots where nobody says
+mod limits; // what a program may use at most
 mod env; // what a child may inherit
 mod queue; // who is next
+mod orphans; // who has lost its parent
+mod warden; // a process that outlives the worker, to end what it started
+mod guard; // nothing outlives its task
 mod spawn; // task → process, on threads of its own
 mod process; // process → how it ended
 mod capture; // what it printed
+mod median; // how long programs usually take
+mod memory; // whether the kernel killed for want of memory
+mod memory_guard; // what to do when it gets short
 mod stand_in; // what takes the place of processes in a test
 mod runner; // one slot: a task from start to end
 mod persistent; // processes that answer many tasks
+mod slots; // who runs and who waits
 mod pool; // all of the above, running
 
 pub use config::{ExecutorConfig, Variables};
 pub use cpus::effective_cpus;
+pub use limits::Limits;
+pub use memory_guard::MemoryGuardConfig;
 pub use persistent::ProgramStats;
 pub use pool::{Job, Pool, PoolStats, PoolWatch, Run, StartError, Ticket};
 pub use programs::{Mode, ProgramConfig, Protocol};

@@ -5,14 +5,11 @@
 //! stays with the process until its group is gone, and only then reports and takes another.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -21,7 +18,7 @@ use futures_util::FutureExt;
 use rustix::fs::{Access, access};
 use tokio::{
     runtime::Handle,
-    sync::Notify,
+    task::JoinSet,
     time::{Instant, timeout},
 };
 use tokio_util::task::TaskTracker;
@@ -30,10 +27,13 @@ use tracing::{error, warn};
 use crate::{
     ExecutorConfig, ProgramStats,
     env::Environment,
+    guard::Guard,
+    memory_guard,
     persistent::{self, Programs},
     programs,
-    queue::{Place, Queue, Rank},
-    runner::Runner,
+    queue::{Place, Rank},
+    runner::{Experience, Runner},
+    slots::{Control, Held, Queued, Shared},
     spawn::{self, Common, Spawner},
     stand_in::StandIn,
 };
@@ -75,6 +75,12 @@ pub struct PoolStats {
     pub active: usize,
     /// Jobs that wait for one.
     pub queued: usize,
+    /// Whether memory is too short to start another task.
+    pub paused: bool,
+    /// Tasks so far that were ended and put back in line because memory was short.
+    pub taken_back: u64,
+    /// Processes so far that had left the group of their task and were ended.
+    pub escaped: u64,
 }
 
 /// Why a pool could not be started.
@@ -100,6 +106,9 @@ pub enum StartError {
     /// The system refuses a thread.
     #[error("cannot start a spawning thread")]
     Thread(#[source] io::Error),
+    /// The system refuses what it takes to leave no process behind.
+    #[error("cannot guard processes")]
+    Guard(#[source] io::Error),
 }
 
 /// A handle to the pool; cheap to clone. With the last one the pool ends: nothing more is started,
@@ -115,8 +124,11 @@ struct Owner {
     /// Program of the tasks that name none.
     default: Option<PathBuf>,
     runners: TaskTracker,
+    guard: Arc<Guard>,
     slots: usize,
     patience: Duration,
+    /// Ended with the pool.
+    _memory_guard: JoinSet<()>,
 }
 
 impl Owner {
@@ -156,17 +168,22 @@ impl Pool {
         let common = Common {
             binary_path: config.binary_path.clone(),
             environment: Environment::new(config, std::env::vars_os())?,
+            limits: config.limits,
+            guard: Guard::start(&runtime).map_err(StartError::Guard)?,
             presets: programs::presets(&config.programs),
         };
+        let guard = Arc::clone(&common.guard);
         let are_played = stand_in.is_some_and(|stand_in| stand_in.plays());
         if !are_played {
             find_programs(config, &common)?;
         }
         let spawner = Spawner::start(config, common, &runtime).map_err(StartError::Thread)?;
+        let experience = Arc::new(Experience::new());
         let shared = Arc::new(Shared::new(config.priority_ageing));
         let runners = TaskTracker::new();
         for _ in 0..config.slots() {
-            let runner = Runner::new(config, spawner.clone(), stand_in.cloned());
+            let experience = Arc::clone(&experience);
+            let runner = Runner::new(config, spawner.clone(), experience, stand_in.cloned());
             runners.spawn_on(serve(Arc::clone(&shared), runner), &runtime);
         }
         let programs = if are_played {
@@ -175,12 +192,25 @@ impl Pool {
             Programs::start(config, &spawner, &runners, &runtime)
         };
         runners.close();
+        let mut memory_guard = JoinSet::new();
+        if config.memory_guard.is_on() {
+            let watch = memory_guard::watch(config.memory_guard, Held(Arc::clone(&shared)));
+            memory_guard.spawn_on(watch, &runtime);
+        }
         let patience = DISAPPEARING
             .saturating_add(config.kill_grace)
             .saturating_add(config.pipe_grace.saturating_mul(2))
             .saturating_add(programs.patience());
-        let (default, slots) = (config.binary_path.clone(), config.slots());
-        let owner = Owner { shared, programs, default, runners, slots, patience };
+        let owner = Owner {
+            shared,
+            programs,
+            default: config.binary_path.clone(),
+            runners,
+            guard,
+            slots: config.slots(),
+            patience,
+            _memory_guard: memory_guard,
+        };
         Ok(Self { inner: Arc::new(owner) })
     }
 
@@ -207,6 +237,9 @@ impl Pool {
             slots: self.inner.slots,
             active: state.running.len(),
             queued: state.queue.len(),
+            paused: state.paused,
+            taken_back: state.taken_back,
+            escaped: self.inner.guard.escaped(),
         }
     }
 
@@ -296,123 +329,31 @@ impl Ticket {
     /// program ended by itself, or answered, first.
     pub fn kill(&self) {
         match &self.0 {
-            Claim::Slot { control, .. } if !self.cancel_queued() => control.kill.notify_one(),
-            Claim::Slot { .. } => {}
+            Claim::Slot { control, .. } => {
+                // Before the look: a runner that is putting the job back sees one or the other.
+                control.unwanted.store(true, Ordering::Release);
+                if !self.cancel_queued() {
+                    control.kill.notify_one();
+                }
+            }
             Claim::Program(claim) => claim.kill(),
         }
     }
 }
 
-/// What a ticket and a runner share.
-#[derive(Default)]
-struct Control {
-    started: AtomicBool,
-    kill: Notify,
-}
-
-struct Queued {
-    job: Job,
-    since: Instant,
-    control: Arc<Control>,
-}
-
-struct State {
-    queue: Queue<Queued>,
-    running: HashMap<Place, Arc<Control>>,
-    closed: bool,
-}
-
-/// What handles, tickets and runners share. Jobs are never dropped under the lock: `done` is foreign
-/// code.
-struct Shared {
-    state: Mutex<State>,
-    work: Notify,
-}
-
-enum Next {
-    Job(Place, Queued),
-    Nothing,
-    Closed,
-}
-
-impl Shared {
-    fn new(ageing: Duration) -> Self {
-        let state = State { queue: Queue::new(ageing), running: HashMap::new(), closed: false };
-        Self { state: Mutex::new(state), work: Notify::new() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn admit(&self, queued: Queued) -> Option<Place> {
-        let mut state = self.lock();
-        if state.closed {
-            drop(state);
-            drop(queued);
-            return None;
-        }
-        Some(state.queue.push(queued.job.rank, queued))
-    }
-
-    fn withdraw(&self, place: Place) -> Option<Queued> {
-        self.lock().queue.withdraw(place)
-    }
-
-    fn try_next(&self) -> Next {
-        let mut state = self.lock();
-        if state.closed {
-            return Next::Closed;
-        }
-        let Some((place, queued)) = state.queue.pop(Instant::now()) else { return Next::Nothing };
-        queued.control.started.store(true, Ordering::Release);
-        state.running.insert(place, Arc::clone(&queued.control));
-        Next::Job(place, queued)
-    }
-
-    /// The next job; `None` once the pool is closed.
-    async fn next(&self) -> Option<(Place, Queued)> {
-        loop {
-            let mut work = std::pin::pin!(self.work.notified());
-            // In line for a wake-up before looking: what is submitted in between is not missed.
-            work.as_mut().enable();
-            match self.try_next() {
-                Next::Job(place, queued) => return Some((place, queued)),
-                Next::Closed => return None,
-                Next::Nothing => work.await,
-            }
-        }
-    }
-
-    fn shut(&self) {
-        let dropped: Vec<Queued> = {
-            let mut state = self.lock();
-            state.closed = true;
-            for control in state.running.values() {
-                control.kill.notify_one();
-            }
-            state.queue.clear().collect()
-        };
-        drop(dropped);
-        self.work.notify_waiters();
-    }
-}
-
 /// One slot, for as long as the pool is open.
 async fn serve(shared: Arc<Shared>, mut runner: Runner) {
-    while let Some((place, Queued { job, since, control })) = shared.next().await {
+    while let Some((place, queued)) = shared.next().await {
+        let Queued { job, since, control } = &queued;
         let running = runner.run(&job.task, since.elapsed(), &control.kill);
-        let run = AssertUnwindSafe(running).catch_unwind().await;
-        shared.lock().running.remove(&place);
-        let run = match run {
-            Ok(Some(run)) => run,
-            Ok(None) => continue,
-            // A fault of ours: neither the slot nor the task may be lost by it.
-            Err(_) => Run::Failed {
+        // A fault of ours: neither the slot nor the task may be lost by it.
+        let run = AssertUnwindSafe(running).catch_unwind().await.unwrap_or_else(|_| {
+            Some(Run::Failed {
                 failure: Failure::Io("the process pool panicked; please report it".to_owned()),
                 output: Output::default(),
-            },
-        };
+            })
+        });
+        let Some((Queued { job, .. }, run)) = shared.ended(place, queued, run) else { continue };
         if catch_unwind(AssertUnwindSafe(|| (job.done)(run))).is_err() {
             error!(category = "executor", task = %job.task.id(), "the receiver of a result panicked");
         }

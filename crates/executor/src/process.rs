@@ -6,12 +6,14 @@
 //! such descriptors: there the leader is reaped first and the group killed at once after it, which is
 //! wrong only if all process ids were used up in between.)
 //!
-//! Refuses: to wait for output that outlives the program by more than a grace, and to reach what left
-//! the group by `setsid`.
+//! What has left the group is ended by the [`Ward`] of the process.
+//!
+//! Refuses to wait for output that outlives the program by more than a grace.
 
 use std::{io, os::fd::OwnedFd, pin::Pin, process::ExitStatus, time::Duration};
 
 use bytes::Bytes;
+use drakkar_core::StopSignal;
 use rustix::{
     io::Errno,
     process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open},
@@ -23,13 +25,14 @@ use tokio::{
 };
 use tracing::warn;
 
-use crate::capture::Capture;
+use crate::{capture::Capture, guard::Ward};
 
 /// A running process and its group. Dropped before its end, the group is killed.
 pub(crate) struct Process {
     child: Child,
     leader: Pid,
     exit: Option<AsyncFd<OwnedFd>>,
+    ward: Option<Ward>,
     reaped: bool,
     pub(crate) started: Instant,
     pub(crate) spawned_in: Duration,
@@ -37,9 +40,11 @@ pub(crate) struct Process {
 
 /// How long things may take.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience {
+pub(crate) struct Patience<'a> {
     pub(crate) limit: Duration,
     pub(crate) kill: Duration,
+    /// Instead of TERM and `kill`.
+    pub(crate) steps: Option<&'a [(StopSignal, Duration)]>,
     pub(crate) pipe: Duration,
 }
 
@@ -57,18 +62,32 @@ pub(crate) enum End {
 }
 
 impl Process {
-    /// Takes over a child that leads its own group; `started` is when it was asked for.
-    pub(crate) fn new(child: Child, started: Instant) -> io::Result<Self> {
+    /// Takes over a child that leads its own group and carries the mark of `ward`; `started` is when it
+    /// was asked for.
+    pub(crate) fn new(child: Child, mut ward: Ward, started: Instant) -> io::Result<Self> {
         let spawned_in = started.elapsed();
         let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         let leader = id.ok_or_else(|| io::Error::other("a process without an id"))?;
-        let mut process = Self { child, leader, exit: None, reaped: false, started, spawned_in };
+        ward.leads(leader);
+        let mut process = Self {
+            child,
+            leader,
+            exit: None,
+            ward: Some(ward),
+            reaped: false,
+            started,
+            spawned_in,
+        };
         process.exit = match pidfd_open(leader, PidfdFlags::NONBLOCK) {
             Ok(descriptor) => Some(watch(descriptor)?),
             Err(Errno::NOSYS) => None,
             Err(error) => return Err(error.into()),
         };
         Ok(process)
+    }
+
+    pub(crate) fn leader(&self) -> Pid {
+        self.leader
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -80,7 +99,7 @@ impl Process {
         &mut self,
         stdin: Option<Bytes>,
         (stdout, stderr): (&mut Capture, &mut Capture),
-        patience: Patience,
+        patience: Patience<'_>,
         killed: impl Future<Output = ()>,
     ) -> End {
         let time_left = patience.limit.saturating_sub(self.started.elapsed());
@@ -93,7 +112,9 @@ impl Process {
         let cause = pipes.serve_until(self.exit_or(time_left, killed)).await;
         let waited = match cause {
             Ok(Cause::Deadline | Cause::Request) => {
-                pipes.serve_until(self.terminate(patience.kill)).await
+                let usual = [(StopSignal::Terminate, patience.kill)];
+                let steps = patience.steps.unwrap_or(&usual);
+                pipes.serve_until(self.terminate(steps)).await
             }
             Ok(Cause::Exit) | Err(_) => Ok(()),
         };
@@ -138,7 +159,7 @@ impl Process {
     ) -> io::Result<ExitStatus> {
         let exited = match timeout(patience, self.exited()).await {
             Ok(exited) => exited,
-            Err(_) => self.terminate(grace).await,
+            Err(_) => self.terminate(&[(StopSignal::Terminate, grace)]).await,
         };
         self.signal(Signal::KILL);
         let status = self.reap().await;
@@ -153,12 +174,14 @@ impl Process {
         }
     }
 
-    /// TERM, the grace, KILL.
-    async fn terminate(&mut self, grace: Duration) -> io::Result<()> {
-        self.signal(Signal::TERM);
-        tokio::select! {
-            exited = self.exited() => return exited,
-            () = sleep(grace) => {}
+    /// Each signal and its grace, KILL.
+    async fn terminate(&mut self, steps: &[(StopSignal, Duration)]) -> io::Result<()> {
+        for &(signal, grace) in steps {
+            self.signal(number(signal));
+            tokio::select! {
+                exited = self.exited() => return exited,
+                () = sleep(grace) => {}
+            }
         }
         self.signal(Signal::KILL);
         self.exited().await
@@ -172,12 +195,19 @@ impl Process {
     ) -> io::Result<()> {
         pipes.serve_for(grace).await;
         self.signal(Signal::KILL);
-        // What still holds a pipe now has left the group.
+        if let Some(ward) = &self.ward {
+            pipes.serve_until(ward.end()).await;
+        }
+        // Whoever still holds a pipe now is out of our reach.
         pipes.serve_for(grace).await;
         pipes.ended.take().unwrap_or(Ok(()))
     }
 
     async fn reap(&mut self) -> io::Result<ExitStatus> {
+        // From here on the id may be given to somebody else.
+        if let Some(ward) = self.ward.take() {
+            ward.end().await;
+        }
         let status = self.child.wait().await;
         self.reaped = true;
         status
@@ -191,6 +221,18 @@ impl Process {
                 warn!(category = "executor", pid = self.id(), %error, "cannot signal a group");
             }
         }
+    }
+}
+
+fn number(signal: StopSignal) -> Signal {
+    match signal {
+        StopSignal::Hangup => Signal::HUP,
+        StopSignal::Interrupt => Signal::INT,
+        StopSignal::Quit => Signal::QUIT,
+        StopSignal::User1 => Signal::USR1,
+        StopSignal::User2 => Signal::USR2,
+        // Any that is added later is mapped when it is.
+        StopSignal::Terminate | _ => Signal::TERM,
     }
 }
 

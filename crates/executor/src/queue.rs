@@ -106,6 +106,12 @@ impl<T> Queue<T> {
         place
     }
 
+    /// Lets `item` wait where it was before it was taken.
+    pub(crate) fn put_back(&mut self, place: Place, item: T) {
+        self.waiting.insert(place.age(), item);
+        self.ranked.insert(place);
+    }
+
     /// Who has waited longest.
     #[must_use]
     pub fn oldest(&self) -> Option<Place> {

@@ -4,15 +4,19 @@
 //! again here a few times, uncharged, while the slot is held. Everything else is the caller's
 //! business.
 
-use std::{os::unix::process::ExitStatusExt, process::ExitStatus, sync::Arc, time::Duration};
+use std::{
+    os::unix::process::ExitStatusExt, path::PathBuf, process::ExitStatus, sync::Arc, time::Duration,
+};
 
-use drakkar_core::{Failure, Output, Task, retry::Backoff};
+use drakkar_core::{Failure, Keep, Output, Task, retry::Backoff};
 use tokio::{sync::Notify, time::sleep};
 use tracing::warn;
 
 use crate::{
     ExecutorConfig, Run,
     capture::Capture,
+    median::Medians,
+    memory::MemoryKills,
     process::{End, Patience, Process},
     spawn::{SpawnError, Spawner},
     stand_in::{Bounds, StandIn},
@@ -23,33 +27,53 @@ const SPAWN_RETRIES: u32 = 5;
 const SPAWN_BACKOFF: Backoff =
     Backoff { initial: Duration::from_millis(20), max: Duration::from_millis(500) };
 
+/// What the slots of a pool know together.
+pub(crate) struct Experience {
+    medians: Medians,
+    memory_kills: MemoryKills,
+}
+
+impl Experience {
+    pub(crate) fn new() -> Self {
+        Self { medians: Medians::default(), memory_kills: MemoryKills::watch() }
+    }
+}
+
 /// What runs the tasks of one slot.
 pub(crate) struct Runner {
     spawner: Spawner,
-    patience: Patience,
+    experience: Arc<Experience>,
+    patience: Patience<'static>,
+    binary_path: PathBuf,
+    keep: (Keep, Keep),
     stdout: Capture,
     stderr: Capture,
     stand_in: Option<Arc<dyn StandIn>>,
-    max_output: (usize, usize),
 }
 
 impl Runner {
     pub(crate) fn new(
         config: &ExecutorConfig,
         spawner: Spawner,
+        experience: Arc<Experience>,
         stand_in: Option<Arc<dyn StandIn>>,
     ) -> Self {
+        let head = |head| Keep { head, tail: 0 };
+        let keep = (head(config.max_stdout_bytes), head(config.max_stderr_bytes));
         Self {
             spawner,
+            experience,
             stand_in,
-            max_output: (config.max_stdout_bytes, config.max_stderr_bytes),
+            binary_path: config.binary_path.clone().unwrap_or_default(),
+            keep,
             patience: Patience {
                 limit: config.task_timeout_seconds,
                 kill: config.kill_grace,
+                steps: None,
                 pipe: config.pipe_grace,
             },
-            stdout: Capture::new(config.max_stdout_bytes),
-            stderr: Capture::new(config.max_stderr_bytes),
+            stdout: Capture::new(keep.0),
+            stderr: Capture::new(keep.1),
         }
     }
 
@@ -66,7 +90,7 @@ impl Runner {
         let run = match stand_in.begins(task) {
             Some(scripted) => {
                 let limit = task.time_limit().unwrap_or(self.patience.limit);
-                let (max_stdout, max_stderr) = self.max_output;
+                let (max_stdout, max_stderr) = (self.keep.0.head, self.keep.1.head);
                 let bounds = Bounds { limit, max_stdout, max_stderr, waited };
                 scripted.play(task, bounds, kill).await
             }
@@ -94,20 +118,50 @@ impl Runner {
                 });
             }
         };
-        let limit = task.time_limit().unwrap_or(self.patience.limit);
-        let patience = Patience { limit, ..self.patience };
+        let limit = self.limit(task);
+        let patience = Patience { limit, steps: task.stop_steps(), ..self.patience };
+        self.stdout.keep(task.kept_stdout().unwrap_or(self.keep.0));
+        self.stderr.keep(task.kept_stderr().unwrap_or(self.keep.1));
         let outputs = (&mut self.stdout, &mut self.stderr);
         let stdin = task.stdin_bytes().cloned();
         let end = process.run(stdin, outputs, patience, kill.notified()).await;
         let output = self.output(&process, waited);
         let failure = match end {
-            End::Exited(status) if status.success() => return Some(Run::Finished(output)),
-            End::Exited(status) => failure(status),
+            End::Exited(status) if status.success() => {
+                if task.limit_percent().is_some() {
+                    self.experience.medians.add(self.program(task), output.took);
+                }
+                return Some(Run::Finished(output));
+            }
+            End::Exited(status) => self.failure(status),
             End::TimedOut => Failure::TimedOut(limit),
             End::Lost(error) => Failure::Io(error.to_string()),
             End::Killed => return None,
         };
         Some(Run::Failed { failure, output })
+    }
+
+    fn program<'a>(&'a self, task: &'a Task) -> &'a PathBuf {
+        task.program_path().unwrap_or(&self.binary_path)
+    }
+
+    /// The shorter one of the limit in time and the limit in percent.
+    fn limit(&self, task: &Task) -> Duration {
+        let limit = task.time_limit().unwrap_or(self.patience.limit);
+        let usual = |percent| self.experience.medians.limit(self.program(task), percent);
+        task.limit_percent().and_then(usual).map_or(limit, |usual| usual.min(limit))
+    }
+
+    /// A program whose child was killed usually ends with the code that a shell gives it.
+    fn failure(&self, status: ExitStatus) -> Failure {
+        const KILLED: i32 = 9;
+        let is_kill = status.signal() == Some(KILLED) || status.code() == Some(128 + KILLED);
+        match (status.code(), status.signal()) {
+            _ if is_kill && self.experience.memory_kills.explains_one() => Failure::OutOfMemory,
+            (Some(code), _) => Failure::Exit(code),
+            (None, Some(signal)) => Failure::Signal(signal),
+            (None, None) => Failure::Io(format!("neither exit code nor signal: {status}")),
+        }
     }
 
     async fn start(&self, task: &Arc<Task>, kill: &Notify) -> Option<Result<Process, SpawnError>> {
@@ -139,13 +193,5 @@ impl Runner {
             spawned_in: process.spawned_in,
             took: process.started.elapsed(),
         }
-    }
-}
-
-fn failure(status: ExitStatus) -> Failure {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => Failure::Exit(code),
-        (None, Some(signal)) => Failure::Signal(signal),
-        (None, None) => Failure::Io(format!("neither exit code nor signal: {status}")),
     }
 }

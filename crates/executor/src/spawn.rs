@@ -12,6 +12,7 @@
 //! down, or the system is out of watches), its id is not known and only the failure is reported.
 
 use std::{
+    fs::File,
     io,
     path::{Path, PathBuf},
     process::Stdio,
@@ -23,7 +24,10 @@ use drakkar_core::Task;
 use rustix::{fs::Access, io::Errno};
 use tokio::{process::Command, runtime::Handle, sync::oneshot, time::Instant};
 
-use crate::{ExecutorConfig, cpus, env::Environment, process::Process, programs::Presets};
+use crate::{
+    ExecutorConfig, Limits, cpus, env::Environment, guard::Guard, process::Process,
+    programs::Presets,
+};
 
 /// More threads than this contend for the same locks of the kernel.
 const MAX_THREADS: usize = 8;
@@ -33,6 +37,8 @@ const MAX_THREADS: usize = 8;
 pub(crate) struct Common {
     pub(crate) binary_path: Option<PathBuf>,
     pub(crate) environment: Environment,
+    pub(crate) guard: Arc<Guard>,
+    pub(crate) limits: Limits,
     pub(crate) presets: Presets,
 }
 
@@ -97,6 +103,11 @@ impl SpawnError {
 
     fn in_missing_dir(mut self, dir: &Path) -> Self {
         self.reason = format!("working directory {}: {}", dir.display(), self.reason);
+        self
+    }
+
+    fn without_limits(mut self) -> Self {
+        self.reason = format!("executor.limits: {}", self.reason);
         self
     }
 
@@ -167,6 +178,8 @@ fn spawn(common: &Common, task: &Task) -> Result<Process, SpawnError> {
     let named = preset.map_or(named, |preset| &preset.binary);
     let failed = |error: io::Error| SpawnError::new(named, &error);
     let path = locate(named, common, task).map_err(failed)?;
+    let ward = common.guard.enrol();
+    let (mark, value) = ward.mark();
     let mut command = Command::new(path);
     command
         .arg0(named)
@@ -175,8 +188,9 @@ fn spawn(common: &Common, task: &Task) -> Result<Process, SpawnError> {
         .env_clear()
         .envs(common.environment.of(task))
         .envs(preset.into_iter().flat_map(|preset| preset.env_beside(task)))
+        .env(mark, value)
         .process_group(0)
-        .stdin(if task.stdin_bytes().is_some() { Stdio::piped() } else { Stdio::null() })
+        .stdin(input(task)?)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true); // The last resort; `Process` ends the whole group.
@@ -188,7 +202,29 @@ fn spawn(common: &Common, task: &Task) -> Result<Process, SpawnError> {
         Some(dir) if !dir.is_dir() => failed(error).in_missing_dir(dir),
         _ => failed(error),
     })?;
-    Process::new(child, started).map_err(failed)
+    let process = Process::new(child, ward, started).map_err(failed)?;
+    // A program without the limits it should have must not run: dropping it ends its group.
+    common.limits.set(process.leader()).map_err(|error| failed(error).without_limits())?;
+    Ok(process)
+}
+
+fn input(task: &Task) -> Result<Stdio, SpawnError> {
+    match task.stdin_path() {
+        Some(path) => match regular(path) {
+            Ok(file) => Ok(file.into()),
+            Err(error) => Err(SpawnError::new(path, &error)),
+        },
+        None if task.stdin_bytes().is_some() => Ok(Stdio::piped()),
+        None => Ok(Stdio::null()),
+    }
+}
+
+/// To open a pipe would wait for its other side, and this thread has others to start.
+fn regular(path: &Path) -> io::Result<File> {
+    if !path.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    File::open(path)
 }
 
 /// The path to execute: a name without a slash is looked up in the `PATH` that the process will see

@@ -242,6 +242,8 @@ async fn a_process_sees_the_environment_it_was_given_and_no_other() {
     let output = finished(run(&pool, task).await);
     let text = String::from_utf8(output.stdout.to_vec()).unwrap();
     let mut seen: Vec<&str> = text.lines().collect();
+    // How the pool finds it again, should it hide.
+    seen.retain(|variable| !variable.starts_with("DRAKKAR_TASK_OF="));
     seen.sort_unstable();
     assert_eq!(seen, ["BOTH=task", "FROM_CONFIG=1", "OWN=ü=x"]);
 }

@@ -17,6 +17,10 @@ use drakkar_integration::{Act, Order, journal::Journal};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
+/// Leaves two processes that hold the output, each in a session of its own, the second one deaf to TERM.
+const ESCAPE: &str = "setsid sleep 3600 & \
+                      setsid sh -c 'trap \"\" TERM; (nohup sleep 3600 &); sleep 3600' &";
+
 /// What a task must not exceed that does not end by itself.
 const SHORT: Duration = Duration::from_millis(400);
 
@@ -159,6 +163,8 @@ fn arrange_one(message: &Message<Option<Json<Order>>>) -> HookResult<Option<Task
         Act::Hang => sh("exec sleep 3600").timeout(SHORT),
         Act::IgnoreTerm => sh("trap '' TERM; while :; do sleep 1; done").timeout(SHORT),
         Act::Fork => sh("sleep 3600 & sleep 3600 & echo forked"),
+        Act::Escape => sh(&format!("{ESCAPE} echo escaped")),
+        Act::EscapeAndHang => sh(&format!("{ESCAPE} sleep 3600")),
         Act::PrintGibibyte => sh("exec head -c 1073741824 /dev/zero"),
         Act::CloseStdin => sh("exec 0<&-; echo closed").stdin(vec![b'x'; 8_000_000]),
         Act::Missing => task.program("/nonexistent/program"),

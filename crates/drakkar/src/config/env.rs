@@ -18,11 +18,15 @@ const PREFIX: &str = "DRAKKAR_";
 /// The variable from which a worker's `main` takes the name of its file.
 const CONFIG_PATH: &str = "DRAKKAR_CONFIG";
 
+/// The variable that a worker which is itself the task of another one inherits.
+const TASK_OF: &str = "DRAKKAR_TASK_OF";
+
 /// Adds every variable that concerns the configuration.
 pub(super) fn add(layers: &mut Layers, env: impl Iterator<Item = (OsString, OsString)>) {
     let ours = env.filter_map(|(name, value)| {
         let name = name.into_string().ok()?;
-        (name.starts_with(PREFIX) && name != CONFIG_PATH).then_some((name, value))
+        let is_no_key = name == CONFIG_PATH || name == TASK_OF;
+        (name.starts_with(PREFIX) && !is_no_key).then_some((name, value))
     });
     let mut variables: Vec<(String, OsString)> = ours.collect();
     variables.sort();

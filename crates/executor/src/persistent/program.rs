@@ -160,7 +160,7 @@ pub(crate) struct Program {
     /// Starts a process.
     pub(super) start: Arc<Task>,
     pub(super) limits: Limits,
-    pub(super) patience: Patience,
+    pub(super) patience: Patience<'static>,
     pub(super) books: Books,
     pub(super) stderr: Throttle,
     state: Mutex<State>,
@@ -198,6 +198,7 @@ impl Program {
                 answer: settings.max_answer_bytes,
             },
             patience: Patience {
+                steps: None,
                 limit: config.task_timeout_seconds,
                 kill: config.kill_grace,
                 pipe: config.pipe_grace,

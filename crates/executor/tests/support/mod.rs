@@ -74,6 +74,9 @@ pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// The variable that carries it.
+pub const MARK: &str = "POOL_TEST_MARK";
+
 /// A variable that marks the processes of one test, their children included.
 pub struct Marker(String);
 
@@ -83,9 +86,18 @@ impl Marker {
         Self(format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)))
     }
 
+    /// The mark that another process has made.
+    pub fn of(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+
     /// The variable.
     pub fn variable(&self) -> (String, String) {
-        ("POOL_TEST_MARK".to_owned(), self.0.clone())
+        (MARK.to_owned(), self.0.clone())
     }
 
     pub fn mark(&self, task: Task) -> Task {
@@ -95,7 +107,7 @@ impl Marker {
 
     /// How many processes with the mark live; a zombie has no environment left.
     pub fn alive(&self) -> usize {
-        let wanted = format!("POOL_TEST_MARK={}", self.0);
+        let wanted = format!("{MARK}={}", self.0);
         let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
         processes
             .filter_map(|process| std::fs::read(process.path().join("environ")).ok())

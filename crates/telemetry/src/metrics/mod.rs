@@ -65,6 +65,12 @@ pub struct Metrics {
     pub executor_spawn: Histogram,
     /// `drakkar_executor_queue_wait_seconds`
     pub executor_queue_wait: Histogram,
+    /// `drakkar_executor_escaped_processes_total`
+    pub escaped_processes: IntCounter,
+    /// `drakkar_executor_memory_paused`
+    pub memory_paused: IntGauge,
+    /// `drakkar_executor_memory_requeued_total`
+    pub memory_requeued: IntCounter,
     /// `drakkar_executor_priority_fn_errors_total`: panics in `Handler::priority`.
     pub priority_errors: IntCounter,
     /// `drakkar_executor_pool_active`
@@ -176,6 +182,18 @@ impl Metrics {
                 "drakkar_executor_queue_wait_seconds",
                 "Time a task waited for a slot",
                 &QUEUE_WAIT,
+            )?,
+            escaped_processes: add.counter(
+                "drakkar_executor_escaped_processes_total",
+                "Processes that had left the group of their task and were ended",
+            )?,
+            memory_paused: add.gauge(
+                "drakkar_executor_memory_paused",
+                "Whether no task is started because memory is short",
+            )?,
+            memory_requeued: add.counter(
+                "drakkar_executor_memory_requeued_total",
+                "Tasks that were ended and put back in line because memory was short",
             )?,
             priority_errors: add.counter(
                 "drakkar_executor_priority_fn_errors_total",

@@ -257,6 +257,7 @@ fn a_stray_variable_warns_and_one_with_two_underscores_is_an_error() {
             ("DRAKKAR_KAFKA_BROKERS", "b:9092"),
             ("DRAKKAR_KAFKA", "x"),
             ("DRAKKAR_CONFIG", "drakkar.yaml"),
+            ("DRAKKAR_TASK_OF", "17-f00.1"),
             ("PATH", "/bin"),
         ],
         &[

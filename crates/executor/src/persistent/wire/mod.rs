@@ -87,6 +87,9 @@ pub(super) fn check(task: &Task) -> Result<(), Unfit> {
     if task.dir().is_some() {
         return Err(Unfit("a persistent program cannot be given the working directory of a task"));
     }
+    if task.stdin_path().is_some() {
+        return Err(Unfit("a persistent program cannot be given a file as input"));
+    }
     Ok(())
 }
 

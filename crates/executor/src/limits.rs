@@ -1,0 +1,94 @@
+//! What a program may use at most: `executor.limits`.
+//!
+//! Limits are set on the process right after it was started, which keeps the start itself on the
+//! `posix_spawn` path: a launcher that sets them first would cost a second `exec` per task. Not covered:
+//! what a program does, and forks, before its limits arrive, a millisecond or so after its start.
+
+use std::{fs, io};
+
+use rustix::{
+    io::Errno,
+    process::{Pid, Resource, Rlimit, getrlimit, prlimit, setpriority_process},
+};
+use serde::{Deserialize, Serialize};
+
+/// What each program of a pool may use. Its children inherit all of it, each for itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes of address space. Programs that reserve much more than they use need much. Default: none.
+    pub address_space: Option<u64>,
+    /// Seconds of processor time; then SIGXCPU, and SIGKILL five seconds later. Default: none.
+    pub cpu_seconds: Option<u64>,
+    /// Open descriptors. Default: none.
+    pub open_files: Option<u64>,
+    /// Bytes of one file that it writes. Default: none.
+    pub file_size: Option<u64>,
+    /// Bytes of a core dump; 0 forbids them. Default: none.
+    pub core_size: Option<u64>,
+    /// Niceness, from -20 to 19; below the worker's own only with privileges. Default: none.
+    pub nice: Option<i32>,
+    /// How readily the kernel kills it when memory runs out, from -1000 (never) to 1000 (first); below
+    /// the worker's own only with privileges. Default: none.
+    pub oom_score_adj: Option<i32>,
+}
+
+/// Between the request to end and the end, in seconds.
+const CPU_GRACE: u64 = 5;
+
+impl Limits {
+    /// What cannot be, each text with its key.
+    pub(crate) fn validate(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if self.nice.is_some_and(|nice| !(-20..=19).contains(&nice)) {
+            wrong.push("limits.nice: must be from -20 to 19".to_owned());
+        }
+        if self.oom_score_adj.is_some_and(|score| !(-1_000..=1_000).contains(&score)) {
+            wrong.push("limits.oom_score_adj: must be from -1000 to 1000".to_owned());
+        }
+        if self.open_files.is_some_and(|files| files < 3) {
+            wrong.push("limits.open_files: a program needs three at least".to_owned());
+        }
+        wrong
+    }
+
+    /// Sets them on the process `pid`, a child of ours that has not been waited for.
+    pub(crate) fn set(&self, pid: Pid) -> io::Result<()> {
+        for (resource, limit, grace) in [
+            (Resource::As, self.address_space, 0),
+            (Resource::Cpu, self.cpu_seconds, CPU_GRACE),
+            (Resource::Nofile, self.open_files, 0),
+            (Resource::Fsize, self.file_size, 0),
+            (Resource::Core, self.core_size, 0),
+        ] {
+            let Some(limit) = limit else { continue };
+            gone_is_fine(prlimit(Some(pid), resource, at_most(resource, limit, grace)).map(drop))?;
+        }
+        if let Some(nice) = self.nice {
+            gone_is_fine(setpriority_process(Some(pid), nice))?;
+        }
+        if let Some(score) = self.oom_score_adj {
+            let file = format!("/proc/{}/oom_score_adj", pid.as_raw_pid());
+            match fs::write(file, score.to_string()) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What we may not exceed ourselves, nobody may allow a child either.
+fn at_most(resource: Resource, limit: u64, grace: u64) -> Rlimit {
+    let own = getrlimit(resource).maximum.unwrap_or(u64::MAX);
+    let maximum = limit.saturating_add(grace).min(own);
+    Rlimit { current: Some(limit.min(maximum)), maximum: Some(maximum) }
+}
+
+/// It has ended already, within whatever limits.
+fn gone_is_fine(outcome: rustix::io::Result<()>) -> io::Result<()> {
+    match outcome {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

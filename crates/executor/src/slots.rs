@@ -1,0 +1,181 @@
+//! What runs in the slots and what waits for one: shared by the pool, its tickets and its runners.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+use crate::{
+    Job, Run,
+    memory_guard::Guarded,
+    queue::{Place, Queue},
+};
+
+/// What a ticket and a runner share.
+#[derive(Default)]
+pub(crate) struct Control {
+    pub(crate) started: AtomicBool,
+    pub(crate) kill: Notify,
+    /// Nobody wants the result any more.
+    pub(crate) unwanted: AtomicBool,
+    /// To be ended, and to be started again later.
+    taken_back: AtomicBool,
+    /// The higher, the younger.
+    start: AtomicU64,
+}
+
+pub(crate) struct Queued {
+    pub(crate) job: Job,
+    pub(crate) since: Instant,
+    pub(crate) control: Arc<Control>,
+}
+
+pub(crate) struct State {
+    pub(crate) queue: Queue<Queued>,
+    pub(crate) running: HashMap<Place, Arc<Control>>,
+    closed: bool,
+    starts: u64,
+    pub(crate) paused: bool,
+    pub(crate) taken_back: u64,
+}
+
+/// What handles, tickets and runners share. Jobs are never dropped under the lock: `done` is foreign
+/// code.
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    pub(crate) work: Notify,
+}
+
+enum Next {
+    Job(Place, Queued),
+    Nothing,
+    Closed,
+}
+
+impl Shared {
+    pub(crate) fn new(ageing: Duration) -> Self {
+        let state = State {
+            queue: Queue::new(ageing),
+            running: HashMap::new(),
+            closed: false,
+            starts: 0,
+            paused: false,
+            taken_back: 0,
+        };
+        Self { state: Mutex::new(state), work: Notify::new() }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn admit(&self, queued: Queued) -> Option<Place> {
+        let mut state = self.lock();
+        if state.closed {
+            drop(state);
+            drop(queued);
+            return None;
+        }
+        Some(state.queue.push(queued.job.rank, queued))
+    }
+
+    pub(crate) fn withdraw(&self, place: Place) -> Option<Queued> {
+        self.lock().queue.withdraw(place)
+    }
+
+    fn try_next(&self) -> Next {
+        let mut state = self.lock();
+        if state.closed {
+            return Next::Closed;
+        }
+        // One may always run: a shortage that is not ours must not stop the work.
+        if state.paused && !state.running.is_empty() {
+            return Next::Nothing;
+        }
+        let Some((place, queued)) = state.queue.pop(Instant::now()) else { return Next::Nothing };
+        state.starts += 1;
+        queued.control.start.store(state.starts, Ordering::Relaxed);
+        queued.control.started.store(true, Ordering::Release);
+        state.running.insert(place, Arc::clone(&queued.control));
+        Next::Job(place, queued)
+    }
+
+    /// The next job; `None` once the pool is closed.
+    pub(crate) async fn next(&self) -> Option<(Place, Queued)> {
+        loop {
+            let mut work = std::pin::pin!(self.work.notified());
+            // In line for a wake-up before looking: what is submitted in between is not missed.
+            work.as_mut().enable();
+            match self.try_next() {
+                Next::Job(place, queued) => return Some((place, queued)),
+                Next::Closed => return None,
+                Next::Nothing => work.await,
+            }
+        }
+    }
+
+    /// What has ended frees a slot, or waits for one again.
+    pub(crate) fn ended(
+        &self,
+        place: Place,
+        queued: Queued,
+        run: Option<Run>,
+    ) -> Option<(Queued, Run)> {
+        let Control { unwanted, taken_back, started, .. } = &*queued.control;
+        let is_back = taken_back.swap(false, Ordering::AcqRel) && run.is_none();
+        let mut state = self.lock();
+        state.running.remove(&place);
+        if is_back && !state.closed && !unwanted.load(Ordering::Acquire) {
+            started.store(false, Ordering::Release);
+            state.queue.put_back(place, queued);
+            return None;
+        }
+        drop(state);
+        run.map(|run| (queued, run))
+    }
+
+    pub(crate) fn shut(&self) {
+        let dropped: Vec<Queued> = {
+            let mut state = self.lock();
+            state.closed = true;
+            for control in state.running.values() {
+                control.kill.notify_one();
+            }
+            state.queue.clear().collect()
+        };
+        drop(dropped);
+        self.work.notify_waiters();
+    }
+}
+
+/// The pool as the memory guard sees it.
+pub(crate) struct Held(pub(crate) Arc<Shared>);
+
+impl Guarded for Held {
+    fn pause(&self, paused: bool) {
+        let was = std::mem::replace(&mut self.0.lock().paused, paused);
+        if was && !paused {
+            self.0.work.notify_waiters();
+        }
+    }
+
+    fn take_back(&self) -> bool {
+        let mut state = self.0.lock();
+        let is_ending = |control: &Arc<Control>| control.taken_back.load(Ordering::Acquire);
+        if state.running.len() < 2 || state.running.values().any(is_ending) {
+            return false;
+        }
+        let youngest = state.running.values().max_by_key(|one| one.start.load(Ordering::Relaxed));
+        let Some(youngest) = youngest.map(Arc::clone) else { return false };
+        state.taken_back += 1;
+        youngest.taken_back.store(true, Ordering::Release);
+        youngest.kill.notify_one();
+        true
+    }
+}

@@ -1,0 +1,98 @@
+//! What one task may ask for: input from a file, a limit in percent, its own way to be ended, both ends
+//! of its output.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // In a test a panic is the report.
+
+mod support;
+
+use std::{fs, num::NonZeroU32, process::Command, time::Duration};
+
+use drakkar_core::{Failure, Keep, StopSignal, Task};
+use drakkar_executor::ExecutorConfig;
+use support::{config, failed, finished, pool, run, sh};
+
+#[tokio::test]
+async fn a_program_reads_the_file_that_its_task_names() {
+    let (pool, dir) = (pool(&config(1)), tempfile::tempdir().unwrap());
+    let path = dir.path().join("input");
+    fs::write(&path, vec![7; 300_000]).unwrap();
+    let task = Task::new().program("cat").stdin("forgotten").stdin_file(&path);
+    assert_eq!(finished(run(&pool, task.clone()).await).stdout, vec![7; 300_000]);
+    let output = finished(run(&pool, task.stdin("bytes again")).await);
+    assert_eq!(output.stdout, "bytes again");
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_is_a_permanent_failure_that_names_it() {
+    let (pool, dir) = (pool(&config(1)), tempfile::tempdir().unwrap());
+    let pipe = dir.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for (path, reason) in [
+        (dir.path().join("missing"), "No such file"),
+        (dir.path().to_owned(), "not a regular file"),
+        (pipe, "not a regular file"),
+    ] {
+        let (failure, _) = failed(run(&pool, Task::new().program("cat").stdin_file(&path)).await);
+        let text = failure.to_string();
+        assert!(failure.is_permanent(), "{text}");
+        assert!(text.contains(reason) && text.contains(path.to_str().unwrap()), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_task_is_ended_with_the_signals_and_waits_it_asks_for() {
+    let pool = pool(&ExecutorConfig { kill_grace: Duration::from_mins(5), ..config(1) });
+    let script = "trap 'echo usr1' USR1; trap 'echo int' INT; trap 'echo term' TERM
+                  while :; do sleep 0.05; done";
+    let (short, wait) = (Duration::from_millis(300), Duration::from_millis(400));
+    let task = sh(script)
+        .timeout(short)
+        .stop_with([(StopSignal::User1, wait), (StopSignal::Interrupt, wait)]);
+    let (failure, output) = failed(run(&pool, task).await);
+    assert_eq!(failure, Failure::TimedOut(short));
+    assert_eq!(output.stdout, "usr1\nint\n");
+    assert!(output.took >= short + 2 * wait, "{:?}", output.took);
+}
+
+#[tokio::test]
+async fn without_any_signal_a_task_is_killed_at_once() {
+    let pool = pool(&ExecutorConfig { kill_grace: Duration::from_mins(5), ..config(1) });
+    let script = "trap 'echo term' TERM; echo ready; while :; do sleep 0.05; done";
+    let task = sh(script).timeout(Duration::from_millis(300)).stop_with([]);
+    let (failure, output) = failed(run(&pool, task).await);
+    assert!(matches!(failure, Failure::TimedOut(_)), "{failure}");
+    assert_eq!(output.stdout, "ready\n");
+}
+
+#[tokio::test]
+async fn a_limit_in_percent_counts_when_enough_runs_have_ended() {
+    let pool = pool(&config(4));
+    let percent = NonZeroU32::new(1_000).unwrap();
+    // With the program named as the configuration's would be: the median is that of `/bin/sh`.
+    for _ in 0..10 {
+        finished(run(&pool, sh("sleep 0.05").timeout_percent(percent)).await);
+    }
+    let task = sh("sleep 1000").timeout_percent(percent);
+    let (failure, output) = failed(run(&pool, task.clone()).await);
+    let Failure::TimedOut(limit) = failure else { panic!("{failure}") };
+    assert!(limit >= Duration::from_millis(500) && limit < Duration::from_mins(1), "{limit:?}");
+    assert!(output.took >= limit);
+    let shorter = Duration::from_millis(200);
+    let (failure, _) = failed(run(&pool, task.timeout(shorter)).await);
+    assert_eq!(failure, Failure::TimedOut(shorter), "the limit in time counts beside it");
+}
+
+#[tokio::test]
+async fn both_ends_of_each_output_are_kept_where_a_task_asks_for_them() {
+    let pool = pool(&config(1));
+    let script = "seq 100000; printf 0123456789 >&2";
+    let task =
+        sh(script).keep_stdout(Keep { head: 4, tail: 7 }).keep_stderr(Keep { head: 0, tail: 3 });
+    let output = finished(run(&pool, task).await);
+    assert_eq!(output.stdout, "1\n2\n100000\n");
+    assert_eq!(output.stderr, "789");
+    assert_eq!((output.stdout_dropped, output.stderr_dropped), (588_895 - 11, 7));
+    let output = finished(run(&pool, sh(script)).await);
+    assert_eq!(output.stdout_dropped, 0, "the next task is not concerned");
+    assert_eq!(output.stderr, "0123456789");
+}
