@@ -46,6 +46,7 @@ impl Schema {
         let instances = [
             ("kafka", Self::of(drakkar_sinks::KafkaSinkConfig::default())),
             ("filesystem", Self::of(drakkar_sinks::FileSinkConfig::default())),
+            ("custom", Self::of(drakkar_sinks::CustomSinkConfig::default())),
         ];
         if let Self::Section(keys) = &mut schema
             && let Some(Self::Section(sinks)) = keys.get_mut("sinks")
