@@ -21,9 +21,14 @@ impl<S: Sink<Payload: Clone>> Sink for Custom<S> {
     async fn deliver(&self, batch: &[CustomPayload]) -> Vec<Delivery> {
         let value = |payload: &CustomPayload| payload.value::<S::Payload>().cloned();
         let known: Vec<S::Payload> = batch.iter().filter_map(value).collect();
-        let answers = if known.is_empty() { Vec::new() } else { self.sink.deliver(&known).await };
+        let mut answers =
+            if known.is_empty() { Vec::new() } else { self.sink.deliver(&known).await };
         if answers.len() != known.len() {
-            return answers; // The lane says what is wrong with that.
+            // The lane sees it by their number and says what is wrong, so the others count as well:
+            // an answer too many must not stand for a payload the sink was never given.
+            let others = batch.iter().filter(|payload| payload.value::<S::Payload>().is_none());
+            answers.extend(others.map(other_type::<S::Payload>));
+            return answers;
         }
         let mut answers = answers.into_iter();
         let answer = |payload: &CustomPayload| match payload.value::<S::Payload>() {
@@ -76,5 +81,23 @@ mod tests {
         let answers = Custom::new(Even).deliver(&batch).await;
         let classes: Vec<&str> = answers.iter().map(class).collect();
         assert_eq!(classes, ["confirmed", "wrong_type", "odd"]);
+    }
+
+    /// Answers twice for each payload.
+    struct Stutters;
+
+    impl Sink for Stutters {
+        type Payload = u32;
+
+        async fn deliver(&self, batch: &[u32]) -> Vec<Delivery> {
+            vec![Delivery::Confirmed; batch.len() * 2]
+        }
+    }
+
+    #[tokio::test]
+    async fn a_wrong_number_of_answers_stays_wrong_beside_values_of_another_type() {
+        let batch = [CustomPayload::new("even", 2_u32, 4), CustomPayload::new("even", "two", 3)];
+        let answers = Custom::new(Stutters).deliver(&batch).await;
+        assert_ne!(answers.len(), batch.len(), "the lane must see that it is wrong");
     }
 }

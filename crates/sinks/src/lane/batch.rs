@@ -87,32 +87,45 @@ impl<S: Sink> Batch<S> {
     }
 
     /// Waits until the circuit lets a write pass: `Some(None)` where there is no circuit, `None` when
-    /// somebody who waited for a payload has left.
+    /// the batch is to be looked at again: somebody has left, or was told to.
     async fn pass(&mut self, holding: &mut Option<Holding>) -> Option<Option<Pass>> {
         let Some(breaker) = self.common.breaker.clone() else {
             return Some(None);
         };
-        if breaker.blocks(Instant::now()) {
-            if self.common.settings.patience.on_open == OnOpen::DeadLetter {
-                self.refuse_all();
-                return None;
-            }
-            holding.get_or_insert_with(|| Holding::begin(&self.common));
-            self.tickets.iter_mut().for_each(|ticket| ticket.set_held(true));
+        if let Ok(pass) = breaker.try_pass(Instant::now()) {
+            return Some(Some(pass));
         }
+        if self.common.settings.patience.on_open == OnOpen::DeadLetter {
+            self.refuse_if(|_| true);
+            return None;
+        }
+        holding.get_or_insert_with(|| Holding::begin(&self.common));
+        self.tickets.iter_mut().for_each(|ticket| ticket.set_held(true));
+        let limit = self.common.settings.patience.give_up_after;
+        let oldest = self.tickets.iter().map(|ticket| ticket.since).min();
         let given_up = join_all(self.tickets.iter_mut().map(|ticket| ticket.reply.closed()));
         tokio::select! {
+            biased; // Who may write does.
             pass = Breaker::pass(&breaker) => Some(Some(pass)),
             _ = given_up => None,
+            () = expired(oldest, limit) => {
+                self.refuse_if(|ticket| ticket.is_expired(limit));
+                None
+            }
         }
     }
 
-    /// The sink is left alone: nothing is held for it.
-    fn refuse_all(&mut self) {
+    /// The sink is left alone: these are not held for it.
+    fn refuse_if(&mut self, is_refused: impl Fn(&Ticket<S::Payload>) -> bool) {
         let payloads = std::mem::take(&mut self.payloads);
         for (payload, ticket) in payloads.into_iter().zip(std::mem::take(&mut self.tickets)) {
-            let text = "the sink failed again and again and is left alone for a while";
-            self.refuse(payload, ticket, SinkError::new("circuit_open", text));
+            if is_refused(&ticket) {
+                let text = "the sink failed again and again and is left alone for a while";
+                self.refuse(payload, ticket, SinkError::new("circuit_open", text));
+            } else {
+                self.payloads.push(payload);
+                self.tickets.push(ticket);
+            }
         }
     }
 
@@ -193,8 +206,7 @@ impl<S: Sink> Batch<S> {
                 }
                 Delivery::Transient(error) | Delivery::Permanent(error) => error,
             };
-            let give_up_after = self.common.settings.patience.give_up_after;
-            if give_up_after.is_some_and(|limit| limit <= ticket.since.elapsed()) {
+            if ticket.is_expired(self.common.settings.patience.give_up_after) {
                 self.refuse(payload, ticket, error);
                 continue;
             }
@@ -238,7 +250,20 @@ impl<S: Sink> Batch<S> {
     }
 }
 
+/// Waits until what was taken at `oldest` is tried for too long.
+async fn expired(oldest: Option<Instant>, limit: Option<Duration>) {
+    match oldest.zip(limit) {
+        Some((oldest, limit)) => sleep(limit.saturating_sub(oldest.elapsed())).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl<P> Ticket<P> {
+    /// Whether it was tried for `limit`.
+    fn is_expired(&self, limit: Option<Duration>) -> bool {
+        limit.is_some_and(|limit| limit <= self.since.elapsed())
+    }
+
     fn answer(mut self, answer: Settled<P>) {
         // First: who was answered must not count as held, or a hand-over waits for one task less.
         self.set_held(false);

@@ -67,6 +67,7 @@ impl Breaker {
     }
 
     /// Whether a write would have to wait.
+    #[cfg(test)]
     pub(super) fn blocks(&self, now: Instant) -> bool {
         match *self.state() {
             State::Closed { .. } => false,
@@ -92,8 +93,8 @@ impl Breaker {
         }
     }
 
-    /// `Err` says when to ask again; `None`: when the circuit changes.
-    fn try_pass(self: &Arc<Self>, now: Instant) -> Result<Pass, Option<Instant>> {
+    /// The right to write, if it is to be had now. `Err` says when to ask again; `None`: when the circuit changes.
+    pub(super) fn try_pass(self: &Arc<Self>, now: Instant) -> Result<Pass, Option<Instant>> {
         let mut state = self.state();
         let is_probe = match *state {
             State::Closed { .. } => false,

@@ -120,3 +120,16 @@ async fn an_open_circuit_refuses_where_that_is_configured() {
     advance(Duration::from_secs(31)).await;
     assert_eq!(class(&desk.send_all([2]).await[0]), "confirmed");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_open_circuit_does_not_lengthen_the_time_a_payload_is_tried() {
+    let shape = Shape { batches: 4, batch_items: 1, ..SMALL };
+    let minute = Duration::from_mins(1);
+    let patience =
+        Patience { threshold: Some(OPENS_AT_2), give_up_after: Some(minute), ..patience() };
+    let desk = Desk::patient(shape, patience, down_until(usize::MAX));
+    let begun = Instant::now();
+    let settled = desk.send_all(0..4).await;
+    assert!(settled.iter().all(|settled| ["down", "circuit_open"].contains(&class(settled))));
+    assert!(minute <= begun.elapsed() && begun.elapsed() < minute * 2, "{:?}", begun.elapsed());
+}
