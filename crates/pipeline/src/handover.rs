@@ -77,11 +77,11 @@ impl<H: Handler> Partition<H> {
         }
     }
 
-    /// Whether nothing is left that a hand-over would wait for.
+    /// Whether nothing is left that a hand-over would wait for. Called when all that fits was started:
+    /// what still waits for room, waits for what is held.
     pub(crate) fn is_drained(&self) -> bool {
         let Some(drain) = &self.drain else { return false };
-        let working = self.pooled + self.ran.len() + self.backlog.len() + self.groups.waiting();
-        drain.cut_off || (working == 0 && self.flows.len() <= self.board.held_tasks())
+        drain.cut_off || (self.pooled == 0 && self.flows.len() <= self.board.held_tasks())
     }
 
     /// The deadline has come.

@@ -129,6 +129,28 @@ async fn a_hand_over_does_not_wait_for_a_sink_that_is_down() {
 }
 
 #[tokio::test]
+async fn a_hand_over_does_not_wait_for_what_waits_behind_a_sink_that_is_down() {
+    let results = Script::answering(|_| Delivery::Transient(SinkError::new("Down", "down")));
+    let flags = Flags::new("behind-held");
+    let mut world =
+        World::of(waiting(&flags)).results(&results).settings(|s| s.max_hooks = 1).start();
+    for value in ["held", "ran"] {
+        world.produce(0, value);
+    }
+    exists(&flags.path("started-0")).await;
+    exists(&flags.path("started-1")).await;
+    std::fs::write(flags.path("go"), "").unwrap();
+    let pool = world.pool.clone();
+    while results.writes() < 2 || pool.stats().active > 0 {
+        tokio::task::yield_now().await;
+    }
+    let started = Instant::now();
+    let over = world.revoke(0, GRACE).await;
+    assert!(started.elapsed() < GRACE / 2, "it waited for the sink");
+    assert_eq!((next(&over), done(&over)), (Some(0), Vec::new()));
+}
+
+#[tokio::test]
 async fn a_hand_over_does_not_wait_for_a_retry_that_backs_off() {
     let handler = Echo::default()
         .arrange(|window| Ok(window.iter().map(|m| common::ending(m, 1)).collect()))
