@@ -1,7 +1,8 @@
 //! How far the committed position of each partition lies behind the end of its log.
 //!
-//! From the statistics of the client, and only for partitions that are ours now. What is not known is
-//! not reported: unknown is not zero.
+//! From the statistics of the client, and only for partitions that are ours now, and not being
+//! handed over: their lag is somebody else's to report. What is not known is not reported: unknown
+//! is not zero.
 
 use drakkar_core::{Offset, TopicPartition};
 use rdkafka::Statistics;
@@ -15,7 +16,7 @@ pub(crate) fn lags(
     commits: &Commits,
 ) -> Vec<(TopicPartition, i64)> {
     let mut lags = Vec::new();
-    for owned in ours.iter() {
+    for owned in ours.iter().filter(|owned| !owned.fenced) {
         let known = statistics
             .topics
             .get(&*owned.partition.topic)
@@ -40,7 +41,25 @@ fn lag(low: i64, high: i64, from: Option<Offset>) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use drakkar_core::backpressure::Limits;
+    use rdkafka::statistics::{Partition, Topic};
+
     use super::*;
+
+    #[test]
+    fn a_partition_that_is_being_handed_over_is_not_reported() {
+        let mut statistics = Statistics::default();
+        let mut topic = Topic::default();
+        topic.partitions.insert(0, Partition { hi_offset: 10, ..Partition::default() });
+        statistics.topics.insert("t".to_owned(), topic);
+        let (mut ours, partition) = (Ownership::default(), TopicPartition::new("t", 0));
+        drop(ours.take(partition.clone(), None, Limits::new(1, 1)));
+        let owned = ours.get_mut("t", 0).unwrap();
+        owned.first = Some(Offset(4));
+        assert_eq!(lags(&statistics, &ours, &Commits::default()), [(partition, 6)]);
+        ours.get_mut("t", 0).unwrap().fenced = true;
+        assert_eq!(lags(&statistics, &ours, &Commits::default()), []);
+    }
 
     #[test]
     fn what_is_unknown_is_not_zero() {
