@@ -124,6 +124,11 @@ impl<I> Groups<I> {
         self.kept_bytes
     }
 
+    /// Groups that are complete and wait for room among the hooks.
+    pub(crate) fn waiting(&self) -> usize {
+        self.ready.len()
+    }
+
     /// The group of this closing is complete.
     pub(crate) fn complete(&mut self, key: TaskKey) {
         self.ready.push_back(key);
