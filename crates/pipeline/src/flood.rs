@@ -205,9 +205,13 @@ impl<H: Handler> Partition<H> {
 
     /// Counts messages that settled; a try that succeeded lifts the hold.
     pub(crate) fn count_settled(&mut self, settled: &[Held]) {
-        let (mut tried, mut succeeded) = (false, false);
+        let (mut tried, mut succeeded, mut idle) = (false, false, false);
         for held in settled {
             let in_try = matches!(self.gate.trying, Trying::Unit(unit) if unit.includes(held));
+            if held.idle {
+                idle |= in_try;
+                continue;
+            }
             tried |= in_try;
             succeeded |= in_try && !held.given_up;
             if !in_try && !held.given_up {
@@ -221,6 +225,9 @@ impl<H: Handler> Partition<H> {
             self.gate.trying = Trying::Nothing;
             self.gate.flood.try_failed(0, self.shared.born.elapsed());
             self.show_hold();
+        } else if idle {
+            // There was nothing to be tried of it: the next message is.
+            self.gate.trying = Trying::Due;
         }
     }
 

@@ -48,7 +48,7 @@ impl<H: Handler> Partition<H> {
                 continue;
             }
             let message = Arc::new(message);
-            let held = Held { message: Arc::clone(&message), window, given_up: false };
+            let held = Held { message: Arc::clone(&message), window, given_up: false, idle: false };
             match self.ledger.admit(offset, held) {
                 Ok(()) => messages.push(message),
                 // The client fetched it twice (the first copy is open or settled), or the log was

@@ -108,6 +108,8 @@ pub(crate) struct Held {
     pub window: u64,
     /// Whether a dead letter was written for it.
     pub given_up: bool,
+    /// Whether nothing is to be done for it (filtered, skipped): that it settles shows nothing.
+    pub idle: bool,
 }
 
 /// A task that has not ended.

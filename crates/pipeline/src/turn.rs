@@ -6,7 +6,7 @@
 //! arranged and are to be given up.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
@@ -59,6 +59,7 @@ impl<H: Handler> Partition<H> {
             return; // Its messages were dropped: the next owner arranges them.
         }
         self.line_up(&plan);
+        self.mark_idle(&plan);
         let since = Instant::now();
         for task in plan.tasks {
             // `arrange` saw to it that links are in the window, and the window is open.
@@ -86,6 +87,19 @@ impl<H: Handler> Partition<H> {
         self.rejected.insert(key, (offset, Some(cause)));
         if self.order.may_start(key, &[offset]) {
             self.turn_came(key);
+        }
+    }
+
+    /// Marks the messages of a window for which nothing is to be done.
+    fn mark_idle(&mut self, plan: &Plan<H::Input>) {
+        let named: HashSet<Offset> =
+            plan.tasks.iter().flat_map(Task::source_offsets).copied().collect();
+        let aggregates = H::AGGREGATES_MESSAGES || H::AGGREGATES_WINDOWS;
+        let filtered = plan.arranged.iter().filter(|offset| !aggregates && !named.contains(offset));
+        for &offset in filtered.chain(&plan.skipped) {
+            if let Some(held) = self.ledger.message_mut(offset) {
+                held.idle = true;
+            }
         }
     }
 

@@ -431,3 +431,35 @@ async fn whenever_the_service_comes_and_goes_every_message_is_answered_or_dead_l
         balance(&world, count + 1);
     }
 }
+
+/// Tasks that need the service, for every third message only.
+fn filtering(service: &Service) -> Echo {
+    service.in_collect().arrange(|window| {
+        Ok(window.iter().filter(|message| message.offset.0 % 3 == 0).map(echo).collect())
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_without_a_task_do_not_hide_a_flood() {
+    let service = Service::default();
+    let mut world = limited(filtering(&service), limits(10, 0.5)).start();
+    produce(&mut world, 0, 0..300);
+    sleep(MOMENT).await;
+    assert_eq!(world.dead_letters.len(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_without_a_task_does_not_lift_a_hold() {
+    let service = Service::default();
+    let handler = service.in_collect().arrange(|window| {
+        Ok(window.iter().filter(|message| message.offset.0 < 4).map(echo).collect())
+    });
+    let mut world = limited(handler, limits(4, 0.0)).start();
+    produce(&mut world, 0, 0..4);
+    world.dead_letters.until(4).await;
+    sleep(MOMENT).await;
+    assert_eq!(held(&world).len(), 1);
+    produce(&mut world, 0, 4..6);
+    sleep(INTERVAL * 2).await;
+    assert_eq!(held(&world).len(), 1, "nothing succeeded");
+}
