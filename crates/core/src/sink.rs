@@ -106,7 +106,9 @@ pub struct DeliveryFailure {
 
 /// A destination that accepts batches of one kind of payload.
 ///
-/// Batching, retries and backoff are not the sink's business: it tries once and reports.
+/// Batching, retries and backoff are not the sink's business: it tries once and reports. A write that
+/// takes longer than `sinks.delivery_timeout_seconds` is dropped where it waits and tried again: it
+/// should leave nothing running behind.
 pub trait Sink: Send + Sync + 'static {
     /// The record this sink knows how to write.
     type Payload: Send + Sync + 'static;
