@@ -81,8 +81,8 @@ pub trait Handler: Send + Sync + 'static {
     }
 
     /// Called when a partition is no longer this worker's, after its final commit, and when it was
-    /// lost; also at the end of the worker, by when sinks are closed. Nothing of the partition is under
-    /// way any more.
+    /// lost; also at the end of the worker, by when sinks are closed. No hook and no delivery of the
+    /// partition is under way any more; a program that was cut off may still be on its way out.
     ///
     /// # Errors
     ///
