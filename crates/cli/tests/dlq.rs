@@ -240,6 +240,19 @@ fn progress_of_one_choice_is_not_taken_for_that_of_another() {
 }
 
 #[test]
+fn a_letter_that_comes_while_letters_are_replayed_is_for_the_next_run() {
+    let world = World::new();
+    world.letters((0..20).map(|number| letter(number, &[])));
+    let running = world.begin(&["replay", "--rate", "10"]);
+    world.wait_for(&world.source, 3);
+    world.letters((20..25).map(|number| letter(number, &[])));
+    let ended = running.ended().succeeds();
+    assert!(ended.stdout.contains("20 replayed"), "{}", ended.stdout);
+    let ended = world.dlq(&["replay"]).succeeds();
+    assert!(ended.stdout.contains("5 replayed"), "{}", ended.stdout);
+}
+
+#[test]
 fn the_rate_is_kept() {
     let world = World::new();
     world.letters((0..30).map(|number| letter(number, &[])));

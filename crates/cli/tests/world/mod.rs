@@ -1,7 +1,7 @@
 //! A broker in this process, with the topics of one test, and the command that is run against it.
 
 use std::{
-    process::{Command, Output},
+    process::{Child, Command, Output, Stdio},
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -115,12 +115,27 @@ impl Ended {
     }
 }
 
+/// The command while it runs.
+pub(crate) struct Running(Child);
+
+impl Running {
+    fn begin(arguments: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_drakkar"));
+        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self(command.spawn().unwrap())
+    }
+
+    /// Waits for its end.
+    pub(crate) fn ended(self) -> Ended {
+        let Output { status, stdout, stderr } = self.0.wait_with_output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Ended { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
+    }
+}
+
 /// Runs the command.
 pub(crate) fn drakkar(arguments: &[&str]) -> Ended {
-    let Output { status, stdout, stderr } =
-        Command::new(env!("CARGO_BIN_EXE_drakkar")).args(arguments).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Ended { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
+    Running::begin(arguments).ended()
 }
 
 /// A broker of its own and four topics.
@@ -186,6 +201,20 @@ impl World {
     /// Runs `drakkar dlq` about the letters of `topic`.
     pub(crate) fn dlq_of(&self, topic: &str, arguments: &[&str]) -> Ended {
         drakkar(&[&["dlq"], arguments, &["--brokers", &self.address, "--topic", topic]].concat())
+    }
+
+    /// Starts `drakkar dlq` about the letters of this world.
+    pub(crate) fn begin(&self, arguments: &[&str]) -> Running {
+        let place = ["--brokers", &self.address, "--topic", &self.letters];
+        Running::begin(&[&["dlq"], arguments, &place].concat())
+    }
+
+    /// Waits until `topic` holds so many records.
+    pub(crate) fn wait_for(&self, topic: &str, count: usize) {
+        let until = Instant::now() + SOON;
+        while self.read(topic).len() < count {
+            assert!(Instant::now() < until, "{topic} does not come to hold {count}");
+        }
     }
 
     fn client(&self) -> ClientConfig {
