@@ -67,7 +67,7 @@ pub(crate) struct Choice {
     /// Partition of the dead-letter topic.
     #[arg(long)]
     pub partition: Vec<i32>,
-    /// Key of the message, as it is or as `list` prints it.
+    /// Key of the message, as it is or as `show` prints it.
     #[arg(long)]
     pub key: Vec<String>,
     /// A header with this value, as it is or as `show` prints it.

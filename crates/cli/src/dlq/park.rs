@@ -7,7 +7,7 @@ use super::{
     fate::{self, Fate},
     parked::Parked,
     read::Reader,
-    replay::{parking_topic, summary},
+    replay::{parking_topic, summary, tell},
     run::Run,
     stop::Stop,
 };
@@ -31,6 +31,6 @@ pub(super) fn park(args: &Park) -> anyhow::Result<Ended> {
             Fate::Park(fate::parked(letter, &park_to))
         }
     });
-    summary(&args.pace, tally, &park_to)?;
+    tell(&summary(&args.pace, tally, &park_to));
     ended
 }

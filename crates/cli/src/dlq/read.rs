@@ -30,6 +30,13 @@ pub(super) struct Range {
 }
 
 impl Range {
+    /// Whether the record at `offset` is to be read; what is left of the range is behind it.
+    fn take(&mut self, offset: i64) -> bool {
+        let is_due = self.next <= offset && offset < self.end;
+        self.next = self.next.max(offset + 1);
+        is_due
+    }
+
     /// How many offsets it has, which may be more than records: a compacted topic has gaps.
     pub(super) fn len(&self) -> u64 {
         u64::try_from(self.end - self.next).unwrap_or(0)
@@ -111,9 +118,7 @@ impl Reader {
             }
             match self.client.consumer.poll(LOOK) {
                 Some(Ok(record)) if record.partition() == range.partition => {
-                    let is_due = range.next <= record.offset() && record.offset() < range.end;
-                    range.next = range.next.max(record.offset() + 1);
-                    if is_due {
+                    if range.take(record.offset()) {
                         return Ok(Some(own(&record)));
                     }
                 }
@@ -164,4 +169,19 @@ fn headers(of: &BorrowedHeaders) -> Vec<Header> {
         })
     };
     (0..of.count()).map(header).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_came_later_is_not_read_and_nothing_is_left_behind_it() {
+        let mut range = Range { partition: 0, next: 3, end: 5 };
+        assert!(!range.take(2), "it was read before");
+        assert!(range.take(3));
+        assert_eq!(range.len(), 1);
+        assert!(!range.take(5), "4 is gone: the topic is compacted");
+        assert_eq!(range.len(), 0);
+    }
 }

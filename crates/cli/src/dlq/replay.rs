@@ -1,6 +1,9 @@
 //! Letters back to the topics they came from.
 
-use std::io::Write as _;
+use std::{
+    io::{self, Write as _},
+    iter,
+};
 
 use anyhow::bail;
 
@@ -44,13 +47,13 @@ pub(super) fn replay(args: &Replay) -> anyhow::Result<Ended> {
             rules.fate(letter)
         }
     });
-    summary(&args.pace, tally, &park_to)?;
     let is_at_end = reader.left() == 0 && matches!(ended, Ok(Ended::Done | Ended::Partly));
+    let mut text = summary(&args.pace, tally, &park_to);
     if !args.pace.dry_run && !is_at_end {
-        let how =
-            if args.restart { "the same command without --restart" } else { "the same command" };
-        writeln!(std::io::stdout(), "This was not all: {how} goes on from here.")?;
+        let how = if args.restart { " without --restart" } else { "" };
+        text += &format!("This was not all: the same command{how} goes on from here.\n");
     }
+    tell(&text);
     ended
 }
 
@@ -69,22 +72,24 @@ pub(super) fn parking_topic(named: Option<&str>, topic: &str) -> anyhow::Result<
     Ok(park_to)
 }
 
-/// Says what became of the letters.
-pub(super) fn summary(pace: &Pace, tally: Tally, park_to: &str) -> anyhow::Result<()> {
+/// What became of the letters.
+pub(super) fn summary(pace: &Pace, tally: Tally, park_to: &str) -> String {
     let Tally { replayed, parked, unmatched, parked_before, refused } = tally;
     let would = if pace.dry_run { "would be " } else { "" };
-    let rows = [
-        (replayed, format!("{would}replayed")),
+    let others = [
         (parked, format!("{would}parked in {park_to}")),
         (unmatched, "left out by the filters".to_owned()),
         (parked_before, "left out because they were parked before".to_owned()),
         (refused, "not sent, as said above".to_owned()),
     ];
-    let mut out = std::io::stdout().lock();
-    for (count, what) in rows {
-        if 0 < count || what.ends_with("replayed") {
-            writeln!(out, "{count:>9} {what}")?;
-        }
+    let others = others.into_iter().filter(|(count, _)| 0 < *count);
+    let rows = iter::once((replayed, format!("{would}replayed"))).chain(others);
+    rows.map(|(count, what)| format!("{count:>9} {what}\n")).collect::<String>()
+}
+
+/// Prints `text`. What was done counts for more than that nobody listens.
+pub(super) fn tell(text: &str) {
+    if let Err(error) = io::stdout().write_all(text.as_bytes()) {
+        eprintln!("drakkar: cannot print the summary: {error}\n{text}");
     }
-    Ok(())
 }
