@@ -184,7 +184,7 @@ fn a_broker_that_dies_stops_the_replay_in_bounded_time_and_the_next_goes_on() {
     let begun = Instant::now();
     let (code, said) = ended(child.wait_with_output().unwrap());
     assert_eq!(code, Some(1), "{said}");
-    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}: {said}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_mins(1), "{:?}: {said}", begun.elapsed());
     let (code, said) = run(&world, &["list", "--timeout", "1s"]);
     assert_eq!(code, Some(1), "{said}");
     assert!(
@@ -207,7 +207,7 @@ fn a_hundred_thousand_letters_go_back_at_a_bounded_rate_in_bounded_memory() {
     let begun = Instant::now();
     let mut child = dlq(&world, &["replay", "--rate", "10000"]).spawn().unwrap();
     let mut peak = 0;
-    until("the end of the replay", Duration::from_secs(120), || match child.try_wait().unwrap() {
+    until("the end of the replay", Duration::from_mins(2), || match child.try_wait().unwrap() {
         Some(status) => Ok(status),
         None => {
             peak = proc::peak_mib(child.id()).max(peak);

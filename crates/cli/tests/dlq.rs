@@ -275,7 +275,7 @@ fn brokers_that_do_not_answer_are_named_in_bounded_time() {
         let expected = format!("the brokers {free} did not answer within 1s (");
         assert!(ended.stderr.contains(&expected), "{}", ended.stderr);
     }
-    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_mins(1), "{:?}", begun.elapsed());
 }
 
 #[test]

@@ -48,12 +48,12 @@ pub(super) fn replay(args: &Replay) -> anyhow::Result<Ended> {
         }
     });
     let is_at_end = reader.left() == 0 && matches!(ended, Ok(Ended::Done | Ended::Partly));
-    let mut text = summary(&args.pace, tally, &park_to);
+    let mut lines = summary(&args.pace, tally, &park_to);
     if !args.pace.dry_run && !is_at_end {
         let how = if args.restart { " without --restart" } else { "" };
-        text += &format!("This was not all: the same command{how} goes on from here.\n");
+        lines.push(format!("This was not all: the same command{how} goes on from here."));
     }
-    tell(&text);
+    tell(&lines);
     ended
 }
 
@@ -73,7 +73,7 @@ pub(super) fn parking_topic(named: Option<&str>, topic: &str) -> anyhow::Result<
 }
 
 /// What became of the letters.
-pub(super) fn summary(pace: &Pace, tally: Tally, park_to: &str) -> String {
+pub(super) fn summary(pace: &Pace, tally: Tally, park_to: &str) -> Vec<String> {
     let Tally { replayed, parked, unmatched, parked_before, refused } = tally;
     let would = if pace.dry_run { "would be " } else { "" };
     let others = [
@@ -84,11 +84,12 @@ pub(super) fn summary(pace: &Pace, tally: Tally, park_to: &str) -> String {
     ];
     let others = others.into_iter().filter(|(count, _)| 0 < *count);
     let rows = iter::once((replayed, format!("{would}replayed"))).chain(others);
-    rows.map(|(count, what)| format!("{count:>9} {what}\n")).collect::<String>()
+    rows.map(|(count, what)| format!("{count:>9} {what}")).collect()
 }
 
-/// Prints `text`. What was done counts for more than that nobody listens.
-pub(super) fn tell(text: &str) {
+/// Prints the summary. What was done counts for more than that nobody listens.
+pub(super) fn tell(lines: &[String]) {
+    let text = lines.join("\n") + "\n";
     if let Err(error) = io::stdout().write_all(text.as_bytes()) {
         eprintln!("drakkar: cannot print the summary: {error}\n{text}");
     }
