@@ -1,6 +1,8 @@
 //! Dead letters and the command that sends them back, against real brokers: what is restored, what
 //! an interruption repeats, and that what failed succeeds once its cause is gone.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // In a test a panic is the report.
+
 use std::{
     collections::BTreeMap,
     path::PathBuf,
@@ -247,7 +249,7 @@ fn what_failed_for_a_missing_file_succeeds_when_the_file_is_there() {
     for id in &ids {
         assert!(books.result(id).value.is_some());
         let first = before.iter().find(|record| record.id() == *id).unwrap();
-        let again = after.iter().filter(|record| record.id() == *id).next_back().unwrap();
+        let again = after.iter().rfind(|record| record.id() == *id).unwrap();
         assert_eq!(again.headers, [("drakkar-replays".to_owned(), Some(b"1".to_vec()))]);
         let place = |record: &Record| (record.partition, record.timestamp);
         assert_eq!((place(again), &again.value), (place(first), &first.value));
