@@ -1,9 +1,10 @@
 //! The `drakkar` command.
 //!
 //! `demo` shows a worker at work on a machine that has nothing but Rust; `check` shows what a
-//! configuration file means. Workers themselves are binaries of their users: they link the library.
+//! configuration file means; `dlq` looks at dead letters and sends them back. Workers themselves are binaries of their users: they link the library.
 
 mod check; // what a configuration means
+mod dlq; // dead letters: looked at, sent back, parked
 mod demo; // a worker, a broker and an account of every message
 
 use std::{path::PathBuf, process::ExitCode};
@@ -32,6 +33,11 @@ enum Command {
         /// The YAML file a worker would read; DRAKKAR_ variables win over it.
         config: PathBuf,
     },
+    /// Look at dead letters, send them back, park them.
+    Dlq {
+        #[command(subcommand)]
+        command: Box<dlq::DlqCommand>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -41,5 +47,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }),
         Command::Check { config } => check::run(&config),
+        Command::Dlq { command } => dlq::run(&command),
     }
 }

@@ -119,6 +119,7 @@ impl DeadLetter {
         let Self { message, cause } = self;
         let mut headers = message.headers.clone();
         let mut add = |name: &str, value: String| headers.push(Header::new(name, value));
+        // Always the first of ours: whoever restores the message cuts here.
         add("drakkar-stage", cause.stage.as_str().to_owned());
         add("drakkar-error-class", cause.class.clone());
         add("drakkar-error-message", truncated(cause.message.clone()));

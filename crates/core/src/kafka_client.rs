@@ -133,6 +133,35 @@ pub struct Cluster {
     pub client_config: BTreeMap<String, String>,
 }
 
+impl Cluster {
+    /// The same cluster with only the properties that are about the connection: for clients that do
+    /// something else there than the one it was configured for.
+    #[must_use]
+    pub fn connection(mut self) -> Self {
+        let is_connection = |name: &String| CONNECTION.iter().any(|begin| name.starts_with(begin));
+        self.client_config.retain(|name, _| is_connection(name));
+        self
+    }
+}
+
+/// How the names of properties about the connection begin; the others are about consuming or
+/// producing.
+const CONNECTION: [&str; 13] = [
+    "api.version.",
+    "broker.",
+    "client.dns.",
+    "client.rack",
+    "connections.",
+    "debug",
+    "enable.sasl.",
+    "enable.ssl.",
+    "metadata.",
+    "reconnect.",
+    "sasl.",
+    "socket.",
+    "ssl.",
+];
+
 /// Whether the value of a librdkafka property must not be shown.
 #[must_use]
 pub fn is_secret(property: &str) -> bool {

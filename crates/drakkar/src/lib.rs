@@ -39,7 +39,11 @@ pub use worker::Worker;
 /// The configuration sections, as the crates that read them define them.
 pub mod sections {
     pub use crate::health::HealthConfig;
-    pub use drakkar_core::{OnInvalid, kafka_client::Security, order::Ordering};
+    pub use drakkar_core::{
+        OnInvalid,
+        kafka_client::{Cluster, Security},
+        order::Ordering,
+    };
     pub use drakkar_debug::MetricsConfig;
     pub use drakkar_executor::{ExecutorConfig, Mode, ProgramConfig, Protocol};
     pub use drakkar_kafka::KafkaConfig;

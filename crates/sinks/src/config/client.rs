@@ -49,25 +49,6 @@ pub(super) fn validate(at: &str, properties: &BTreeMap<String, String>, wrong: &
     }
 }
 
-/// Properties about the connection, which a sink on the consumed cluster shares with the consumer.
-/// The others are about consuming.
-#[cfg(feature = "kafka")]
-const CONNECTION: [&str; 13] = [
-    "api.version.",
-    "broker.",
-    "client.dns.",
-    "client.rack",
-    "connections.",
-    "debug",
-    "enable.sasl.",
-    "enable.ssl.",
-    "metadata.",
-    "reconnect.",
-    "sasl.",
-    "socket.",
-    "ssl.",
-];
-
 /// The properties of one producer, before its own are added.
 #[cfg(feature = "kafka")]
 #[derive(Debug)]
@@ -105,13 +86,9 @@ impl ProducerSettings {
 
     /// The dead-letter topic of the worker `client_id`, which consumes from `source`.
     pub(crate) fn of_dead_letters(dlq: &DlqConfig, source: &Cluster, client_id: &str) -> Self {
-        let cluster = cluster(&dlq.brokers, source, || Cluster {
-            brokers: dlq.brokers.clone(),
-            security: dlq.security.clone(),
-            client_config: BTreeMap::new(),
-        });
+        let cluster = dlq.cluster(source);
         let delivery_timeout = Duration::from_secs(30);
-        let mut client = base(&cluster, &dlq.client_config, client_id, delivery_timeout);
+        let mut client = base(&cluster, &BTreeMap::new(), client_id, delivery_timeout);
         client.set("linger.ms", "5");
         Self { topic: dlq.topic.clone(), brokers: cluster.brokers, delivery_timeout, client }
     }
@@ -122,10 +99,23 @@ fn cluster(brokers: &str, source: &Cluster, own: impl FnOnce() -> Cluster) -> Cl
     if !brokers.is_empty() {
         return own();
     }
-    let mut cluster = source.clone();
-    let is_connection = |name: &String| CONNECTION.iter().any(|begin| name.starts_with(begin));
-    cluster.client_config.retain(|name, _| is_connection(name));
-    cluster
+    source.clone().connection()
+}
+
+#[cfg(feature = "kafka")]
+impl DlqConfig {
+    /// The cluster of the dead-letter topic, as a producer is to be told of it; `source` is the one
+    /// that is consumed.
+    #[must_use]
+    pub fn cluster(&self, source: &Cluster) -> Cluster {
+        let mut cluster = cluster(&self.brokers, source, || Cluster {
+            brokers: self.brokers.clone(),
+            security: self.security.clone(),
+            client_config: BTreeMap::new(),
+        });
+        cluster.client_config.extend(self.client_config.clone());
+        cluster
+    }
 }
 
 #[cfg(feature = "kafka")]

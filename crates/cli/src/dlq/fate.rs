@@ -1,0 +1,172 @@
+//! Whether a letter goes back, is parked, or cannot be sent; and as what.
+
+use drakkar::{Bytes, Header};
+
+use super::letter::{Letter, PARKED_FROM, REPLAYS};
+
+/// A record to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Outgoing {
+    pub topic: String,
+    /// Where the message was, if it goes back to where it was.
+    pub partition: Option<i32>,
+    pub timestamp: Option<i64>,
+    pub key: Option<Bytes>,
+    pub value: Option<Bytes>,
+    pub headers: Vec<Header>,
+}
+
+impl Outgoing {
+    /// Bytes it occupies.
+    pub(super) fn size(&self) -> usize {
+        let of = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        let headers: usize = self.headers.iter().map(|h| h.name.len() + of(&h.value)).sum();
+        of(&self.key) + of(&self.value) + headers
+    }
+}
+
+/// What becomes of a letter.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// The filters leave it out.
+    Unmatched,
+    /// It is in the parking topic already.
+    ParkedBefore,
+    /// The message goes to its topic again.
+    Replay(Outgoing),
+    /// The letter goes to the parking topic.
+    Park(Outgoing),
+    /// It can go nowhere.
+    Refused(&'static str),
+}
+
+/// What a replay is told.
+#[derive(Debug)]
+pub(super) struct Rules<'a> {
+    /// The topic for all messages; without it, the one each came from.
+    pub to: Option<&'a str>,
+    /// So often a message is replayed.
+    pub max_replays: u32,
+    /// What is replayed too often goes here.
+    pub park_to: &'a str,
+}
+
+impl Rules<'_> {
+    /// What becomes of `letter`, which is meant.
+    pub(super) fn fate(&self, letter: &Letter) -> Fate {
+        if self.max_replays <= letter.replays() {
+            return Fate::Park(parked(letter, self.park_to));
+        }
+        let original = letter.original_topic();
+        let Some(topic) =
+            self.to.map(str::to_owned).or_else(|| original.as_deref().map(str::to_owned))
+        else {
+            return Fate::Refused("it does not say which topic it came from: give --to");
+        };
+        let partition = letter.original_partition().filter(|_| original.as_deref() == Some(&topic));
+        Fate::Replay(Outgoing {
+            topic,
+            partition,
+            timestamp: letter.original_timestamp(),
+            key: letter.record.key.clone(),
+            value: letter.record.value.clone(),
+            headers: restored(letter),
+        })
+    }
+}
+
+/// The headers of the message, and how often it was replayed.
+fn restored(letter: &Letter) -> Vec<Header> {
+    let headers = letter.original_headers().iter().filter(|header| &*header.name != REPLAYS);
+    let count = Header::new(REPLAYS, (letter.replays() + 1).to_string());
+    headers.cloned().chain([count]).collect()
+}
+
+/// The letter as it is, and where it was.
+pub(super) fn parked(letter: &Letter, topic: &str) -> Outgoing {
+    let record = &letter.record;
+    let from = Header::new(PARKED_FROM, record.coordinates());
+    Outgoing {
+        topic: topic.to_owned(),
+        partition: None,
+        timestamp: letter.time(),
+        key: record.key.clone(),
+        value: record.value.clone(),
+        headers: record.headers.iter().cloned().chain([from]).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::letter::tests::letter, *};
+
+    const RULES: Rules<'_> = Rules { to: None, max_replays: 3, park_to: "orders_dlq_parked" };
+
+    fn replayed(fate: Fate) -> Outgoing {
+        match fate {
+            Fate::Replay(record) => record,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn names(record: &Outgoing) -> Vec<&str> {
+        record.headers.iter().map(|header| &*header.name).collect()
+    }
+
+    #[test]
+    fn a_message_goes_back_as_it_was_with_a_counter() {
+        let letter = letter(&[("a", "1"), ("drakkar-stage", "own"), ("a", "2")]);
+        let record = replayed(RULES.fate(&letter));
+        assert_eq!((record.topic.as_str(), record.partition), ("orders", Some(3)));
+        assert_eq!(record.timestamp, Some(1_700));
+        assert_eq!((&record.key, &record.value), (&letter.record.key, &letter.record.value));
+        assert_eq!(record.headers[..3], letter.record.headers[..3]);
+        assert_eq!(record.headers[3..], [Header::new(REPLAYS, "1")]);
+    }
+
+    #[test]
+    fn a_null_value_and_null_headers_stay_null() {
+        let mut letter = letter(&[("a", "1")]);
+        letter.record.key = None;
+        letter.record.value = None;
+        letter.record.headers[0].value = None;
+        let record = replayed(RULES.fate(&letter));
+        assert_eq!((record.key, record.value), (None, None));
+        assert_eq!(record.headers[0], Header { name: "a".into(), value: None });
+    }
+
+    #[test]
+    fn the_counter_is_carried_on_and_never_doubled() {
+        let record = replayed(RULES.fate(&letter(&[("drakkar-replays", "1"), ("a", "1")])));
+        assert_eq!(names(&record), ["a", REPLAYS]);
+        assert_eq!(record.headers[1], Header::new(REPLAYS, "2"));
+    }
+
+    #[test]
+    fn after_so_many_rounds_the_letter_is_parked_whole() {
+        let letter = letter(&[("a", "1"), (REPLAYS, "3")]);
+        let Fate::Park(record) = RULES.fate(&letter) else { panic!("not parked") };
+        assert_eq!((record.topic.as_str(), record.partition), ("orders_dlq_parked", None));
+        let (from, before) = record.headers.split_last().unwrap();
+        assert_eq!(before, letter.record.headers);
+        assert_eq!(*from, Header::new(PARKED_FROM, "orders_dlq:1:7"));
+        assert_eq!(record.timestamp, letter.time());
+    }
+
+    #[test]
+    fn another_topic_chooses_its_own_partition() {
+        let rules = Rules { to: Some("elsewhere"), ..RULES };
+        let record = replayed(rules.fate(&letter(&[])));
+        assert_eq!((record.topic.as_str(), record.partition), ("elsewhere", None));
+    }
+
+    #[test]
+    fn a_record_that_names_no_topic_needs_one_to_be_given() {
+        let mut record = letter(&[]).record;
+        record.headers.clear();
+        let foreign = Letter::new(record);
+        assert!(matches!(RULES.fate(&foreign), Fate::Refused(_)));
+        let rules = Rules { to: Some("elsewhere"), ..RULES };
+        assert_eq!(replayed(rules.fate(&foreign)).topic, "elsewhere");
+    }
+}

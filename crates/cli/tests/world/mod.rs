@@ -1,0 +1,290 @@
+//! A broker in this process, with the topics of one test, and the command that is run against it.
+
+use std::{
+    process::{Child, Command, Output, Stdio},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc as queue,
+    },
+    thread,
+    time::Duration,
+};
+
+use rdkafka::{
+    ClientConfig, Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    message::{Header, Headers, OwnedHeaders},
+    mocking::MockCluster,
+    producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer},
+    types::{RDKafkaApiKey, RDKafkaRespErr},
+};
+use tokio::time::Instant;
+
+/// Longest wait for anything that must happen.
+const SOON: Duration = Duration::from_secs(40);
+
+/// Partitions of each topic.
+const PARTITIONS: i32 = 2;
+
+type Cluster = MockCluster<'static, DefaultProducerContext>;
+
+type Work = Box<dyn FnOnce(&Cluster) + Send>;
+
+/// Names and values; `None` is a null.
+pub(crate) type Pairs = Vec<(String, Option<Vec<u8>>)>;
+
+/// A record, written or read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub partition: i32,
+    pub timestamp: Option<i64>,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Pairs,
+}
+
+/// A dead letter as a worker writes it.
+#[derive(Debug, Clone)]
+pub(crate) struct Letter {
+    /// The message.
+    pub record: Record,
+    class: &'static str,
+    number: usize,
+    is_foreign: bool,
+}
+
+impl Letter {
+    pub(crate) fn class(mut self, class: &'static str) -> Self {
+        self.class = class;
+        self
+    }
+
+    /// Not written by a worker.
+    pub(crate) fn foreign(mut self) -> Self {
+        self.is_foreign = true;
+        self
+    }
+
+    /// All headers, where a worker read the message from `source`.
+    pub(crate) fn headers(&self, source: &str) -> Pairs {
+        let number = self.number.to_string();
+        let ours = [
+            ("drakkar-stage", "execute"),
+            ("drakkar-error-class", self.class),
+            ("drakkar-error-message", "why"),
+            ("drakkar-attempt", "4"),
+            ("drakkar-original-topic", source),
+            ("drakkar-original-partition", "1"),
+            ("drakkar-original-offset", &number),
+            ("drakkar-original-timestamp", "1700000000000"),
+        ];
+        let ours = ours.map(|(name, value)| (name.to_owned(), Some(value.as_bytes().to_vec())));
+        let ours = ours.into_iter().filter(|_| !self.is_foreign);
+        self.record.headers.iter().cloned().chain(ours).collect()
+    }
+}
+
+/// The letter of message `number` with these headers.
+pub(crate) fn letter(number: usize, headers: &[(&str, Option<&[u8]>)]) -> Letter {
+    let own =
+        |(name, value): &(&str, Option<&[u8]>)| ((*name).to_owned(), value.map(<[u8]>::to_vec));
+    let record = Record {
+        partition: 0,
+        timestamp: Some(1_795_000_000_000),
+        key: Some([b"\xffk-", number.to_string().as_bytes()].concat()),
+        value: Some(format!("{{\"n\": {number}}}").into_bytes()),
+        headers: headers.iter().map(own).collect(),
+    };
+    Letter { record, class: "exit_code", number, is_foreign: false }
+}
+
+/// How the command ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ended {
+    #[track_caller]
+    pub(crate) fn succeeds(self) -> Self {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self
+    }
+}
+
+/// The command while it runs.
+pub(crate) struct Running(Child);
+
+impl Running {
+    fn begin(arguments: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_drakkar"));
+        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self(command.spawn().unwrap())
+    }
+
+    /// Waits for its end.
+    pub(crate) fn ended(self) -> Ended {
+        let Output { status, stdout, stderr } = self.0.wait_with_output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Ended { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
+    }
+}
+
+/// Runs the command.
+pub(crate) fn drakkar(arguments: &[&str]) -> Ended {
+    Running::begin(arguments).ended()
+}
+
+/// A broker of its own and four topics.
+pub(crate) struct World {
+    pub address: String,
+    pub source: String,
+    pub letters: String,
+    pub parked: String,
+    pub other: String,
+    work: Mutex<queue::Sender<Work>>,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let source = format!("orders-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let (work, todo) = queue::channel::<Work>();
+        let (ready, address) = queue::channel();
+        thread::spawn(move || {
+            let cluster = MockCluster::new(1).unwrap();
+            ready.send(cluster.bootstrap_servers()).unwrap();
+            for work in todo {
+                work(&cluster);
+            }
+        });
+        let world = Self {
+            address: address.recv().unwrap(),
+            letters: format!("{source}_dlq"),
+            parked: format!("{source}_dlq_parked"),
+            other: format!("{source}-other"),
+            source,
+            work: Mutex::new(work),
+        };
+        for topic in [&world.source, &world.letters, &world.parked, &world.other] {
+            let topic = topic.clone();
+            world.with(move |cluster| cluster.create_topic(&topic, PARTITIONS, 1).unwrap());
+        }
+        world
+    }
+
+    /// Does `work` with the cluster, and returns when it is done.
+    fn with(&self, work: impl FnOnce(&Cluster) + Send + 'static) {
+        let (finished, finish) = queue::channel();
+        let work = move |cluster: &Cluster| {
+            work(cluster);
+            finished.send(()).unwrap();
+        };
+        self.work.lock().unwrap().send(Box::new(work)).unwrap();
+        finish.recv().unwrap();
+    }
+
+    /// Has the broker answer the next requests of this kind so.
+    pub(crate) fn refuse(&self, request: RDKafkaApiKey, answers: &[RDKafkaRespErr]) {
+        let answers = answers.to_vec();
+        self.with(move |cluster| cluster.request_errors(request, &answers));
+    }
+
+    /// Runs `drakkar dlq` about the letters of this world.
+    pub(crate) fn dlq(&self, arguments: &[&str]) -> Ended {
+        self.dlq_of(&self.letters, arguments)
+    }
+
+    /// Runs `drakkar dlq` about the letters of `topic`.
+    pub(crate) fn dlq_of(&self, topic: &str, arguments: &[&str]) -> Ended {
+        drakkar(&[&["dlq"], arguments, &["--brokers", &self.address, "--topic", topic]].concat())
+    }
+
+    /// Starts `drakkar dlq` about the letters of this world.
+    pub(crate) fn begin(&self, arguments: &[&str]) -> Running {
+        let place = ["--brokers", &self.address, "--topic", &self.letters];
+        Running::begin(&[&["dlq"], arguments, &place].concat())
+    }
+
+    /// Waits until `topic` holds so many records.
+    pub(crate) fn wait_for(&self, topic: &str, count: usize) {
+        let until = Instant::now() + SOON;
+        while self.read(topic).len() < count {
+            assert!(Instant::now() < until, "{topic} does not come to hold {count}");
+        }
+    }
+
+    fn client(&self) -> ClientConfig {
+        let mut client = ClientConfig::new();
+        // A waiting fetch of the mock does not wake for new data.
+        client.set("bootstrap.servers", &self.address).set("fetch.wait.max.ms", "10");
+        client
+    }
+
+    /// Writes letters to partition 0 of the dead-letter topic.
+    pub(crate) fn letters(&self, letters: impl IntoIterator<Item = Letter>) {
+        let producer: BaseProducer =
+            self.client().set("enable.idempotence", "true").create().unwrap();
+        for letter in letters {
+            let headers = letter.headers(&self.source);
+            let Record { partition, timestamp, key, value, .. } = letter.record;
+            let headers = headers.iter().fold(OwnedHeaders::new(), |all, (key, value)| {
+                all.insert(Header { key, value: value.as_ref() })
+            });
+            let mut record =
+                BaseRecord::<[u8], [u8]>::to(&self.letters).partition(partition).headers(headers);
+            record.timestamp = timestamp;
+            record.key = key.as_deref();
+            record.payload = value.as_deref();
+            producer.send(record).unwrap();
+        }
+        producer.flush(SOON).unwrap();
+    }
+
+    /// Everything that is in `topic`, in the order of partitions.
+    pub(crate) fn read(&self, topic: &str) -> Vec<Record> {
+        let consumer: BaseConsumer = self.client().set("group.id", "reader").create().unwrap();
+        let until = Instant::now() + SOON;
+        let mut all = Vec::new();
+        for partition in 0..PARTITIONS {
+            let (low, high) = consumer.fetch_watermarks(topic, partition, SOON).unwrap();
+            let mut list = TopicPartitionList::new();
+            list.add_partition_offset(topic, partition, Offset::Offset(low)).unwrap();
+            consumer.assign(&list).unwrap();
+            let mut next = low;
+            while next < high {
+                assert!(Instant::now() < until, "{topic}: {next} of {high}: {all:?}");
+                if let Some(message) = consumer.poll(Duration::from_millis(100)) {
+                    let message = message.unwrap();
+                    next = message.offset() + 1;
+                    all.push(detached(&message));
+                }
+            }
+        }
+        all
+    }
+
+    /// What `group` has committed of partition 0 of the dead-letter topic.
+    pub(crate) fn committed(&self, group: &str) -> Option<i64> {
+        let consumer: BaseConsumer = self.client().set("group.id", group).create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&self.letters, 0);
+        let committed = consumer.committed_offsets(list, SOON).unwrap();
+        let found = committed.find_partition(&self.letters, 0).unwrap();
+        found.offset().to_raw().filter(|raw| 0 <= *raw)
+    }
+}
+
+fn detached(message: &impl Message) -> Record {
+    let headers = message.headers().into_iter().flat_map(Headers::iter);
+    Record {
+        partition: message.partition(),
+        timestamp: message.timestamp().to_millis(),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers: headers.map(|one| (one.key.to_owned(), one.value.map(<[u8]>::to_vec))).collect(),
+    }
+}
