@@ -64,4 +64,6 @@ mod guides {
     mod handler {}
     #[doc = include_str!("../../../docs/fan-out.md")]
     mod fan_out {}
+    #[doc = include_str!("../../../docs/sinks.md")]
+    mod sinks {}
 }
