@@ -92,14 +92,14 @@ pub(crate) enum Output {
 pub(crate) struct List {
     #[command(flatten)]
     pub place: Place,
-    #[command(flatten)]
-    pub choice: Choice,
     /// Stop after so many letters.
     #[arg(long)]
     pub limit: Option<u64>,
     /// For people or for machines.
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,
+    #[command(flatten)]
+    pub choice: Choice,
 }
 
 #[derive(Debug, Args)]
@@ -117,11 +117,11 @@ pub(crate) struct Show {
 pub(crate) struct Stats {
     #[command(flatten)]
     pub place: Place,
-    #[command(flatten)]
-    pub choice: Choice,
     /// For people or for machines.
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,
+    #[command(flatten)]
+    pub choice: Choice,
 }
 
 /// How much is sent, and how fast.
@@ -143,8 +143,6 @@ pub(crate) struct Replay {
     #[command(flatten)]
     pub place: Place,
     #[command(flatten)]
-    pub choice: Choice,
-    #[command(flatten)]
     pub pace: Pace,
     /// Send to this topic instead of the ones the messages came from.
     #[arg(long, value_name = "TOPIC")]
@@ -162,6 +160,8 @@ pub(crate) struct Replay {
     /// Begin at the first letter, wherever the last replay of that name stopped.
     #[arg(long)]
     pub restart: bool,
+    #[command(flatten)]
+    pub choice: Choice,
 }
 
 #[derive(Debug, Args)]
@@ -170,10 +170,10 @@ pub(crate) struct Park {
     #[command(flatten)]
     pub place: Place,
     #[command(flatten)]
-    pub choice: Choice,
-    #[command(flatten)]
     pub pace: Pace,
     /// Parking topic. Default: the dead-letter topic with `_parked` behind it.
     #[arg(long, value_name = "TOPIC")]
     pub park_to: Option<String>,
+    #[command(flatten)]
+    pub choice: Choice,
 }
