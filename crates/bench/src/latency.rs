@@ -62,7 +62,8 @@ impl Handler for Cat {
     }
 }
 
-/// One topic to read, one for the results.
+/// One topic to read, one for the results. The group has the name of the topic: a group that somebody left
+/// keeps its next member of the mock broker waiting for a session.
 struct Pair {
     source: Topic,
     results: Topic,
@@ -83,7 +84,7 @@ pub(crate) fn round(
     };
     let ours = || -> anyhow::Result<f64> {
         let pair = pair("ours")?;
-        let mut config = ours::config(&pair.source, "latency-ours", SLOTS);
+        let mut config = ours::config(&pair.source, pair.source.name, SLOTS);
         let sink = KafkaSinkConfig {
             topic: pair.results.name.into(),
             linger: LINGER,
@@ -172,7 +173,7 @@ fn send(pair: &Pair, producer: &BaseProducer, number: usize) -> anyhow::Result<(
 /// What a careful user would write: polls, has `cat` repeat each message on one of some tasks, produces
 /// what it printed, and commits now and then.
 fn bare_loop(runtime: &Runtime, pair: &Pair, stop: &AtomicBool) -> anyhow::Result<()> {
-    let consumer: BaseConsumer = pair.source.consumer("latency-bare").create()?;
+    let consumer: BaseConsumer = pair.source.consumer(pair.source.name).create()?;
     consumer.subscribe(&[pair.source.name])?;
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", &pair.results.address)
