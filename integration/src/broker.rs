@@ -4,24 +4,33 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
-    sync::atomic::{AtomicU16, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicU16, Ordering},
+    },
 };
 
 use tempfile::TempDir;
 
-use crate::kafka::Kafka;
+use crate::{
+    kafka::{Ends, Kafka},
+    wait::{SOON, until},
+};
 
 /// One Apache Kafka node on loopback; gone with its data when dropped.
 pub struct OwnBroker {
     dir: TempDir,
     port: u16,
+    /// Where its partitions ended when it was last stopped.
+    had: Mutex<Ends>,
 }
 
 impl OwnBroker {
     /// Starts one and waits until it serves.
     #[must_use]
     pub fn start() -> Self {
-        let broker = Self { dir: TempDir::new().unwrap(), port: two_free_ports() };
+        let broker =
+            Self { dir: TempDir::new().unwrap(), port: two_free_ports(), had: Mutex::default() };
         broker.restart();
         broker
     }
@@ -32,19 +41,35 @@ impl OwnBroker {
         Kafka { servers: format!("127.0.0.1:{}", self.port) }
     }
 
-    /// Starts it again, on the same data.
+    /// Starts it again, on the same data, and waits until it shows them.
+    ///
+    /// A node says that it serves before each of its partitions ends where it ended: who reads a topic
+    /// to its end at once misses records.
     pub fn restart(&self) {
         self.run(&["start", &self.path(), &self.port.to_string()]);
+        let had = std::mem::take(&mut *self.had.lock().unwrap());
+        let observer = self.kafka().observer("none");
+        until("the broker to show what it had", SOON, || {
+            let has = observer.all_ends().map_err(|error| error.to_string())?;
+            let less = had.iter().find(|(at, end)| has.get(at).is_none_or(|now| now < end));
+            less.map_or(Ok(()), |(at, end)| Err(format!("{at:?}: {:?} of {end}", has.get(at))))
+        });
     }
 
     /// Stops it in order.
     pub fn stop(&self) {
-        self.run(&["stop", &self.path()]);
+        self.end("stop");
     }
 
     /// Kills it: what a crash leaves behind.
     pub fn kill(&self) {
-        self.run(&["kill", &self.path()]);
+        self.end("kill");
+    }
+
+    fn end(&self, how: &str) {
+        let observer = self.kafka().observer("none");
+        *self.had.lock().unwrap() = until("the ends of all topics", SOON, || observer.all_ends());
+        self.run(&[how, &self.path()]);
     }
 
     fn path(&self) -> String {

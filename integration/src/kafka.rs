@@ -31,6 +31,9 @@ pub struct Kafka {
     pub servers: String,
 }
 
+/// The next offset of each partition of some topics.
+pub type Ends = BTreeMap<(String, i32), i64>;
+
 /// Where the copies of a partition are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replicas {
@@ -269,6 +272,22 @@ impl Observer {
             Ok((partition, self.consumer.fetch_watermarks(topic, partition, QUESTION)?))
         };
         found.partitions().iter().map(|partition| ask(partition.id())).collect()
+    }
+
+    /// The next offset of every partition of every topic, those of the brokers' own left out.
+    ///
+    /// # Errors
+    ///
+    /// When no broker answers.
+    pub fn all_ends(&self) -> KafkaResult<Ends> {
+        let metadata = self.consumer.fetch_metadata(None, QUESTION)?;
+        let mut all = Ends::new();
+        for topic in metadata.topics().iter().filter(|topic| !topic.name().starts_with("__")) {
+            let name = topic.name();
+            let ends = self.ends(name)?.into_iter();
+            all.extend(ends.map(|(partition, (_, end))| ((name.to_owned(), partition), end)));
+        }
+        Ok(all)
     }
 
     /// Who leads and who holds every partition of `topic`; without a name, of every topic.

@@ -25,6 +25,7 @@ pub mod proc; // what the operating system knows of processes
 pub mod worker; // one worker process
 pub mod books; // who got what
 pub mod feed; // messages that keep coming
+pub mod sinks; // sinks without a worker around them
 pub mod world; // all of it, for one test
 
 pub use books::Books;

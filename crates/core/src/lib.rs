@@ -41,7 +41,10 @@ pub use group::{MessageGroup, WindowGroup};
 pub use handler::{Handler, HookError, HookResult, OnDeliveryError, OnError, Pending};
 pub use input::{Input, Json, OnInvalid};
 pub use message::{Header, Message, Offset, SourceMessage, Timestamp, TopicPartition};
-pub use payload::{Collect, CustomPayload, FilePayload, KafkaPayload, Payload, PayloadError};
+pub use payload::{
+    Collect, CustomPayload, FilePayload, HttpPayload, KafkaPayload, MongoPayload, Payload,
+    PayloadError, PostgresPayload, RedisPayload,
+};
 pub use ready::Ready;
 pub use result::{Failure, Output, TaskFailure, TaskResult};
 pub use secret::Secret;

@@ -12,6 +12,14 @@ pub enum SinkKind {
     Kafka,
     /// `sinks.filesystem`
     Filesystem,
+    /// `sinks.postgres`
+    Postgres,
+    /// `sinks.mongo`
+    Mongo,
+    /// `sinks.redis`
+    Redis,
+    /// `sinks.http`
+    Http,
     /// A sink that the worker was given by its own code.
     Custom,
     /// The dead-letter topic.
@@ -25,6 +33,10 @@ impl SinkKind {
         match self {
             Self::Kafka => "kafka",
             Self::Filesystem => "filesystem",
+            Self::Postgres => "postgres",
+            Self::Mongo => "mongo",
+            Self::Redis => "redis",
+            Self::Http => "http",
             Self::Custom => "custom",
             Self::DeadLetter => "dlq",
         }

@@ -25,10 +25,11 @@ pub use bytes::Bytes;
 pub use config::{Config, ConfigError, Line, Loaded, Note, Origin};
 pub use drakkar_core::{
     Collect, CustomPayload, Delivery, DeliveryFailure, Failure, FilePayload, Handler, Header,
-    HookError, HookResult, Input, Json, KafkaPayload, Keep, Message, MessageGroup, Offset,
-    OnDeliveryError, OnError, Output, Payload, PayloadError, Pending, Precomputed, Ready, Secret,
-    Sink, SinkError, SinkKind, SinkName, SourceMessage, StopSignal, Task, TaskFailure, TaskId,
-    TaskResult, Timestamp, TopicPartition, WindowGroup,
+    HookError, HookResult, HttpPayload, Input, Json, KafkaPayload, Keep, Message, MessageGroup,
+    MongoPayload, Offset, OnDeliveryError, OnError, Output, Payload, PayloadError, Pending,
+    PostgresPayload, Precomputed, Ready, RedisPayload, Secret, Sink, SinkError, SinkKind, SinkName,
+    SourceMessage, StopSignal, Task, TaskFailure, TaskId, TaskResult, Timestamp, TopicPartition,
+    WindowGroup,
 };
 pub use drakkar_pipeline::AfterError;
 pub use drakkar_telemetry::prometheus;

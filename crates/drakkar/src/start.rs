@@ -5,12 +5,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use drakkar_core::{Handler, Ready, source::SourceCommand};
+use drakkar_core::{Handler, source::SourceCommand};
 use drakkar_debug::Server;
 use drakkar_executor::Pool;
 use drakkar_kafka::{PollThread, Source};
 use drakkar_pipeline::{CommitPace, Pipeline, Settings, Status};
-use drakkar_sinks::{Identity, Sinks};
+use drakkar_sinks::{Connected, Identity, Sinks};
 use drakkar_telemetry::{LogGuard, LogIdentity, LoggingError, Metrics, logging};
 use tracing::{info, warn};
 
@@ -60,7 +60,7 @@ impl<H: Handler> Parts<H> {
         let source = Source::start(&config.kafka, &worker.id, Arc::clone(&metrics) as _)
             .await
             .map_err(|error| RunError::start("the Kafka source", error))?;
-        let sinks = Sinks::connect(
+        let Connected { sinks, mut ready } = Sinks::connect(
             &config.sinks,
             extras.sinks,
             &config.dlq,
@@ -82,9 +82,7 @@ impl<H: Handler> Parts<H> {
         };
         let probes = ProbeServer::start(server, health, config, &metrics, &pool)
             .map_err(|error| RunError::start("the thread of the probes", error))?;
-        let mut ready = Ready::default();
         ready.provide(metrics.registry().clone());
-        sinks.names().into_iter().for_each(|name| ready.connected(name));
         let mut pipeline = Pipeline::new(
             handler,
             pool.clone(),

@@ -3,7 +3,11 @@
 
 use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Duration};
 
-use drakkar_core::{Sink, kafka_client::Cluster, observe::SinkObserver};
+use drakkar_core::{
+    Ready, Sink, SinkKind, SinkName, kafka_client::Cluster, observe::SinkObserver, retry::Backoff,
+};
+use futures_util::future::try_join_all;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
     CustomSinkConfig, DlqConfig, FileSink, FileSinkConfig, Sinks, SinksBuilder, SinksConfig,
@@ -72,12 +76,90 @@ pub enum ConnectError {
         /// Those that are.
         registered: String,
     },
-    /// This build lacks Kafka.
-    #[error("{key}: Kafka is not compiled in; build with the cargo feature `kafka`")]
+    /// A server did not let us in, or did not answer.
+    #[error("{key}: {server}: {reason}; {hint}")]
+    Server {
+        /// The section.
+        key: String,
+        /// Who was asked, without secrets.
+        server: String,
+        /// What it says, or for how long it said nothing.
+        reason: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// This build lacks a kind of sink.
+    #[error("{key}: is not compiled in; build with the cargo feature `{feature}`")]
     NotCompiledIn {
         /// The section.
         key: String,
+        /// What brings it.
+        feature: &'static str,
     },
+}
+
+/// Sinks that answered.
+pub struct Connected {
+    /// Where payloads go.
+    pub sinks: Sinks,
+    /// What the handler is given of them: the connections of those that have one to give.
+    pub ready: Ready,
+}
+
+/// A sink that is connected from a section of its own: `sinks.<kind>.<name>`.
+#[allow(dead_code, reason = "a build may have no kind that needs it")]
+pub(crate) trait Connect: Sink + Sized {
+    /// The section.
+    type Config;
+
+    /// Asks the server of the section `at` until it answers, for at most `within`; see [`patiently`].
+    async fn connect(
+        at: String,
+        config: &Self::Config,
+        within: Duration,
+    ) -> Result<Self, ConnectError>;
+
+    /// Gives the handler the connection, where it may use it as well.
+    fn offer(&self, sink: SinkName, ready: &mut Ready) {
+        ready.connected(sink);
+    }
+}
+
+/// Why a server cannot be used.
+#[allow(dead_code, reason = "a build may have no kind that needs it")]
+#[derive(Debug)]
+pub(crate) enum Attempt {
+    /// Another attempt may succeed: it did not answer, or says that it is not ready.
+    Transient(String),
+    /// It will not: credentials, a database that does not exist, settings the driver refuses.
+    Permanent(String),
+}
+
+/// Tries `connect` until it succeeds or fails for good, for at most `within`, an attempt that hangs
+/// included. `error` is what is said then, with the reason.
+#[allow(dead_code, reason = "a build may have no kind that needs it")]
+pub(crate) async fn patiently<T>(
+    within: Duration,
+    error: impl FnOnce(String) -> ConnectError,
+    connect: impl AsyncFn() -> Result<T, Attempt>,
+) -> Result<T, ConnectError> {
+    let deadline = Instant::now() + within;
+    let backoff = Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(2) };
+    let mut last = String::new();
+    for attempt in 1.. {
+        match timeout_at(deadline, connect()).await {
+            Ok(Ok(connected)) => return Ok(connected),
+            Ok(Err(Attempt::Permanent(reason))) => return Err(error(reason)),
+            Ok(Err(Attempt::Transient(reason))) => last = format!(": {reason}"),
+            Err(_) => break,
+        }
+        let wait = backoff.delay(attempt, fastrand::f64());
+        if deadline <= Instant::now() + wait {
+            break;
+        }
+        sleep(wait).await;
+    }
+    Err(error(format!("no answer within {within:?}{last}")))
 }
 
 /// Sinks that the worker's own code brings, by name.
@@ -99,6 +181,7 @@ impl CustomSinks {
         self,
         mut builder: SinksBuilder,
         configs: &BTreeMap<String, CustomSinkConfig>,
+        ready: &mut Ready,
     ) -> Result<SinksBuilder, ConnectError> {
         if let Some(name) = configs.keys().find(|name| !self.add.contains_key(*name)) {
             let registered: Vec<&str> = self.add.keys().map(String::as_str).collect();
@@ -107,6 +190,7 @@ impl CustomSinks {
             return Err(ConnectError::Unregistered { name: name.clone(), registered });
         }
         for (name, add) in self.add {
+            ready.connected(SinkName::new(SinkKind::Custom, name.as_str()));
             let config = configs.get(&name).cloned().unwrap_or_default();
             builder = add(builder.batch(&config.batch), &name);
         }
@@ -115,14 +199,16 @@ impl CustomSinks {
 }
 
 impl Sinks {
-    /// Connects every sink and the dead-letter topic; a cluster may take `within` to answer.
+    /// Connects every sink and the dead-letter topic, all at the same time; a server may take `within`
+    /// to answer.
     ///
-    /// `source` is the cluster that is consumed; sinks without brokers of their own write there.
+    /// `source` is the cluster that is consumed; Kafka sinks without brokers of their own write there.
     ///
     /// # Errors
     ///
-    /// When a section cannot work, brokers do not answer, or a directory cannot be written to. A
-    /// topic that does not exist is no error: what is for it is held until it does.
+    /// When a section cannot work, a server does not answer or refuses us, a directory cannot be
+    /// written to, or a kind of sink is not compiled in. A topic or a table that does not exist is no
+    /// error here.
     pub async fn connect(
         sinks: &SinksConfig,
         custom: CustomSinks,
@@ -131,19 +217,79 @@ impl Sinks {
         identity: &Identity,
         within: Duration,
         observer: Arc<dyn SinkObserver>,
-    ) -> Result<Self, ConnectError> {
+    ) -> Result<Connected, ConnectError> {
         let mut wrong = sinks.validate();
         wrong.extend(dlq.validate());
         if !wrong.is_empty() {
             return Err(ConnectError::Invalid(wrong));
         }
+        let mut ready = Ready::default();
         let builder = Self::builder(observer).config(sinks);
-        let mut builder = custom.build(builder, &sinks.custom)?;
+        let mut builder = custom.build(builder, &sinks.custom, &mut ready)?;
         for (name, config) in &sinks.filesystem {
+            ready.connected(SinkName::new(SinkKind::Filesystem, name.as_str()));
             builder = builder.batch(&config.batch).filesystem(name, file(name, config)?);
         }
-        let builder = kafka::connect(builder, sinks, dlq, source, identity, within).await?;
-        Ok(builder.build())
+        macro_rules! connect {
+            ($(#[cfg(feature = $feature:literal)] $kind:ident: $sink:ident as $name:ident;)*) => {
+                let (kafka, $($kind,)*) = tokio::try_join!(
+                    kafka::connect(sinks, dlq, source, identity, within),
+                    $(async {
+                        #[cfg(feature = $feature)]
+                        {
+                            each::<crate::$kind::$sink>(stringify!($kind), &sinks.$kind, within).await
+                        }
+                        #[cfg(not(feature = $feature))]
+                        {
+                            absent($feature, &sinks.$kind)
+                        }
+                    },)*
+                )?;
+                builder = kafka.add(builder, &mut ready);
+                $(
+                    #[cfg(feature = $feature)]
+                    for (name, sink) in $kind {
+                        sink.offer(SinkName::new(SinkKind::$name, name.as_str()), &mut ready);
+                        let batch = &sinks.$kind[&name].batch;
+                        builder = builder.batch(batch).$kind(&name, sink);
+                    }
+                    #[cfg(not(feature = $feature))]
+                    let () = $kind;
+                )*
+            };
+        }
+        connect! {
+            #[cfg(feature = "postgres")] postgres: PostgresSink as Postgres;
+            #[cfg(feature = "mongo")] mongo: MongoSink as Mongo;
+            #[cfg(feature = "redis")] redis: RedisSink as Redis;
+            #[cfg(feature = "http")] http: HttpSink as Http;
+        }
+        Ok(Connected { sinks: builder.build(), ready })
+    }
+}
+
+/// Connects every sink of one kind.
+#[allow(dead_code, reason = "a build may have no kind that needs it")]
+async fn each<S: Connect>(
+    kind: &str,
+    configs: &BTreeMap<String, S::Config>,
+    within: Duration,
+) -> Result<Vec<(String, S)>, ConnectError> {
+    let asked = configs.iter().map(async |(name, config)| {
+        let sink = S::connect(format!("sinks.{kind}.{name}"), config, within).await?;
+        Ok((name.clone(), sink))
+    });
+    try_join_all(asked).await
+}
+
+/// Refuses sinks of a kind that this build lacks.
+#[allow(dead_code, reason = "a build may have every kind")]
+fn absent<C>(feature: &'static str, configs: &BTreeMap<String, C>) -> Result<(), ConnectError> {
+    match configs.keys().next() {
+        Some(name) => {
+            Err(ConnectError::NotCompiledIn { key: format!("sinks.{feature}.{name}"), feature })
+        }
+        None => Ok(()),
     }
 }
 
@@ -159,60 +305,81 @@ fn file(name: &str, config: &FileSinkConfig) -> Result<FileSink, ConnectError> {
 mod kafka {
     use std::time::Duration;
 
+    use drakkar_core::{Ready, SinkKind, SinkName};
     use futures_util::future::try_join_all;
 
     use super::{Cluster, ConnectError, DlqConfig, Identity, SinksConfig};
     use crate::{
-        DeadLetterSink, KafkaSink, SinksBuilder, config::client::ProducerSettings,
+        BatchConfig, DeadLetterSink, KafkaSink, SinksBuilder, config::client::ProducerSettings,
         kafka::producer::Producer,
     };
 
+    /// Producers whose brokers answered.
+    pub(super) struct Producers {
+        sinks: Vec<(String, KafkaSink, BatchConfig)>,
+        dead_letters: DeadLetterSink,
+    }
+
+    impl Producers {
+        pub(super) fn add(self, mut builder: SinksBuilder, ready: &mut Ready) -> SinksBuilder {
+            for (name, sink, batch) in self.sinks {
+                ready.connected(SinkName::new(SinkKind::Kafka, name.as_str()));
+                builder = builder.batch(&batch).kafka(&name, sink);
+            }
+            builder.dead_letter(self.dead_letters)
+        }
+    }
+
     pub(super) async fn connect(
-        mut builder: SinksBuilder,
         sinks: &SinksConfig,
         dlq: &DlqConfig,
         source: &Cluster,
         identity: &Identity,
         within: Duration,
-    ) -> Result<SinksBuilder, ConnectError> {
+    ) -> Result<Producers, ConnectError> {
         let worker = &identity.worker;
         let asked = sinks.kafka.iter().map(async |(name, config)| {
             let settings = ProducerSettings::of_sink(config, source, worker);
             let producer =
                 Producer::connect(format!("sinks.kafka.{name}"), settings, within).await?;
-            Ok((name, KafkaSink::new(producer), &config.batch))
+            Ok((name.clone(), KafkaSink::new(producer), config.batch.clone()))
         });
         let dead_letters = async {
             let settings = ProducerSettings::of_dead_letters(dlq, source, worker);
             let producer = Producer::connect("dlq".to_owned(), settings, within).await?;
             Ok(DeadLetterSink::new(producer, identity.clone()))
         };
-        let (connected, dead_letters) = tokio::try_join!(try_join_all(asked), dead_letters)?;
-        for (name, sink, batch) in connected {
-            builder = builder.batch(batch).kafka(name, sink);
-        }
-        Ok(builder.dead_letter(dead_letters))
+        let (sinks, dead_letters) = tokio::try_join!(try_join_all(asked), dead_letters)?;
+        Ok(Producers { sinks, dead_letters })
     }
 }
 
 #[cfg(not(feature = "kafka"))]
 mod kafka {
-    use std::time::Duration;
+    use std::{convert::Infallible, time::Duration};
+
+    use drakkar_core::Ready;
 
     use super::{Cluster, ConnectError, DlqConfig, Identity, SinksConfig};
     use crate::SinksBuilder;
 
+    pub(super) struct Producers(Infallible);
+
+    impl Producers {
+        pub(super) fn add(self, _: SinksBuilder, _: &mut Ready) -> SinksBuilder {
+            match self.0 {}
+        }
+    }
+
     /// Dead letters need Kafka: a worker cannot do without.
     #[allow(clippy::unused_async)] // The other build waits here.
     pub(super) async fn connect(
-        _: SinksBuilder,
         _: &SinksConfig,
         _: &DlqConfig,
         _: &Cluster,
         _: &Identity,
         _: Duration,
-    ) -> Result<SinksBuilder, ConnectError> {
-        let key = "dlq".to_owned();
-        Err(ConnectError::NotCompiledIn { key })
+    ) -> Result<Producers, ConnectError> {
+        Err(ConnectError::NotCompiledIn { key: "dlq".to_owned(), feature: "kafka" })
     }
 }

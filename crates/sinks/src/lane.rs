@@ -90,6 +90,21 @@ impl Shape {
         batches: 1,
         permanent: Permanent::Refuse,
     };
+    /// Few large statements; one at a time keeps the order of rows.
+    pub(crate) const POSTGRES: Self = Self {
+        items: 16_384,
+        bytes: 32 << 20,
+        batch_items: 1_000,
+        batch_bytes: 4 << 20,
+        batches: 1,
+        permanent: Permanent::Refuse,
+    };
+    /// As [`Self::POSTGRES`].
+    pub(crate) const MONGO: Self = Self::POSTGRES;
+    /// One pipeline at a time keeps the order of commands.
+    pub(crate) const REDIS: Self = Self::POSTGRES;
+    /// One request per payload unless said otherwise; a few at a time.
+    pub(crate) const HTTP: Self = Self { batch_items: 1, batches: 8, ..Self::POSTGRES };
     /// What a sink of somebody else's usually bears.
     pub(crate) const CUSTOM: Self = Self {
         items: 16_384,

@@ -13,6 +13,14 @@ mod sinks; // payload -> the lane of its sink
 mod lane; // many payloads -> one write -> one outcome each
 mod custom; // a sink that somebody else wrote
 mod file; // lines -> files below a directory
+#[cfg(feature = "postgres")]
+mod postgres; // rows -> a table
+#[cfg(feature = "mongo")]
+mod mongo; // documents -> a collection
+#[cfg(feature = "redis")]
+mod redis; // commands -> a server
+#[cfg(feature = "http")]
+mod http; // requests -> an endpoint
 #[cfg(feature = "kafka")]
 mod kafka; // records -> a topic
 #[cfg(feature = "kafka")]
@@ -20,11 +28,20 @@ mod dead_letter; // messages that were given up -> their topic
 
 pub use config::{
     BatchConfig, CircuitBreakerConfig, Compression, CustomSinkConfig, DlqConfig, FileSinkConfig,
-    Fsync, KafkaSinkConfig, SinksConfig,
+    Fsync, HttpSinkConfig, KafkaSinkConfig, MongoSinkConfig, PostgresSinkConfig, RedisSinkConfig,
+    SinksConfig,
 };
-pub use connect::{ConnectError, CustomSinks, Identity};
+pub use connect::{ConnectError, Connected, CustomSinks, Identity};
 pub use file::FileSink;
+#[cfg(feature = "http")]
+pub use http::HttpSink;
 pub use lane::OnOpen;
+#[cfg(feature = "mongo")]
+pub use mongo::MongoSink;
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresSink;
+#[cfg(feature = "redis")]
+pub use redis::RedisSink;
 pub use sinks::{Refused, RouteError, Settled, Sinks, SinksBuilder};
 #[cfg(feature = "kafka")]
 pub use {dead_letter::DeadLetterSink, kafka::KafkaSink};

@@ -7,8 +7,9 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use drakkar_core::{
-    CustomPayload, DeadLetter, Delivery, FilePayload, KafkaPayload, Payload, Sink, SinkError,
-    SinkKind, SinkName, hold::Hold, observe::SinkObserver, retry::Backoff,
+    CustomPayload, DeadLetter, Delivery, FilePayload, HttpPayload, KafkaPayload, MongoPayload,
+    Payload, PostgresPayload, RedisPayload, Sink, SinkError, SinkKind, SinkName, hold::Hold,
+    observe::SinkObserver, retry::Backoff,
 };
 use futures_util::future::join_all;
 use tokio::time::Instant;
@@ -221,6 +222,10 @@ macro_rules! kinds {
 kinds! {
     kafka: Kafka, Kafka(KafkaPayload), KAFKA, |usual| Patience { timeout: None, ..usual };
     filesystem: Filesystem, File(FilePayload), FILE, |usual| Patience { timeout: None, ..usual };
+    postgres: Postgres, Postgres(PostgresPayload), POSTGRES, |usual| usual;
+    mongo: Mongo, Mongo(MongoPayload), MONGO, |usual| usual;
+    redis: Redis, Redis(RedisPayload), REDIS, |usual| usual;
+    http: Http, Http(HttpPayload), HTTP, |usual| usual;
     any: Custom, Custom(CustomPayload), CUSTOM, |usual| usual;
 }
 

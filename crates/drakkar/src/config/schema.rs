@@ -46,6 +46,10 @@ impl Schema {
         let instances = [
             ("kafka", Self::of(drakkar_sinks::KafkaSinkConfig::default())),
             ("filesystem", Self::of(drakkar_sinks::FileSinkConfig::default())),
+            ("postgres", Self::of(drakkar_sinks::PostgresSinkConfig::default())),
+            ("mongo", Self::of(drakkar_sinks::MongoSinkConfig::default())),
+            ("redis", Self::of(drakkar_sinks::RedisSinkConfig::default())),
+            ("http", Self::of(drakkar_sinks::HttpSinkConfig::default())),
             ("custom", Self::of(drakkar_sinks::CustomSinkConfig::default())),
         ];
         if let Self::Section(keys) = &mut schema

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     ConnectError,
-    config::{client::ProducerSettings, is_topic},
+    config::{client::ProducerSettings, cluster::is_topic},
 };
 
 /// How long to wait for room in the client's own queue before looking again.

@@ -106,6 +106,7 @@ impl Broker {
         )
         .await
         .unwrap()
+        .sinks
     }
 
     /// Reads partition 0 of `topic` until it holds `count` records.

@@ -1,0 +1,81 @@
+//! A record for a Kafka topic.
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::PayloadError;
+use crate::Header;
+
+/// One record for a Kafka sink.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KafkaPayload {
+    /// Which `sinks.kafka` instance; `None` where exactly one is configured.
+    pub sink: Option<String>,
+    /// Topic instead of the one the sink is configured with.
+    pub topic: Option<String>,
+    /// Key of the record.
+    pub key: Option<Bytes>,
+    /// Value of the record; `None` is a tombstone.
+    pub value: Option<Bytes>,
+    /// Headers of the record.
+    pub headers: Vec<Header>,
+}
+
+impl KafkaPayload {
+    /// A record whose value is `value` as JSON.
+    ///
+    /// # Errors
+    ///
+    /// When `value` does not serialise.
+    pub fn json(value: &impl Serialize) -> Result<Self, PayloadError> {
+        Ok(Self::raw(serde_json::to_vec(value)?))
+    }
+
+    /// A record whose value is these bytes.
+    #[must_use]
+    pub fn raw(value: impl Into<Bytes>) -> Self {
+        Self { value: Some(value.into()), ..Self::default() }
+    }
+
+    /// A record without a value, which deletes its key in a compacted topic.
+    #[must_use]
+    pub fn tombstone(key: impl Into<Bytes>) -> Self {
+        Self { key: Some(key.into()), ..Self::default() }
+    }
+
+    /// Sets the key.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<Bytes>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Adds a header.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: impl Into<Bytes>) -> Self {
+        self.headers.push(Header::new(name, value));
+        self
+    }
+
+    /// Names the `sinks.kafka` instance.
+    #[must_use]
+    pub fn sink(mut self, name: impl Into<String>) -> Self {
+        self.sink = Some(name.into());
+        self
+    }
+
+    /// Writes to `topic` instead of the topic the sink is configured with.
+    #[must_use]
+    pub fn topic(mut self, topic: impl Into<String>) -> Self {
+        self.topic = Some(topic.into());
+        self
+    }
+
+    /// Bytes of key, value and headers.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let of = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        let headers: usize = self.headers.iter().map(|h| h.name.len() + of(&h.value)).sum();
+        of(&self.key) + of(&self.value) + headers
+    }
+}

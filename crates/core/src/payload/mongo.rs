@@ -1,0 +1,16 @@
+//! What a MongoDB collection is to take.
+
+/// What a MongoDB collection is to take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MongoPayload {
+    /// Which `sinks.mongo` instance; `None` where exactly one is configured.
+    pub sink: Option<String>,
+}
+
+impl MongoPayload {
+    /// Bytes it occupies, about.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        0
+    }
+}

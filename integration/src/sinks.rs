@@ -1,0 +1,44 @@
+//! The sinks of a configuration, without a worker around them: what they do with payloads, and what
+//! they say when they cannot be connected.
+
+use std::{sync::Arc, time::Duration};
+
+use drakkar_core::{Payload, hold::Hold, kafka_client::Cluster};
+use drakkar_sinks::{
+    ConnectError, Connected, CustomSinks, DlqConfig, Identity, Settled, Sinks, SinksConfig,
+};
+use futures_util::future::join_all;
+use serde_json::Value;
+
+use crate::{Kafka, SOON};
+
+/// Connects what stands in `config`, as the section `sinks:` of a worker has it.
+///
+/// # Errors
+///
+/// As a worker's start.
+pub async fn connect(config: Value) -> Result<Connected, ConnectError> {
+    connect_within(config, SOON).await
+}
+
+/// As [`connect`], for at most `within`.
+///
+/// # Errors
+///
+/// As a worker's start.
+pub async fn connect_within(config: Value, within: Duration) -> Result<Connected, ConnectError> {
+    let config: SinksConfig = serde_json::from_value(config).unwrap();
+    let source = Cluster { brokers: Kafka::shared().servers, ..Cluster::default() };
+    let identity = Identity { group: "sinks".to_owned(), worker: "worker-1".to_owned() };
+    let (dlq, custom) = (DlqConfig::default(), CustomSinks::default());
+    Sinks::connect(&config, custom, &dlq, &source, &identity, within, Arc::new(())).await
+}
+
+/// Delivers `payloads`, all at once, and answers when each is settled.
+pub async fn deliver_all(
+    sinks: &Sinks,
+    payloads: impl IntoIterator<Item = impl Into<Payload>>,
+) -> Vec<Settled> {
+    let hold = Hold::new();
+    join_all(payloads.into_iter().map(|payload| sinks.deliver(payload.into(), &hold))).await
+}
