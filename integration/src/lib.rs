@@ -21,6 +21,7 @@ pub mod journal; // a handler that writes down when it is asked
 pub mod kafka; // topics, records, offsets, as somebody outside sees them
 pub mod broker; // a broker of a test's own
 pub mod cluster; // three of them
+pub mod server; // a database of a test's own
 pub mod proc; // what the operating system knows of processes
 pub mod worker; // one worker process
 pub mod books; // who got what
@@ -34,6 +35,7 @@ pub use cluster::{Cluster, Node};
 pub use feed::Feed;
 pub use kafka::{Given, Kafka, Record};
 pub use order::{Act, Order};
+pub use server::OwnServer;
 pub use wait::{SOON, until};
 pub use worker::WorkerProcess;
 pub use world::{World, heavy};

@@ -30,6 +30,13 @@ pub fn kill(pid: u32) {
     drop(Command::new("/bin/sh").args(["-c", &script]).status());
 }
 
+/// Sends the signal `name` (`STOP`) to process `pid`.
+pub fn signal(pid: u32, name: &str) {
+    let script = format!("kill -{name} {pid}");
+    let sent = Command::new("/bin/sh").args(["-c", &script]).status().unwrap();
+    assert!(sent.success(), "SIG{name} cannot be sent to {pid}");
+}
+
 /// The most memory that process `pid` has ever had resident, in MiB.
 #[must_use]
 pub fn peak_mib(pid: u32) -> u64 {

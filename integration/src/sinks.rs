@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use drakkar_core::{Payload, hold::Hold, kafka_client::Cluster};
+use drakkar_core::{Payload, hold::HoldBoard, kafka_client::Cluster};
 use drakkar_sinks::{
     ConnectError, Connected, CustomSinks, DlqConfig, Identity, Settled, Sinks, SinksConfig,
 };
@@ -39,6 +39,6 @@ pub async fn deliver_all(
     sinks: &Sinks,
     payloads: impl IntoIterator<Item = impl Into<Payload>>,
 ) -> Vec<Settled> {
-    let hold = Hold::new();
+    let hold = Arc::new(HoldBoard::default()).task();
     join_all(payloads.into_iter().map(|payload| sinks.deliver(payload.into(), &hold))).await
 }

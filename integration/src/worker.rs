@@ -84,9 +84,7 @@ impl WorkerProcess {
 
     /// Sends the signal `name` (`STOP`).
     pub fn signal(&self, name: &str) {
-        let script = format!("kill -{name} {}", self.pid());
-        let sent = Command::new("/bin/sh").args(["-c", &script]).status().unwrap();
-        assert!(sent.success(), "{} cannot be sent SIG{name}", self.id);
+        proc::signal(self.pid(), name);
     }
 
     /// Sends SIGKILL and waits for the end.
