@@ -6,6 +6,7 @@
 use std::{fmt, ops::Deref, sync::Arc};
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 /// One partition of one topic.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,11 +68,12 @@ impl Timestamp {
 }
 
 /// One header of a message; a name may occur more than once.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// Name of the header.
     pub name: Arc<str>,
     /// Its bytes; `None` is Kafka's null, which is not the same as empty.
+    #[serde(with = "crate::payload::wire::option")]
     pub value: Option<Bytes>,
 }
 

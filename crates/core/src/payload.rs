@@ -12,6 +12,7 @@ mod mongo; // documents for a collection
 mod redis; // a command on a key
 mod http; // a request
 mod custom; // for a sink of your own
+pub(crate) mod wire; // bytes as JSON, for dead letters that carry their payload
 
 pub use custom::CustomPayload;
 pub use file::FilePayload;

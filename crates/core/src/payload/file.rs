@@ -3,18 +3,19 @@
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::PayloadError;
+use super::{PayloadError, wire};
 
 /// One line for a file sink.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FilePayload {
     /// Which `sinks.filesystem` instance; `None` where exactly one is configured.
     pub sink: Option<String>,
     /// File below the sink's `base_path`; missing directories are made.
     pub path: PathBuf,
     /// What is appended; the line feed is added by the sink.
+    #[serde(with = "wire")]
     pub line: Bytes,
 }
 

@@ -1,7 +1,9 @@
 //! A request.
 
+use serde::{Deserialize, Serialize};
+
 /// A request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HttpPayload {
     /// Which `sinks.http` instance; `None` where exactly one is configured.
     pub sink: Option<String>,

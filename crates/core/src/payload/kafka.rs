@@ -1,21 +1,23 @@
 //! A record for a Kafka topic.
 
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::PayloadError;
+use super::{PayloadError, wire};
 use crate::Header;
 
 /// One record for a Kafka sink.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KafkaPayload {
     /// Which `sinks.kafka` instance; `None` where exactly one is configured.
     pub sink: Option<String>,
     /// Topic instead of the one the sink is configured with.
     pub topic: Option<String>,
     /// Key of the record.
+    #[serde(with = "wire::option")]
     pub key: Option<Bytes>,
     /// Value of the record; `None` is a tombstone.
+    #[serde(with = "wire::option")]
     pub value: Option<Bytes>,
     /// Headers of the record.
     pub headers: Vec<Header>,
