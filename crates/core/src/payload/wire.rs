@@ -41,6 +41,7 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D
 pub(crate) mod option {
     use super::{Bytes, Deserialize, Deserializer, Serialize, Serializer, Shown, read, shown};
 
+    #[allow(clippy::ref_option, reason = "serde gives a reference to the field")]
     pub(crate) fn serialize<S: Serializer>(
         bytes: &Option<Bytes>,
         to: S,
