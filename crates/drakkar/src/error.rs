@@ -3,6 +3,7 @@
 use std::{fmt, process::ExitCode};
 
 use drakkar_pipeline::HookFailure;
+use drakkar_sinks::MissingSink;
 
 use crate::ConfigError;
 
@@ -17,8 +18,8 @@ pub enum RunError {
     #[error("the configuration is wrong")]
     Config(#[from] ConfigError),
     /// The configuration asks for sinks that this build cannot serve.
-    #[error("this build cannot serve {}: remove the section or use a build that has it", .0.join(", "))]
-    MissingSinks(Vec<String>),
+    #[error("this build lacks sinks: {}", listed(.0))]
+    MissingSinks(Vec<MissingSink>),
     /// A part could not be started: a broker, a sink, a port.
     #[error("cannot start {part}")]
     Start {
@@ -43,6 +44,10 @@ pub enum RunError {
     /// A second signal came while the worker was finishing its work.
     #[error("stopped at once by a second signal; unfinished messages will be processed again")]
     Interrupted,
+}
+
+fn listed(missing: &[MissingSink]) -> String {
+    missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl RunError {

@@ -130,9 +130,9 @@ fn start_logging(config: &Config, worker_id: &str) -> Result<Option<LogGuard>, R
 /// Says once who this is and what the configuration asks for in vain; refuses sinks that this build
 /// cannot serve, and what a worker with a random id cannot do.
 fn announce(loaded: &Loaded, worker: &config::WorkerId) -> Result<(), RunError> {
-    let refused = loaded.refused_sinks();
-    if !refused.is_empty() {
-        return Err(RunError::MissingSinks(refused));
+    let missing = loaded.config.sinks.missing();
+    if !missing.is_empty() {
+        return Err(RunError::MissingSinks(missing));
     }
     config::require_stable(loaded, worker)?;
     for note in &loaded.notes {

@@ -94,6 +94,16 @@ pub struct CustomSinkConfig {
     pub batch: BatchConfig,
 }
 
+/// A sink of a kind that this build lacks.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: is not compiled in; build with the cargo feature `{feature}`")]
+pub struct MissingSink {
+    /// Its section.
+    pub key: String,
+    /// What brings it.
+    pub feature: &'static str,
+}
+
 impl CustomSinkConfig {
     fn validate(&self, at: &str, wrong: &mut Vec<String>) {
         self.batch.validate(at, wrong);
@@ -126,6 +136,24 @@ impl SinksConfig {
         }
         validate!(kafka, filesystem, postgres, mongo, redis, http, custom);
         wrong
+    }
+
+    /// The sinks that are configured and that this build lacks.
+    #[must_use]
+    pub fn missing(&self) -> Vec<MissingSink> {
+        let mut missing = Vec::new();
+        macro_rules! look {
+            ($($kind:ident needs $feature:literal),*) => {$(
+                if cfg!(not(feature = $feature)) {
+                    missing.extend(self.$kind.keys().map(|name| MissingSink {
+                        key: format!("sinks.{}.{name}", stringify!($kind)),
+                        feature: $feature,
+                    }));
+                }
+            )*};
+        }
+        look!(postgres needs "postgres", mongo needs "mongo", redis needs "redis", http needs "http");
+        missing
     }
 
     /// How the lane of a sink bears with it, unless the kind of sink says otherwise.
@@ -176,6 +204,24 @@ mod tests {
         refused(r#"{"filesystem": {"f": {}}}"#, "sinks.filesystem.f.base_path: is required");
         refused(r#"{"retry_backoff_initial": 0}"#, "sinks.retry_backoff_initial:");
         refused(r#"{"retry_backoff_max": "1ms"}"#, "sinks.retry_backoff_max:");
+    }
+
+    #[cfg(not(any(feature = "postgres", feature = "mongo", feature = "redis", feature = "http")))]
+    #[test]
+    fn a_sink_of_a_kind_that_is_not_compiled_in_is_named_with_its_cargo_feature() {
+        let kinds = ["postgres", "mongo", "redis", "http"];
+        for kind in kinds {
+            let json = format!(r#"{{"{kind}": {{"a": {{}}}}}}"#);
+            let config: SinksConfig = serde_json::from_str(&json).unwrap();
+            let [missing] = &config.missing()[..] else { panic!("{json}") };
+            assert_eq!(
+                missing.to_string(),
+                format!(
+                    "sinks.{kind}.a: is not compiled in; build with the cargo feature `{kind}`"
+                )
+            );
+        }
+        assert_eq!(SinksConfig::default().missing(), []);
     }
 
     #[test]

@@ -10,7 +10,8 @@ use futures_util::future::try_join_all;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
-    CustomSinkConfig, DlqConfig, FileSink, FileSinkConfig, Sinks, SinksBuilder, SinksConfig,
+    CustomSinkConfig, DlqConfig, FileSink, FileSinkConfig, MissingSink, Sinks, SinksBuilder,
+    SinksConfig,
 };
 
 /// Who delivers, as dead letters and brokers are told.
@@ -89,13 +90,8 @@ pub enum ConnectError {
         hint: &'static str,
     },
     /// This build lacks a kind of sink.
-    #[error("{key}: is not compiled in; build with the cargo feature `{feature}`")]
-    NotCompiledIn {
-        /// The section.
-        key: String,
-        /// What brings it.
-        feature: &'static str,
-    },
+    #[error(transparent)]
+    NotCompiledIn(#[from] MissingSink),
 }
 
 /// Sinks that answered.
@@ -223,6 +219,9 @@ impl Sinks {
         if !wrong.is_empty() {
             return Err(ConnectError::Invalid(wrong));
         }
+        if let Some(missing) = sinks.missing().into_iter().next() {
+            return Err(missing.into());
+        }
         let mut ready = Ready::default();
         let builder = Self::builder(observer).config(sinks);
         let mut builder = custom.build(builder, &sinks.custom, &mut ready)?;
@@ -241,7 +240,7 @@ impl Sinks {
                         }
                         #[cfg(not(feature = $feature))]
                         {
-                            absent($feature, &sinks.$kind)
+                            Ok(())
                         }
                     },)*
                 )?;
@@ -280,17 +279,6 @@ async fn each<S: Connect>(
         Ok((name.clone(), sink))
     });
     try_join_all(asked).await
-}
-
-/// Refuses sinks of a kind that this build lacks.
-#[allow(dead_code, reason = "a build may have every kind")]
-fn absent<C>(feature: &'static str, configs: &BTreeMap<String, C>) -> Result<(), ConnectError> {
-    match configs.keys().next() {
-        Some(name) => {
-            Err(ConnectError::NotCompiledIn { key: format!("sinks.{feature}.{name}"), feature })
-        }
-        None => Ok(()),
-    }
 }
 
 fn file(name: &str, config: &FileSinkConfig) -> Result<FileSink, ConnectError> {
@@ -342,12 +330,12 @@ mod kafka {
             let settings = ProducerSettings::of_sink(config, source, worker);
             let producer =
                 Producer::connect(format!("sinks.kafka.{name}"), settings, within).await?;
-            Ok((name.clone(), KafkaSink::new(producer), config.batch.clone()))
+            Ok::<_, ConnectError>((name.clone(), KafkaSink::new(producer), config.batch.clone()))
         });
         let dead_letters = async {
             let settings = ProducerSettings::of_dead_letters(dlq, source, worker);
             let producer = Producer::connect("dlq".to_owned(), settings, within).await?;
-            Ok(DeadLetterSink::new(producer, identity.clone()))
+            Ok::<_, ConnectError>(DeadLetterSink::new(producer, identity.clone()))
         };
         let (sinks, dead_letters) = tokio::try_join!(try_join_all(asked), dead_letters)?;
         Ok(Producers { sinks, dead_letters })
@@ -361,7 +349,7 @@ mod kafka {
     use drakkar_core::Ready;
 
     use super::{Cluster, ConnectError, DlqConfig, Identity, SinksConfig};
-    use crate::SinksBuilder;
+    use crate::{MissingSink, SinksBuilder};
 
     pub(super) struct Producers(Infallible);
 
@@ -380,6 +368,6 @@ mod kafka {
         _: &Identity,
         _: Duration,
     ) -> Result<Producers, ConnectError> {
-        Err(ConnectError::NotCompiledIn { key: "dlq".to_owned(), feature: "kafka" })
+        Err(MissingSink { key: "dlq".to_owned(), feature: "kafka" }.into())
     }
 }

@@ -1,8 +1,8 @@
 //! Keys of the Python original whose capability this build does not have.
 //!
-//! They are accepted, so that an existing `drakkar.yaml` can be used as it is: `check` names them,
-//! `run` warns once, and refuses to start only where a *sink* is missing. A capability that comes
-//! into being leaves this table by itself: what the configuration knows wins over it.
+//! They are accepted, so that an existing `drakkar.yaml` can be used as it is: `check` names them and
+//! `run` warns once. A capability that comes into being leaves this table by itself: what the
+//! configuration knows wins over it.
 
 use std::collections::BTreeMap;
 
@@ -17,8 +17,6 @@ pub(super) struct Capability {
     keys: &'static [&'static str],
     /// When it is worth a word that it is lacking.
     pub(super) noted: Noted,
-    /// Whether a worker without it would lose what was meant for it.
-    pub(super) is_sink: bool,
 }
 
 /// When it is worth a word that a capability is lacking.
@@ -59,15 +57,11 @@ fn insert(section: &mut BTreeMap<String, Schema>, key: &str) {
 }
 
 const fn value(at: &'static str) -> Capability {
-    Capability { at, keys: &[], noted: Noted::Set, is_sink: false }
+    Capability { at, keys: &[], noted: Noted::Set }
 }
 
 const fn section(at: &'static str, noted: Noted, keys: &'static [&'static str]) -> Capability {
-    Capability { at, keys, noted, is_sink: false }
-}
-
-const fn sink(at: &'static str, keys: &'static [&'static str]) -> Capability {
-    Capability { at, keys, noted: Noted::UnlessDisabled, is_sink: true }
+    Capability { at, keys, noted }
 }
 
 /// Everything that is lacking.
@@ -81,13 +75,10 @@ pub(super) static CAPABILITIES: &[Capability] = &[
     value("sinks.kafka.*.ui_url"),
     value("sinks.kafka.*.flush_timeout_seconds"),
     value("sinks.filesystem.*.ui_url"),
-    sink("sinks.postgres.*", &["dsn", "pool_min", "pool_max", "statements", "ui_url"]),
-    sink("sinks.mongo.*", &["uri", "database", "statements", "ui_url"]),
-    sink(
-        "sinks.http.*",
-        &["url", "method", "timeout_seconds", "headers", "encoding", "max_retries", "ui_url"],
-    ),
-    sink("sinks.redis.*", &["url", "key_prefix", "scripts", "ui_url"]),
+    value("sinks.postgres.*.ui_url"),
+    value("sinks.mongo.*.ui_url"),
+    value("sinks.http.*.ui_url"),
+    value("sinks.redis.*.ui_url"),
     section("debug", Noted::UnlessDisabled, DEBUG),
     section("ui", Noted::UnlessDisabled, UI),
     section("cache", Noted::WhenEnabled, CACHE),

@@ -101,11 +101,8 @@ impl Layers {
     /// What is lacking, and variables that mean nothing.
     pub(super) fn notes(&self) -> Vec<Note> {
         let lacking = self.lacking.iter().filter(|(_, lack)| lack.is_worth_a_note());
-        let lacking = lacking.map(|(key, lack)| Note::Lacking {
-            key: key.clone(),
-            from: lack.from.clone(),
-            is_sink: lack.capability.is_sink,
-        });
+        let lacking =
+            lacking.map(|(key, lack)| Note::Lacking { key: key.clone(), from: lack.from.clone() });
         lacking.chain(self.strays.iter().cloned()).collect()
     }
 
@@ -241,11 +238,9 @@ impl Layers {
 
 impl Lack {
     fn is_worth_a_note(&self) -> bool {
-        // A sink without a key is a sink with the defaults of the original.
-        let is_set = self.is_set || self.capability.is_sink;
         match self.capability.noted {
-            Noted::Set => is_set,
-            Noted::UnlessDisabled => is_set && self.enabled != Some(false),
+            Noted::Set => self.is_set,
+            Noted::UnlessDisabled => self.is_set && self.enabled != Some(false),
             Noted::WhenEnabled => self.enabled == Some(true),
         }
     }

@@ -153,16 +153,6 @@ impl Loaded {
     pub fn explain(&self) -> Vec<Line> {
         explain::lines(&self.config, &self.provenance)
     }
-
-    /// Configured sinks of a kind that this build lacks: a worker must not run without them.
-    #[must_use]
-    pub fn refused_sinks(&self) -> Vec<String> {
-        let refused = self.notes.iter().filter_map(|note| match note {
-            Note::Lacking { key, is_sink: true, .. } => Some(key.clone()),
-            Note::Lacking { .. } | Note::Stray { .. } => None,
-        });
-        refused.collect()
-    }
 }
 
 /// Reads the configuration: defaults, then the file, then the `DRAKKAR_` variables of `env`.
@@ -196,7 +186,8 @@ where
     // A key that could not be read stands at its default, which says nothing about the file.
     layers.problems.extend(invalid.into_iter().filter(|problem| !unread.contains(&problem.key)));
     if layers.problems.is_empty() {
-        let notes = layers.notes();
+        let mut notes = layers.notes();
+        notes.extend(config.sinks.missing().into_iter().map(Note::Sink));
         Ok(Loaded { config, notes, provenance: layers.origins })
     } else {
         Err(ConfigError::Wrong(layers.problems))

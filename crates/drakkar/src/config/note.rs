@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use drakkar_sinks::MissingSink;
+
 use super::Origin;
 
 /// Something that is not an error.
@@ -14,9 +16,9 @@ pub enum Note {
         key: String,
         /// Where it was read.
         from: Origin,
-        /// Whether it is a sink, without which a worker refuses to run.
-        is_sink: bool,
     },
+    /// A sink of a kind that this build lacks: it refuses to run.
+    Sink(MissingSink),
     /// A variable that begins with `DRAKKAR_` and means nothing. Kubernetes injects some for a
     /// Service of that name.
     Stray {
@@ -30,12 +32,10 @@ pub enum Note {
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Lacking { key, from, is_sink: true } => {
-                write!(f, "{from}: {key}: this build lacks this kind of sink and refuses to run")
-            }
-            Self::Lacking { key, from, is_sink: false } => {
+            Self::Lacking { key, from } => {
                 write!(f, "{from}: {key}: this build lacks it; it is ignored")
             }
+            Self::Sink(missing) => write!(f, "{missing}; without it a worker refuses to run"),
             Self::Stray { variable, nearest: None } => {
                 write!(f, "{variable}: names no key; it is ignored")
             }
