@@ -15,6 +15,7 @@ mod stuck; // behind an offset that does not settle
 mod memory; // much lag beside little
 mod latency; // end to end at a fixed rate
 mod pipeline; // a worker beside it, broker to committed offset
+mod sinks; // a worker that writes rows beside a loop that does
 
 use std::{num::NonZeroUsize, process::ExitCode};
 
@@ -44,6 +45,8 @@ enum Suite {
     Echo,
     /// A worker beside bare loops, from the broker to the committed offset.
     Pipeline(pipeline::Rows),
+    /// A worker that writes rows beside loops that do, against the servers of `integration/services up`.
+    Sinks(sinks::Rows),
     /// The worker whose memory is measured; the suite starts it.
     #[command(hide = true)]
     LagWorker(memory::Measured),
@@ -58,6 +61,7 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         Suite::Executor => (executor::measure(rounds)?, Vec::new()),
         Suite::Pipeline(rows) => pipeline::measure(rounds, &rows)?,
+        Suite::Sinks(rows) => (sinks::measure(rounds, &rows)?, Vec::new()),
         Suite::LagWorker(measured) => {
             memory::run(measured)?;
             return Ok(ExitCode::SUCCESS);

@@ -1,0 +1,228 @@
+//! A worker that writes one row per message beside a loop that writes the same rows as its best user would.
+//!
+//! Ours is timed from the first message that is seen to the committed offset of the last one: reading,
+//! arranging, batching, writing, settling. The reference has its rows in memory. The servers are those
+//! of `integration/services up`; the broker that is consumed is in this process.
+
+use std::{
+    num::NonZeroUsize,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use anyhow::{Context, ensure};
+use clap::{Args, ValueEnum};
+use drakkar::{
+    Bytes, Collect, Config, Handler, HookResult, Message, Payload, PayloadError, Pending,
+    Precomputed, Task, TaskResult,
+};
+use tokio::{
+    runtime::Runtime,
+    sync::Notify,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    broker::{Broker, Topic, VALUE_BYTES},
+    ours::{self, Ours},
+    report::{Figure, Goal, Round},
+};
+
+mod file; // lines of a file
+mod kafka; // records of a topic
+mod linger; // how long a payload waits for others
+
+/// Processes at once; no task here starts one.
+const SLOTS: usize = 2;
+
+/// What of the suite is measured, and how much of it.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Rows {
+    /// Only this kind of sink.
+    #[arg(long)]
+    only: Option<Kind>,
+    /// Rows that are written in each lap.
+    #[arg(long, default_value = "200000")]
+    rows: NonZeroUsize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    Kafka,
+    File,
+    /// How long a payload waits for others.
+    Linger,
+}
+
+/// One row; its value is [`VALUE_BYTES`] of text.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+pub(crate) struct Row<'a> {
+    pub(crate) id: u64,
+    pub(crate) value: &'a str,
+}
+
+/// Where rows go.
+trait Far: Sync {
+    /// What the row of the table says.
+    const NAME: &'static str;
+    /// The ratio that is wanted.
+    const GOAL: f64;
+
+    /// An empty place for the rows of this lap.
+    fn prepare(&self, runtime: &Runtime, lap: &str) -> anyhow::Result<()>;
+
+    /// Has a worker write there.
+    fn configure(&self, lap: &str, config: &mut Config) -> anyhow::Result<()>;
+
+    /// One row as the worker's handler sends it.
+    fn payload(lap: &str, row: Row<'_>) -> Result<Payload, PayloadError>;
+
+    /// The same rows, written by hand.
+    fn by_hand(&self, runtime: &Runtime, lap: &str, rows: &[Row<'_>]) -> anyhow::Result<()>;
+
+    /// How many rows are there.
+    fn count(&self, runtime: &Runtime, lap: &str) -> anyhow::Result<usize>;
+}
+
+/// Runs the suite.
+pub(crate) fn measure(rounds: NonZeroUsize, rows: &Rows) -> anyhow::Result<Vec<Figure>> {
+    let runtime = Runtime::new().context("cannot start a runtime")?;
+    let broker = Broker::start()?;
+    let wanted = |kind: Kind| rows.only.is_none_or(|only| only == kind);
+    let topic = broker.filled("bench-rows", rows.rows.get())?;
+    let mut figures = Vec::new();
+    if wanted(Kind::Kafka) {
+        figures.push(laps(&runtime, &topic, rounds, &kafka::Topics::at_hand()?)?);
+    }
+    if wanted(Kind::File) {
+        figures.push(laps(&runtime, &topic, rounds, &file::Files::new()?)?);
+    }
+    if wanted(Kind::Linger) {
+        figures.push(linger::measure(&runtime, rounds)?);
+    }
+    Ok(figures)
+}
+
+/// The address that `integration/services env` says.
+fn server(variable: &str) -> anyhow::Result<String> {
+    std::env::var(variable).with_context(|| {
+        format!(
+            "{variable} is not set: run `integration/services up`, then \
+             `eval \"$(integration/services env)\"`"
+        )
+    })
+}
+
+fn laps<F: Far + 'static>(
+    runtime: &Runtime,
+    topic: &Topic,
+    rounds: NonZeroUsize,
+    far: &F,
+) -> anyhow::Result<Figure> {
+    let name = format!("{}, {} x {VALUE_BYTES} B", F::NAME, topic.messages);
+    let mut figure = Figure::new(name, "rows/s", Goal::AtLeast(F::GOAL));
+    let values: Vec<String> =
+        (0..topic.messages).map(|id| format!("{id:x<VALUE_BYTES$}")).collect();
+    let rows: Vec<Row<'_>> =
+        (0..).zip(&values).map(|(id, value)| Row { id, value: value.as_str() }).collect();
+    for round in 0..rounds.get() {
+        let by_hand = || hand_lap(runtime, far, &format!("hand-{round}"), &rows);
+        let before = round.is_multiple_of(2).then(by_hand).transpose()?;
+        let ours = worker_lap(runtime, topic, far, &format!("ours-{round}"))?;
+        let reference = before.map_or_else(by_hand, Ok)?;
+        figure.add(Round { ours, reference });
+    }
+    Ok(figure)
+}
+
+/// Rows per second.
+fn rate(rows: usize, took: Duration) -> f64 {
+    f64::from(u32::try_from(rows).unwrap_or(u32::MAX)) / took.as_secs_f64()
+}
+
+fn hand_lap<F: Far>(
+    runtime: &Runtime,
+    far: &F,
+    lap: &str,
+    rows: &[Row<'_>],
+) -> anyhow::Result<f64> {
+    far.prepare(runtime, lap)?;
+    let start = Instant::now();
+    far.by_hand(runtime, lap, rows)?;
+    let took = start.elapsed();
+    check(far.count(runtime, lap)?, rows.len(), lap)?;
+    Ok(rate(rows.len(), took))
+}
+
+fn check(found: usize, expected: usize, lap: &str) -> anyhow::Result<()> {
+    ensure!(found == expected, "lap {lap}: {found} of {expected} rows are there");
+    Ok(())
+}
+
+fn worker_lap<F: Far + 'static>(
+    runtime: &Runtime,
+    topic: &Topic,
+    far: &F,
+    lap: &str,
+) -> anyhow::Result<f64> {
+    far.prepare(runtime, lap)?;
+    let group = format!("{}-{lap}", F::NAME.replace(' ', "-"));
+    let mut config = ours::config(topic, &group, SLOTS);
+    far.configure(lap, &mut config)?;
+    let progress = Arc::new(Progress::default());
+    let handler = Writer {
+        payload: F::payload,
+        lap: lap.to_owned(),
+        rows: topic.messages as u64,
+        progress: Arc::clone(&progress),
+    };
+    let mut worker = Ours::start(runtime, handler, config)?;
+    worker.until(runtime, progress.all_seen.notified())?;
+    let committed = topic.wait_committed(&group)?;
+    let start = progress.start.get().copied().context("no message was seen")?;
+    worker.stop(runtime)?;
+    check(far.count(runtime, lap)?, topic.messages, lap)?;
+    Ok(rate(topic.messages, committed.saturating_duration_since(start)))
+}
+
+/// What the handler and the one who measures share.
+#[derive(Default)]
+struct Progress {
+    start: OnceLock<Instant>,
+    seen: AtomicU64,
+    all_seen: Notify,
+}
+
+/// Answers each message with one row.
+struct Writer {
+    payload: fn(&str, Row<'_>) -> Result<Payload, PayloadError>,
+    lap: String,
+    rows: u64,
+    progress: Arc<Progress>,
+}
+
+impl Handler for Writer {
+    type Input = Bytes;
+
+    async fn arrange(&self, window: &[Message<Bytes>], _: &Pending) -> HookResult<Vec<Task>> {
+        self.progress.start.get_or_init(Instant::now);
+        let task = |message: &Message<Bytes>| {
+            let value = Precomputed { stdout: message.input.clone(), ..Precomputed::default() };
+            Task::for_message(message).precomputed(value)
+        };
+        Ok(window.iter().map(task).collect())
+    }
+
+    async fn on_task_complete(&self, done: &TaskResult) -> HookResult<Collect> {
+        let id = self.progress.seen.fetch_add(1, Ordering::Relaxed);
+        if id + 1 == self.rows {
+            self.progress.all_seen.notify_one();
+        }
+        let value = str::from_utf8(&done.output.stdout)?;
+        let mut collect = Collect::new();
+        collect.push((self.payload)(&self.lap, Row { id, value })?);
+        Ok(collect)
+    }
+}
