@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use drakkar::{
-    Collect, Config, Handler, HookResult, KafkaPayload, Message, Pending, Precomputed, Startup,
+    Collect, Config, Handler, HookFuture, HookResult, KafkaPayload, Message, Pending, Precomputed,
     Task, TaskResult, TopicPartition,
 };
 
@@ -83,7 +83,7 @@ impl Journal {
     }
 
     /// For `on_startup`: the configuration says which group to observe, and where.
-    pub fn look<'a>(&'a mut self, config: &'a mut Config) -> Startup<'a> {
+    pub fn look<'a>(&'a mut self, config: &'a mut Config) -> HookFuture<'a> {
         let kafka = Kafka { servers: config.kafka.brokers.clone() };
         self.observer = Some(kafka.observer(&config.kafka.consumer_group));
         Box::pin(async { Ok(()) })

@@ -6,7 +6,7 @@ use drakkar_core::{Handler, Sink};
 use drakkar_pipeline::{AfterError, Periodic};
 use drakkar_sinks::CustomSinks;
 
-use crate::{Worker, startup::Startup};
+use crate::{Worker, startup::HookFuture};
 
 /// What was registered.
 pub(crate) struct Extras<H> {
@@ -56,7 +56,7 @@ impl<H: Handler> Worker<H> {
         name: impl Into<String>,
         every: Duration,
         after_error: AfterError,
-        work: impl for<'a> Fn(&'a H) -> Startup<'a> + Send + Sync + 'static,
+        work: impl for<'a> Fn(&'a H) -> HookFuture<'a> + Send + Sync + 'static,
     ) -> Self {
         let periodic = Periodic { name: name.into(), every, after_error, work: Box::new(work) };
         self.extras.periodics.push(periodic);

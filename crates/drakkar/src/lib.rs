@@ -34,7 +34,7 @@ pub use drakkar_core::{
 pub use drakkar_pipeline::AfterError;
 pub use drakkar_telemetry::prometheus;
 pub use error::RunError;
-pub use startup::Startup;
+pub use startup::HookFuture;
 pub use worker::Worker;
 
 /// The configuration sections, as the crates that read them define them.

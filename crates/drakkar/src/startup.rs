@@ -10,11 +10,12 @@ use drakkar_pipeline::{apart, contained};
 
 use crate::{Config, ConfigError, Loaded, Origin, RunError, config::Problem};
 
-/// What [`Worker::on_startup`](crate::Worker::on_startup) returns.
-pub type Startup<'a> = Pin<Box<dyn Future<Output = HookResult<()>> + Send + 'a>>;
+/// What hooks return that are registered on the worker: [`Worker::on_startup`](crate::Worker::on_startup)
+/// and [`Worker::periodic`](crate::Worker::periodic).
+pub type HookFuture<'a> = Pin<Box<dyn Future<Output = HookResult<()>> + Send + 'a>>;
 
 pub(crate) type OnStartup<H> =
-    Box<dyn for<'a> FnOnce(&'a mut H, &'a mut Config) -> Startup<'a> + Send>;
+    Box<dyn for<'a> FnOnce(&'a mut H, &'a mut Config) -> HookFuture<'a> + Send>;
 
 /// Asks `hook`; what comes back is to be built.
 pub(crate) async fn ask<H: Handler>(

@@ -24,7 +24,7 @@ use crate::{
     extras::Extras,
     pulse::Pulse,
     start::Parts,
-    startup::{self, OnStartup, Startup},
+    startup::{self, HookFuture, OnStartup},
 };
 
 /// How long sinks, pool and client each get to close once all partitions were handed over.
@@ -85,7 +85,7 @@ impl<H: Handler> Worker<H> {
     #[must_use]
     pub fn on_startup(
         mut self,
-        hook: impl for<'a> FnOnce(&'a mut H, &'a mut Config) -> Startup<'a> + Send + 'static,
+        hook: impl for<'a> FnOnce(&'a mut H, &'a mut Config) -> HookFuture<'a> + Send + 'static,
     ) -> Self {
         self.startup = Some(Box::new(hook));
         self
