@@ -43,6 +43,7 @@ pub(crate) struct Control {
     stop: Option<Vec<(StopSignal, Duration)>>,
     stdout: Option<Keep>,
     stderr: Option<Keep>,
+    spool_stdout: bool,
 }
 
 /// How it is run.
@@ -89,6 +90,34 @@ impl Task {
         self.control.stderr = Some(keep);
         self
     }
+
+    /// Has standard output written to a file below `executor.spool.dir` instead of into memory: all of it, up
+    /// to `executor.spool.max_task_bytes`. What comes beyond that is read, discarded and counted; what
+    /// [`Task::keep_stdout`] says does not apply.
+    ///
+    /// The hooks find the file by [`Output::stdout_file`](crate::Output::stdout_file). It lives as long as
+    /// the result: until the last hook that sees it is done, which is `on_window_complete` where the handler
+    /// has one. To keep it longer, clone [`Output::spooled`](crate::Output), or move the file.
+    ///
+    /// ```
+    /// use drakkar_core::{Collect, HookResult, Task, TaskResult};
+    ///
+    /// fn task() -> Task {
+    ///     Task::new().program("pg_dump").arg("orders").spool_stdout()
+    /// }
+    ///
+    /// async fn on_task_complete(done: &TaskResult) -> HookResult<Collect> {
+    ///     if let Some(dump) = done.output.stdout_file() {
+    ///         std::fs::rename(dump, "/backup/orders.sql")?; // The same file system.
+    ///     }
+    ///     Ok(Collect::default())
+    /// }
+    /// ```
+    #[must_use]
+    pub fn spool_stdout(mut self) -> Self {
+        self.control.spool_stdout = true;
+        self
+    }
 }
 
 /// What was set of it.
@@ -121,5 +150,11 @@ impl Task {
     #[must_use]
     pub fn kept_stderr(&self) -> Option<Keep> {
         self.control.stderr
+    }
+
+    /// Whether standard output goes to a file.
+    #[must_use]
+    pub fn spools_stdout(&self) -> bool {
+        self.control.spool_stdout
     }
 }

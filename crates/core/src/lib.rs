@@ -14,6 +14,7 @@ pub mod handler; // what users write
 pub mod task; // what they ask for
 pub mod control; // how it is run
 pub mod result; // how it ended
+pub mod spool; // what it printed, in a file
 pub mod group; // the same for a message or a window as a whole
 pub mod payload; // what they want delivered
 pub mod sink; // where it goes
@@ -46,7 +47,8 @@ pub use payload::{
     PayloadError, PostgresPayload, RedisPayload,
 };
 pub use ready::Ready;
-pub use result::{Failure, Output, TaskFailure, TaskResult};
+pub use result::{Failure, Output, TaskFailure, TaskResult, Usage};
 pub use secret::Secret;
 pub use sink::{Delivery, DeliveryFailure, Sink, SinkError, SinkKind, SinkName};
+pub use spool::SpooledFile;
 pub use task::{Precomputed, Task, TaskId};

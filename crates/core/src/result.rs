@@ -1,10 +1,14 @@
 //! How a task ended.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 
-use crate::Task;
+use crate::{SpooledFile, Task};
 
 /// What a run printed and how long it took.
 ///
@@ -17,28 +21,60 @@ pub struct Output {
     pub stdout: Bytes,
     /// Standard error, byte for byte.
     pub stderr: Bytes,
-    /// Bytes of standard output beyond the capture limit.
+    /// Bytes of standard output beyond the capture limit, or beyond `executor.spool.max_task_bytes`.
     pub stdout_dropped: u64,
     /// Bytes of standard error beyond the capture limit.
     pub stderr_dropped: u64,
+    /// Where standard output was written to, of a task that [asked for it](Task::spool_stdout); then
+    /// [`Output::stdout`] is empty.
+    pub spooled: Option<SpooledFile>,
     /// Process id; `None` when no process ran (precomputed, unstartable).
     pub pid: Option<u32>,
+    /// When the run began, by the clock of the machine; `None` when no process ran.
+    pub started_at: Option<SystemTime>,
     /// Time between asking for a slot and getting it.
     pub waited: Duration,
     /// Time the operating system took to start the process.
     pub spawned_in: Duration,
     /// Wall-clock time of the run.
     pub took: Duration,
+    /// What the program used; measured only for `executor.job_log`.
+    pub usage: Usage,
+}
+
+/// What a program used, as far as that is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// The most resident memory it was seen with, in bytes, without that of its children. Unknown where it
+    /// ended before the first look.
+    pub max_rss: Option<u64>,
+    /// Processor time of the program itself and of the children it waited for.
+    pub user: Option<Duration>,
+    /// The same, spent in the kernel.
+    pub system: Option<Duration>,
 }
 
 impl Output {
+    /// The file that holds standard output, of a task that [asked for it](Task::spool_stdout).
+    #[must_use]
+    pub fn stdout_file(&self) -> Option<&Path> {
+        self.spooled.as_ref().map(SpooledFile::path)
+    }
+
+    /// Bytes of standard output that are there, in memory or in a file.
+    #[must_use]
+    pub fn stdout_len(&self) -> u64 {
+        self.stdout.len() as u64 + self.spooled.as_ref().map_or(0, SpooledFile::len)
+    }
+
     /// Whether some output is missing because it exceeded a capture limit.
     #[must_use]
     pub fn is_truncated(&self) -> bool {
         self.stdout_dropped > 0 || self.stderr_dropped > 0
     }
 
-    /// Lets the captured output go and counts it as dropped. Answers how many bytes that were.
+    /// Lets the captured output go and counts it as dropped, but for what is in a file. Answers how many
+    /// bytes that were.
     pub fn discard(&mut self) -> usize {
         let (stdout, stderr) = (std::mem::take(&mut self.stdout), std::mem::take(&mut self.stderr));
         self.stdout_dropped += stdout.len() as u64;
@@ -46,7 +82,7 @@ impl Output {
         stdout.len() + stderr.len()
     }
 
-    /// Bytes held by the captured output.
+    /// Bytes of memory held by the captured output.
     #[must_use]
     pub fn size(&self) -> usize {
         self.stdout.len() + self.stderr.len()

@@ -10,6 +10,8 @@ use drakkar_core::Keep;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tracing::debug;
 
+use crate::spool::SpoolWriter;
+
 /// Bytes per read: what a new pipe holds.
 const CHUNK: usize = 64 * 1024;
 
@@ -24,12 +26,14 @@ pub(crate) struct Capture {
     tail: Vec<u8>,
     dropped: u64,
     keep: Keep,
+    /// Takes everything.
+    pub(crate) spool: Option<SpoolWriter>,
 }
 
 impl Capture {
     pub(crate) fn new(keep: Keep) -> Self {
         let chunk = vec![0; CHUNK].into();
-        Self { chunk, head: Vec::new(), tail: Vec::new(), dropped: 0, keep }
+        Self { chunk, head: Vec::new(), tail: Vec::new(), dropped: 0, keep, spool: None }
     }
 
     /// Sets what is kept of the next process.
@@ -54,6 +58,10 @@ impl Capture {
                 if let Err(error) = rustix::pipe::fcntl_setpipe_size(&pipe, WIDE) {
                     debug!(category = "executor", %error, "too many wide pipes; this one stays");
                 }
+            }
+            if let Some(spool) = &mut self.spool {
+                spool.write(&self.chunk[..read]).await;
+                continue;
             }
             let room = self.keep.head - self.head.len();
             let (head, rest) = self.chunk[..read].split_at(read.min(room));

@@ -15,7 +15,7 @@ use std::{
 use drakkar_core::{lenient, order::Ordering};
 use serde::{Deserialize, Serialize};
 
-use crate::{Limits, MemoryGuardConfig, Mode, ProgramConfig, cpus, env};
+use crate::{JobLogConfig, Limits, MemoryGuardConfig, Mode, ProgramConfig, SpoolConfig, cpus, env};
 
 const fn non_zero(value: usize) -> NonZeroUsize {
     match NonZeroUsize::new(value) {
@@ -125,6 +125,10 @@ pub struct ExecutorConfig {
     pub limits: Limits,
     /// What to do when memory gets short. Default: nothing.
     pub memory_guard: MemoryGuardConfig,
+    /// Where standard output goes that is too large for memory. Default: nowhere.
+    pub spool: SpoolConfig,
+    /// A line for each run of a task. Default: none.
+    pub job_log: JobLogConfig,
     /// How long one call of a hook may take. Default: 60 s.
     #[serde(with = "lenient::duration")]
     pub hook_timeout_seconds: Duration,
@@ -165,6 +169,8 @@ impl Default for ExecutorConfig {
             pipe_grace: Duration::from_millis(500),
             limits: Limits::default(),
             memory_guard: MemoryGuardConfig::default(),
+            spool: SpoolConfig::default(),
+            job_log: JobLogConfig::default(),
             hook_timeout_seconds: Duration::from_mins(1),
             max_hooks: non_zero(256),
             max_windows: non_zero(4),
@@ -238,8 +244,14 @@ impl ExecutorConfig {
                 check(false, &text);
             }
         }
-        for text in self.limits.validate().into_iter().chain(self.memory_guard.validate()) {
-            check(false, &text);
+        let sections = [
+            self.limits.validate(),
+            self.memory_guard.validate(),
+            self.spool.validate(),
+            self.job_log.validate(),
+        ];
+        for text in sections.iter().flatten() {
+            check(false, text);
         }
         for text in &self.env_inherit_deny {
             if let Err(error) = env::pattern(text) {
@@ -293,6 +305,8 @@ mod tests {
             retry_backoff_max: Duration::from_millis(1),
             max_stdout_bytes: 0,
             env_inherit_deny: vec!["[".to_owned()],
+            spool: SpoolConfig { max_bytes: 1, ..SpoolConfig::default() },
+            job_log: JobLogConfig { path: Some(PathBuf::new()), max_bytes: 0 },
             ..ExecutorConfig::default()
         };
         config.env.insert("A=B".to_owned(), "1".to_owned());
@@ -304,11 +318,14 @@ mod tests {
             "max_stdout_bytes",
             "env.A=B",
             "env_inherit_deny",
+            "spool.max_bytes",
+            "job_log.path",
+            "job_log.max_bytes",
         ] {
             let prefix = format!("executor.{key}: ");
             assert!(wrong.iter().any(|text| text.starts_with(&prefix)), "{key} in {wrong:?}");
         }
-        assert_eq!(wrong.len(), 6);
+        assert_eq!(wrong.len(), 9);
     }
 
     #[test]

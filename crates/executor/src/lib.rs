@@ -17,6 +17,9 @@ mod guard; // nothing outlives its task
 mod spawn; // task → process, on threads of its own
 mod process; // process → how it ended
 mod capture; // what it printed
+mod spool; // the same, in files
+mod usage; // what it used
+mod job_log; // whether to measure that
 mod median; // how long programs usually take
 mod memory; // whether the kernel killed for want of memory
 mod memory_guard; // what to do when it gets short
@@ -28,10 +31,12 @@ mod pool; // all of the above, running
 
 pub use config::{ExecutorConfig, Variables};
 pub use cpus::effective_cpus;
+pub use job_log::JobLogConfig;
 pub use limits::Limits;
 pub use memory_guard::MemoryGuardConfig;
 pub use persistent::ProgramStats;
 pub use pool::{Job, Pool, PoolStats, PoolWatch, Run, StartError, Ticket};
 pub use programs::{Mode, ProgramConfig, Protocol};
 pub use queue::{Place, Queue, Rank, Standing};
+pub use spool::SpoolConfig;
 pub use stand_in::{Scripted, StandIn};

@@ -35,6 +35,7 @@ use crate::{
     runner::{Experience, Runner},
     slots::{Control, Held, Queued, Shared},
     spawn::{self, Common, Spawner},
+    spool::Spool,
     stand_in::StandIn,
 };
 
@@ -106,6 +107,9 @@ pub enum StartError {
     /// The system refuses a thread.
     #[error("cannot start a spawning thread")]
     Thread(#[source] io::Error),
+    /// The directory for output in files cannot be used.
+    #[error("cannot use executor.spool.dir")]
+    Spool(#[source] io::Error),
     /// The system refuses what it takes to leave no process behind.
     #[error("cannot guard processes")]
     Guard(#[source] io::Error),
@@ -179,11 +183,12 @@ impl Pool {
         }
         let spawner = Spawner::start(config, common, &runtime).map_err(StartError::Thread)?;
         let experience = Arc::new(Experience::new());
+        let spool = Spool::open(&config.spool).map_err(StartError::Spool)?;
         let shared = Arc::new(Shared::new(config.priority_ageing));
         let runners = TaskTracker::new();
         for _ in 0..config.slots() {
-            let experience = Arc::clone(&experience);
-            let runner = Runner::new(config, spawner.clone(), experience, stand_in.cloned());
+            let (experience, spool) = (Arc::clone(&experience), spool.clone());
+            let runner = Runner::new(config, spawner.clone(), experience, spool, stand_in.cloned());
             runners.spawn_on(serve(Arc::clone(&shared), runner), &runtime);
         }
         let programs = if are_played {

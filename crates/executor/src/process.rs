@@ -25,7 +25,7 @@ use tokio::{
 };
 use tracing::warn;
 
-use crate::{capture::Capture, guard::Ward};
+use crate::{capture::Capture, guard::Ward, usage};
 
 /// A running process and its group. Dropped before its end, the group is killed.
 pub(crate) struct Process {
@@ -36,6 +36,9 @@ pub(crate) struct Process {
     reaped: bool,
     pub(crate) started: Instant,
     pub(crate) spawned_in: Duration,
+    is_measured: bool,
+    /// User and system; known after its end if it was to be measured.
+    pub(crate) times: Option<(Duration, Duration)>,
 }
 
 /// How long things may take.
@@ -77,6 +80,8 @@ impl Process {
             reaped: false,
             started,
             spawned_in,
+            is_measured: false,
+            times: None,
         };
         process.exit = match pidfd_open(leader, PidfdFlags::NONBLOCK) {
             Ok(descriptor) => Some(watch(descriptor)?),
@@ -92,6 +97,12 @@ impl Process {
 
     pub(crate) fn id(&self) -> u32 {
         self.leader.as_raw_pid().unsigned_abs()
+    }
+
+    /// Has measured what it uses. Not where its id may be somebody else's when it has ended.
+    pub(crate) fn measure(&mut self) -> Option<usage::Meter> {
+        self.is_measured = self.exit.is_some();
+        self.is_measured.then(|| usage::Meter::new(self.id()))
     }
 
     /// Runs to the end: of the program, of its output (within the grace), of its group.
@@ -207,6 +218,9 @@ impl Process {
         // From here on the id may be given to somebody else.
         if let Some(ward) = self.ward.take() {
             ward.end().await;
+        }
+        if self.is_measured {
+            self.times = usage::times(self.id());
         }
         let status = self.child.wait().await;
         self.reaped = true;

@@ -5,10 +5,14 @@
 //! business.
 
 use std::{
-    os::unix::process::ExitStatusExt, path::PathBuf, process::ExitStatus, sync::Arc, time::Duration,
+    os::unix::process::ExitStatusExt,
+    path::PathBuf,
+    process::ExitStatus,
+    sync::Arc,
+    time::{Duration, SystemTime},
 };
 
-use drakkar_core::{Failure, Keep, Output, Task, retry::Backoff};
+use drakkar_core::{Failure, Keep, Output, Task, Usage, retry::Backoff};
 use tokio::{sync::Notify, time::sleep};
 use tracing::warn;
 
@@ -19,7 +23,8 @@ use crate::{
     memory::MemoryKills,
     process::{End, Patience, Process},
     spawn::{SpawnError, Spawner},
-    stand_in::{Bounds, StandIn},
+    spool::{Spool, SpoolWriter},
+    stand_in::{Bounds, Scripted, StandIn},
 };
 
 /// Starts that are tried again when the system is short of something.
@@ -48,6 +53,9 @@ pub(crate) struct Runner {
     keep: (Keep, Keep),
     stdout: Capture,
     stderr: Capture,
+    spool: Option<Arc<Spool>>,
+    /// Whether anybody wants to know what programs use.
+    measures: bool,
     stand_in: Option<Arc<dyn StandIn>>,
 }
 
@@ -56,6 +64,7 @@ impl Runner {
         config: &ExecutorConfig,
         spawner: Spawner,
         experience: Arc<Experience>,
+        spool: Option<Arc<Spool>>,
         stand_in: Option<Arc<dyn StandIn>>,
     ) -> Self {
         let head = |head| Keep { head, tail: 0 };
@@ -63,6 +72,8 @@ impl Runner {
         Self {
             spawner,
             experience,
+            spool,
+            measures: config.job_log.path.is_some(),
             stand_in,
             binary_path: config.binary_path.clone().unwrap_or_default(),
             keep,
@@ -88,19 +99,69 @@ impl Runner {
             return self.run_process(task, waited, kill).await;
         };
         let run = match stand_in.begins(task) {
-            Some(scripted) => {
-                let limit = task.time_limit().unwrap_or(self.patience.limit);
-                let (max_stdout, max_stderr) = (self.keep.0.head, self.keep.1.head);
-                let bounds = Bounds { limit, max_stdout, max_stderr, waited };
-                scripted.play(task, bounds, kill).await
-            }
+            Some(scripted) => self.play(scripted, task, waited, kill).await,
             None => self.run_process(task, waited, kill).await,
         };
         stand_in.ended(task, run.as_ref());
         run
     }
 
+    async fn play(
+        &self,
+        scripted: Scripted,
+        task: &Task,
+        waited: Duration,
+        kill: &Notify,
+    ) -> Option<Run> {
+        let spool = match self.open_spool(task).await {
+            Ok(spool) => spool,
+            Err(failure) => return Some(not_started(failure, waited)),
+        };
+        let bounds = Bounds {
+            limit: task.time_limit().unwrap_or(self.patience.limit),
+            max_stdout: if spool.is_some() { usize::MAX } else { self.keep.0.head },
+            max_stderr: self.keep.1.head,
+            waited,
+        };
+        let mut run = scripted.play(task, bounds, kill).await?;
+        let Some(mut spool) = spool else { return Some(run) };
+        let (Run::Finished(output) | Run::Failed { output, .. }) = &mut run;
+        spool.write(&std::mem::take(&mut output.stdout)).await;
+        Some(spool.attach(run).await)
+    }
+
+    /// A file for what the task prints, if it asks for one.
+    async fn open_spool(&self, task: &Task) -> Result<Option<SpoolWriter>, Failure> {
+        if !task.spools_stdout() {
+            return Ok(None);
+        }
+        let spool = self.spool.as_ref().ok_or_else(|| Failure::Unstartable {
+            program: self.program(task).display().to_string(),
+            reason: "the task spools its output and executor.spool.dir is not set".to_owned(),
+            permanent: true,
+        })?;
+        let file = spool.create().await;
+        file.map(Some).map_err(|e| Failure::Io(format!("cannot spool standard output: {e}")))
+    }
+
     async fn run_process(
+        &mut self,
+        task: &Arc<Task>,
+        waited: Duration,
+        kill: &Notify,
+    ) -> Option<Run> {
+        self.stdout.spool = match self.open_spool(task).await {
+            Ok(spool) => spool,
+            Err(failure) => return Some(not_started(failure, waited)),
+        };
+        let run = self.run_started(task, waited, kill).await;
+        match (run, self.stdout.spool.take()) {
+            (Some(run), Some(spool)) => Some(spool.attach(run).await),
+            (run, _) => run,
+        }
+    }
+
+    async fn run_started(
         &mut self,
         task: &Arc<Task>,
         waited: Duration,
@@ -112,20 +173,28 @@ impl Runner {
                 let permanent = error.is_permanent();
                 let SpawnError { program, reason, .. } = error;
                 let failure = Failure::Unstartable { program, reason, permanent };
-                return Some(Run::Failed {
-                    failure,
-                    output: Output { waited, ..Output::default() },
-                });
+                return Some(not_started(failure, waited));
             }
         };
+        let started_at = SystemTime::now().checked_sub(process.started.elapsed());
+        let mut meter = if self.measures { process.measure() } else { None };
         let limit = self.limit(task);
         let patience = Patience { limit, steps: task.stop_steps(), ..self.patience };
         self.stdout.keep(task.kept_stdout().unwrap_or(self.keep.0));
         self.stderr.keep(task.kept_stderr().unwrap_or(self.keep.1));
         let outputs = (&mut self.stdout, &mut self.stderr);
         let stdin = task.stdin_bytes().cloned();
-        let end = process.run(stdin, outputs, patience, kill.notified()).await;
-        let output = self.output(&process, waited);
+        let running = process.run(stdin, outputs, patience, kill.notified());
+        let end = match &mut meter {
+            Some(meter) => meter.beside(running).await,
+            None => running.await,
+        };
+        let usage = Usage {
+            max_rss: meter.and_then(|meter| meter.max_rss),
+            user: process.times.map(|(user, _)| user),
+            system: process.times.map(|(_, system)| system),
+        };
+        let output = Output { waited, started_at, usage, ..self.output(&process) };
         let failure = match end {
             End::Exited(status) if status.success() => {
                 if task.limit_percent().is_some() {
@@ -180,7 +249,7 @@ impl Runner {
         }
     }
 
-    fn output(&mut self, process: &Process, waited: Duration) -> Output {
+    fn output(&mut self, process: &Process) -> Output {
         let (stdout, stdout_dropped) = self.stdout.take();
         let (stderr, stderr_dropped) = self.stderr.take();
         Output {
@@ -189,9 +258,13 @@ impl Runner {
             stdout_dropped,
             stderr_dropped,
             pid: Some(process.id()),
-            waited,
             spawned_in: process.spawned_in,
             took: process.started.elapsed(),
+            ..Output::default()
         }
     }
+}
+
+fn not_started(failure: Failure, waited: Duration) -> Run {
+    Run::Failed { failure, output: Output { waited, ..Output::default() } }
 }

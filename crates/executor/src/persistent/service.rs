@@ -7,7 +7,7 @@ use std::{
     io,
     pin::pin,
     sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use drakkar_core::{Failure, Output};
@@ -23,7 +23,7 @@ use super::{
     stderr::Current,
     wire::{self, Answer, Garbage, Inbox, Request, Unfit},
 };
-use crate::{Protocol, Run, process::Process};
+use crate::{Protocol, Run, process::Process, usage::rss};
 
 /// Bytes of requests that wait for the pipe; with more, no further task is taken.
 const MAX_WAITING: usize = 256 * 1024;
@@ -380,18 +380,12 @@ impl<'a> Service<'a> {
 
 /// What is known of a run beside what it printed.
 pub(super) fn output(flight: &Flight<Queued>, pid: u32, now: Instant) -> Output {
+    let took = now.saturating_duration_since(flight.sent);
     Output {
         pid: Some(pid),
+        started_at: SystemTime::now().checked_sub(took),
         waited: flight.sent.saturating_duration_since(flight.item.since),
-        took: now.saturating_duration_since(flight.sent),
+        took,
         ..Output::default()
     }
-}
-
-/// Resident memory of a process, in bytes; unknown where it has just ended.
-fn rss(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let (_, rest) = status.split_once("VmRSS:")?;
-    let kilobytes: u64 = rest.split_whitespace().next()?.parse().ok()?;
-    Some(kilobytes.saturating_mul(1024))
 }

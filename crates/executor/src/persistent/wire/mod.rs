@@ -90,6 +90,9 @@ pub(super) fn check(task: &Task) -> Result<(), Unfit> {
     if task.stdin_path().is_some() {
         return Err(Unfit("a persistent program cannot be given a file as input"));
     }
+    if task.spools_stdout() {
+        return Err(Unfit("a persistent program cannot be asked to spool its output"));
+    }
     Ok(())
 }
 

@@ -1,0 +1,255 @@
+//! Standard output in files: written while it is read, bounded per run and for all runs together.
+//!
+//! Every pool has a directory of its own below `executor.spool.dir` and holds a lock on it while it
+//! lives. At its start it removes those that nobody holds: what workers that died have left. Nothing else
+//! in the directory is touched.
+//!
+//! A file goes with the last handle to it. Where there is no room a program is not held up and its output
+//! not cut off in silence: it is read to its end, and the run fails.
+
+use std::{
+    fs::{self, DirBuilder, File},
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use drakkar_core::{Failure, SpooledFile};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    fs::OpenOptions,
+    io::{AsyncWriteExt, BufWriter},
+};
+use tracing::{info, warn};
+
+use crate::Run;
+
+/// How the directories are called: `drakkar-spool-{token}`.
+const PREFIX: &str = "drakkar-spool-";
+
+/// Held while directories are made and removed.
+const DOOR: &str = "drakkar-spool.lock";
+
+/// In each directory; held while its owner lives.
+const LOCK: &str = "lock";
+
+/// The `executor.spool` section: where standard output goes that is too large for memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SpoolConfig {
+    /// Where the files are; workers may share it. Default: none, and a task that asks for it fails.
+    pub dir: Option<PathBuf>,
+    /// Bytes of one file; the rest is read, discarded and counted. Default: 1 GiB.
+    pub max_task_bytes: u64,
+    /// Bytes of all files of a worker together; a run for which there is no room fails. Default: 8 GiB.
+    pub max_bytes: u64,
+}
+
+impl Default for SpoolConfig {
+    fn default() -> Self {
+        Self { dir: None, max_task_bytes: 1 << 30, max_bytes: 8 << 30 }
+    }
+}
+
+impl SpoolConfig {
+    /// What cannot be, each text with its key below `executor`.
+    pub(crate) fn validate(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if self.dir.as_ref().is_some_and(|dir| dir.as_os_str().is_empty()) {
+            wrong.push("spool.dir: must not be empty; leave it out to spool nothing".to_owned());
+        }
+        if self.max_task_bytes == 0 {
+            wrong.push("spool.max_task_bytes: must be at least 1".to_owned());
+        }
+        if self.max_bytes < self.max_task_bytes {
+            wrong.push(
+                "spool.max_bytes: must not be less than executor.spool.max_task_bytes".to_owned(),
+            );
+        }
+        wrong
+    }
+}
+
+/// The directory of one pool. Removed when the pool and all its files are gone.
+#[derive(Debug)]
+pub(crate) struct Spool {
+    path: PathBuf,
+    /// Whoever can lock it knows that nobody owns the directory.
+    _lock: File,
+    max_task_bytes: u64,
+    max_bytes: u64,
+    used: AtomicU64,
+    files: AtomicU64,
+}
+
+impl Spool {
+    /// Makes the directory, and removes those of workers that are dead; `None` where none is configured.
+    pub(crate) fn open(config: &SpoolConfig) -> io::Result<Option<Arc<Self>>> {
+        let Some(parent) = &config.dir else { return Ok(None) };
+        let parent = std::path::absolute(parent)?;
+        fs::create_dir_all(&parent)?;
+        let door =
+            File::options().write(true).create(true).truncate(false).open(parent.join(DOOR))?;
+        door.lock()?;
+        remove_abandoned(&parent)?;
+        let token = format!("{PREFIX}{}-{:016x}", std::process::id(), fastrand::u64(..));
+        let path = parent.join(token);
+        // What programs print is nobody else's business.
+        DirBuilder::new().mode(0o700).create(&path)?;
+        let lock = File::create_new(path.join(LOCK))?;
+        lock.lock()?;
+        Ok(Some(Arc::new(Self {
+            path,
+            _lock: lock,
+            max_task_bytes: config.max_task_bytes,
+            max_bytes: config.max_bytes,
+            used: AtomicU64::default(),
+            files: AtomicU64::default(),
+        })))
+    }
+
+    /// A file for one run.
+    pub(crate) async fn create(self: &Arc<Self>) -> io::Result<SpoolWriter> {
+        let number = self.files.fetch_add(1, Relaxed);
+        let path = self.path.join(number.to_string());
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).await?;
+        let slip = Slip { path, reserved: 0, spool: Arc::clone(self) };
+        Ok(SpoolWriter { file: BufWriter::new(file), slip, written: 0, dropped: 0, trouble: None })
+    }
+
+    fn reserve(&self, bytes: u64) -> io::Result<()> {
+        let room = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.max_bytes);
+        let reserved = self.used.fetch_update(Relaxed, Relaxed, room);
+        reserved.map(drop).map_err(|_| {
+            let full = format!("executor.spool.max_bytes ({}) is used up", self.max_bytes);
+            io::Error::new(io::ErrorKind::QuotaExceeded, full)
+        })
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            let path = self.path.display();
+            warn!(category = "executor", %path, %error, "cannot remove the spool directory");
+        }
+    }
+}
+
+/// Removes the directories whose lock nobody holds.
+fn remove_abandoned(parent: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(parent)? {
+        let entry = entry?;
+        let is_ours = entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes());
+        if !is_ours || !entry.file_type()?.is_dir() {
+            continue;
+        }
+        let lock = File::options().write(true).open(entry.path().join(LOCK));
+        match lock.map(|lock| lock.try_lock()) {
+            Ok(Err(fs::TryLockError::WouldBlock)) => continue,
+            Ok(Err(fs::TryLockError::Error(error))) => return Err(error),
+            // Whoever made it died before the lock was there: making is done behind the door.
+            Ok(Ok(())) | Err(_) => {}
+        }
+        let path = entry.path();
+        // It may be another user's. It is in nobody's way.
+        if let Err(error) = fs::remove_dir_all(&path) {
+            warn!(category = "executor", path = %path.display(), %error, "cannot remove what a dead worker spooled");
+        } else {
+            info!(category = "executor", path = %path.display(), "removed what a dead worker spooled");
+        }
+    }
+    Ok(())
+}
+
+/// Entitles to a file and the room it takes; removes the one and gives back the other when dropped.
+struct Slip {
+    path: PathBuf,
+    reserved: u64,
+    spool: Arc<Spool>,
+}
+
+impl Drop for Slip {
+    fn drop(&mut self) {
+        match fs::remove_file(&self.path) {
+            Ok(()) => {}
+            // The handler has moved it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                let path = self.path.display();
+                warn!(category = "executor", %path, %error, "cannot remove a spooled file");
+            }
+        }
+        self.spool.used.fetch_sub(self.reserved, Relaxed);
+    }
+}
+
+/// A file while it is written. Dropped, it is removed.
+pub(crate) struct SpoolWriter {
+    file: BufWriter<tokio::fs::File>,
+    slip: Slip,
+    written: u64,
+    dropped: u64,
+    trouble: Option<io::Error>,
+}
+
+impl SpoolWriter {
+    /// Takes what there is room for. What goes wrong is told at the end: the program must not block.
+    pub(crate) async fn write(&mut self, bytes: &[u8]) {
+        // Until it is written: whoever stops waiting has dropped it.
+        self.dropped += bytes.len() as u64;
+        let room = self.slip.spool.max_task_bytes.saturating_sub(self.written);
+        let taken = bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX));
+        if taken == 0 || self.trouble.is_some() {
+            return;
+        }
+        let bytes = &bytes[..taken];
+        match self.store(bytes).await {
+            Ok(()) => {
+                self.written += taken as u64;
+                self.dropped -= taken as u64;
+            }
+            Err(error) => self.trouble = Some(error),
+        }
+    }
+
+    async fn store(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.slip.spool.reserve(bytes.len() as u64)?;
+        self.slip.reserved += bytes.len() as u64;
+        self.file.write_all(bytes).await
+    }
+
+    /// Puts the file into the run. Where it could not be written a run that succeeded has failed.
+    pub(crate) async fn attach(mut self, run: Run) -> Run {
+        let flushed = self.file.flush().await;
+        let trouble = self.trouble.take().map_or(flushed, Err);
+        let (mut output, failure) = match run {
+            Run::Finished(output) => (output, None),
+            Run::Failed { failure, output } => (output, Some(failure)),
+        };
+        let failure = match trouble {
+            Ok(()) => {
+                output.stdout_dropped += self.dropped;
+                let path = self.slip.path.clone();
+                output.spooled = Some(SpooledFile::new(path, self.written, self.slip));
+                failure
+            }
+            Err(error) => {
+                output.stdout_dropped += self.dropped + self.written;
+                let lost = || Failure::Io(format!("cannot spool standard output: {error}"));
+                Some(failure.unwrap_or_else(lost))
+            }
+        };
+        match failure {
+            None => Run::Finished(output),
+            Some(failure) => Run::Failed { failure, output },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+//! Files of a spool: what is in them, how many bytes there may be, and when they go.
+
+use drakkar_core::Output;
+
+use super::*;
+
+fn config(dir: &Path, max_task_bytes: u64, max_bytes: u64) -> SpoolConfig {
+    SpoolConfig { dir: Some(dir.to_owned()), max_task_bytes, max_bytes }
+}
+
+async fn written(spool: &Arc<Spool>, pieces: &[&[u8]]) -> Run {
+    let mut writer = spool.create().await.unwrap();
+    for piece in pieces {
+        writer.write(piece).await;
+    }
+    writer.attach(Run::Finished(Output::default())).await
+}
+
+#[track_caller]
+fn output(run: Run) -> Output {
+    match run {
+        Run::Finished(output) => output,
+        Run::Failed { failure, .. } => panic!("{failure}"),
+    }
+}
+
+fn entries(dir: &Path) -> usize {
+    fs::read_dir(dir).unwrap().count()
+}
+
+#[tokio::test]
+async fn a_file_holds_what_was_printed_and_goes_with_its_last_handle() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = Spool::open(&config(dir.path(), 100, 100)).unwrap().unwrap();
+    let done = output(written(&spool, &[b"one ", b"two"]).await);
+    let path = done.stdout_file().unwrap().to_owned();
+    assert_eq!(fs::read(&path).unwrap(), b"one two");
+    assert_eq!((done.stdout_len(), done.stdout_dropped, done.size()), (7, 0, 0));
+    let later = done.clone();
+    drop(done);
+    assert!(path.exists());
+    drop(later);
+    assert!(!path.exists());
+    assert_eq!(spool.used.load(Relaxed), 0);
+}
+
+#[tokio::test]
+async fn what_exceeds_the_limit_of_a_task_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = Spool::open(&config(dir.path(), 5, 100)).unwrap().unwrap();
+    let done = output(written(&spool, &[b"123", b"4567", b"89"]).await);
+    assert_eq!(fs::read(done.stdout_file().unwrap()).unwrap(), b"12345");
+    assert_eq!((done.stdout_len(), done.stdout_dropped), (5, 4));
+    assert!(done.is_truncated());
+}
+
+#[tokio::test]
+async fn a_run_for_which_there_is_no_room_fails_and_leaves_room_for_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = Spool::open(&config(dir.path(), 8, 10)).unwrap().unwrap();
+    let held = output(written(&spool, &[b"12345678"]).await);
+    let Run::Failed { failure, output: failed } = written(&spool, &[b"12", b"3", b"4"]).await
+    else {
+        panic!("there was room");
+    };
+    assert!(failure.to_string().contains("executor.spool.max_bytes"), "{failure}");
+    assert_eq!((failed.stdout_file(), failed.stdout_dropped), (None, 4));
+    assert_eq!(spool.used.load(Relaxed), 8);
+    drop(held);
+    output(written(&spool, &[b"12345678"]).await);
+}
+
+#[tokio::test]
+async fn a_disk_that_refuses_fails_a_run_that_succeeded_and_explains_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = Spool::open(&config(dir.path(), 1 << 20, 1 << 20)).unwrap().unwrap();
+    let full = async || {
+        let mut writer = spool.create().await.unwrap();
+        let device = OpenOptions::new().write(true).open("/dev/full").await.unwrap();
+        writer.file = BufWriter::new(device);
+        writer.write(&vec![7; 100_000]).await;
+        writer
+    };
+    let run = full().await.attach(Run::Finished(Output::default())).await;
+    let Run::Failed { failure: Failure::Io(text), output } = run else { panic!("{run:?}") };
+    assert!(text.contains("No space left"), "{text}");
+    assert_eq!((output.stdout_dropped, output.spooled), (100_000, None));
+    let crashed = Run::Failed { failure: Failure::Signal(11), output: Output::default() };
+    let run = full().await.attach(crashed).await;
+    assert!(matches!(run, Run::Failed { failure: Failure::Signal(11), .. }), "{run:?}");
+}
+
+#[tokio::test]
+async fn a_handler_may_move_a_file_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = Spool::open(&config(dir.path(), 100, 100)).unwrap().unwrap();
+    let done = output(written(&spool, &[b"mine"]).await);
+    let mine = dir.path().join("mine");
+    fs::rename(done.stdout_file().unwrap(), &mine).unwrap();
+    drop(done);
+    assert_eq!(fs::read(mine).unwrap(), b"mine");
+    assert_eq!(spool.used.load(Relaxed), 0);
+}
+
+#[tokio::test]
+async fn what_a_dead_worker_left_is_removed_and_what_a_living_one_has_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path(), 100, 100);
+    let living = Spool::open(&config).unwrap().unwrap();
+    let held = output(written(&living, &[b"held"]).await);
+    let dead = dir.path().join(format!("{PREFIX}1-0"));
+    fs::create_dir(&dead).unwrap();
+    fs::write(dead.join(LOCK), "").unwrap();
+    fs::write(dead.join("0"), "left").unwrap();
+    fs::create_dir(dir.path().join(format!("{PREFIX}1-1"))).unwrap();
+    fs::write(dir.path().join("somebody's"), "").unwrap();
+
+    let second = Spool::open(&config).unwrap().unwrap();
+    assert!(!dead.exists());
+    assert!(held.stdout_file().unwrap().exists());
+    // The two directories, the door, and what is not ours.
+    assert_eq!(entries(dir.path()), 4);
+    drop(second);
+    drop(living);
+    assert_eq!(entries(dir.path()), 3, "a file that is held keeps its directory");
+    drop(held);
+    assert_eq!(entries(dir.path()), 2);
+}
