@@ -67,10 +67,15 @@ async fn show_pool(metrics: Arc<Metrics>, pool: Pool) {
     let mut tick = tokio::time::interval(POOL_GAUGES_EVERY);
     loop {
         tick.tick().await;
-        let PoolStats { slots, active, escaped, paused, taken_back, .. } = pool.stats();
+        let PoolStats { slots, active, escaped, paused, pauses, taken_back, .. } = pool.stats();
         metrics.memory_paused.set(paused.into());
-        metrics.memory_requeued.inc_by(taken_back.saturating_sub(metrics.memory_requeued.get()));
-        metrics.escaped_processes.inc_by(escaped.saturating_sub(metrics.escaped_processes.get()));
+        for (shown, total) in [
+            (&metrics.memory_pauses, pauses),
+            (&metrics.memory_requeued, taken_back),
+            (&metrics.escaped_processes, escaped),
+        ] {
+            shown.inc_by(total.saturating_sub(shown.get()));
+        }
         metrics.pool_max.set(signed(slots));
         metrics.pool_active.set(signed(active));
         for (name, stats) in pool.programs() {

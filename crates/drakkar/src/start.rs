@@ -7,11 +7,13 @@ use std::{sync::Arc, time::Duration};
 
 use drakkar_core::{Handler, source::SourceCommand};
 use drakkar_debug::Server;
-use drakkar_executor::Pool;
+use drakkar_executor::{JobLogConfig, Pool};
 use drakkar_kafka::{PollThread, Source};
 use drakkar_pipeline::{CommitPace, Pipeline, Settings, Status};
 use drakkar_sinks::{Connected, Identity, Sinks};
-use drakkar_telemetry::{LogGuard, LogIdentity, LoggingError, Metrics, logging};
+use drakkar_telemetry::{
+    JobLogGuard, JobLogSettings, LogGuard, LogIdentity, LoggingError, Metrics, logging,
+};
 use tracing::{info, warn};
 
 use crate::{
@@ -31,6 +33,8 @@ pub(crate) struct Parts<H: Handler> {
     pub poll_thread: PollThread,
     pub probes: ProbeServer,
     pub drain_timeout: Duration,
+    /// Writes what is queued when it is dropped.
+    pub job_log: Option<JobLogGuard>,
     /// Dropped last: it writes what is queued.
     pub logs: Option<LogGuard>,
 }
@@ -49,6 +53,7 @@ impl<H: Handler> Parts<H> {
         let metrics = Metrics::new().map_err(|error| RunError::start("the metrics", error))?;
         let metrics = Arc::new(metrics);
         metrics.identify(&worker.id, VERSION, &config.kafka.consumer_group);
+        let job_log = start_job_log(config, &worker.id, &metrics)?;
         let status = Arc::new(Status::default());
 
         let server = Server::bind(&config.metrics)
@@ -106,6 +111,7 @@ impl<H: Handler> Parts<H> {
             poll_thread: source.thread,
             probes,
             drain_timeout: config.executor.drain_timeout_seconds,
+            job_log,
             logs,
         })
     }
@@ -125,6 +131,23 @@ fn start_logging(config: &Config, worker_id: &str) -> Result<Option<LogGuard>, R
         Err(LoggingError::Twice(_)) => Ok(None),
         Err(error) => Err(RunError::start("the log", error)),
     }
+}
+
+fn start_job_log(
+    config: &Config,
+    worker_id: &str,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<JobLogGuard>, RunError> {
+    let JobLogConfig { path, max_bytes } = &config.executor.job_log;
+    let Some(path) = path else { return Ok(None) };
+    let settings = JobLogSettings {
+        path: path.clone(),
+        max_bytes: *max_bytes,
+        worker: worker_id.to_owned(),
+        program: config.executor.binary_path.clone(),
+    };
+    let started = metrics.log_jobs(settings);
+    started.map(Some).map_err(|error| RunError::start("the job log", error))
 }
 
 /// Says once who this is and what the configuration asks for in vain; refuses sinks that this build

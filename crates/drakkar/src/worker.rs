@@ -193,8 +193,17 @@ impl<H: Handler> Worker<H> {
             () = stop.drain.cancelled() => return Ok(()), // Nothing was begun.
             started = self.start() => started?,
         };
-        let Parts { mut pipeline, pool, sinks, control, poll_thread, probes, drain_timeout, logs } =
-            started;
+        let Parts {
+            mut pipeline,
+            pool,
+            sinks,
+            control,
+            poll_thread,
+            probes,
+            drain_timeout,
+            job_log,
+            logs,
+        } = started;
 
         let asked = tokio::spawn(asked_at(stop.clone()));
         let outcome = pipeline.run(stop.clone(), drain_timeout).await;
@@ -220,6 +229,7 @@ impl<H: Handler> Worker<H> {
             () = asked_twice(&stop) => {}
         }
         probes.stop().await;
+        drop(job_log);
         info!(category = "worker", "stopped");
         drop(logs);
         outcome?;

@@ -75,8 +75,12 @@ pub(crate) trait Guarded: Send {
     fn take_back(&self) -> bool;
 }
 
-/// Guards until dropped.
-pub(crate) async fn watch(config: MemoryGuardConfig, pool: impl Guarded) {
+/// Guards until dropped; `free_percent` says how much is free.
+pub(crate) async fn watch(
+    config: MemoryGuardConfig,
+    pool: impl Guarded,
+    mut free_percent: impl FnMut() -> Option<u64>,
+) {
     let mut tick = interval(EVERY);
     let mut before = Verdict::Go;
     loop {
@@ -112,7 +116,7 @@ pub(crate) async fn watch(config: MemoryGuardConfig, pool: impl Guarded) {
 }
 
 /// The least percentage that any of our limits leaves.
-fn free_percent() -> Option<u64> {
+pub(crate) fn free_percent() -> Option<u64> {
     let groups = memory::own_groups().into_iter().filter_map(|dir| of_group(&dir));
     groups.chain(of_machine()).map(percent).min()
 }

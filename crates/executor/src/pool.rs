@@ -78,6 +78,8 @@ pub struct PoolStats {
     pub queued: usize,
     /// Whether memory is too short to start another task.
     pub paused: bool,
+    /// How often that has begun so far.
+    pub pauses: u64,
     /// Tasks so far that were ended and put back in line because memory was short.
     pub taken_back: u64,
     /// Processes so far that had left the group of their task and were ended.
@@ -199,8 +201,13 @@ impl Pool {
         runners.close();
         let mut memory_guard = JoinSet::new();
         if config.memory_guard.is_on() {
-            let watch = memory_guard::watch(config.memory_guard, Held(Arc::clone(&shared)));
-            memory_guard.spawn_on(watch, &runtime);
+            let held = Held(Arc::clone(&shared), programs.clone());
+            let stand_in = stand_in.cloned();
+            let free = move || {
+                let played = stand_in.as_ref().and_then(|stand_in| stand_in.free_memory_percent());
+                played.or_else(memory_guard::free_percent)
+            };
+            memory_guard.spawn_on(memory_guard::watch(config.memory_guard, held, free), &runtime);
         }
         let patience = DISAPPEARING
             .saturating_add(config.kill_grace)
@@ -243,6 +250,7 @@ impl Pool {
             active: state.running.len(),
             queued: state.queue.len(),
             paused: state.paused,
+            pauses: state.pauses,
             taken_back: state.taken_back,
             escaped: self.inner.guard.escaped(),
         }

@@ -14,6 +14,7 @@ use tokio::{sync::Notify, time::Instant};
 use crate::{
     Job, Run,
     memory_guard::Guarded,
+    persistent::Programs,
     queue::{Place, Queue},
 };
 
@@ -42,6 +43,7 @@ pub(crate) struct State {
     closed: bool,
     starts: u64,
     pub(crate) paused: bool,
+    pub(crate) pauses: u64,
     pub(crate) taken_back: u64,
 }
 
@@ -66,6 +68,7 @@ impl Shared {
             closed: false,
             starts: 0,
             paused: false,
+            pauses: 0,
             taken_back: 0,
         };
         Self { state: Mutex::new(state), work: Notify::new() }
@@ -155,14 +158,19 @@ impl Shared {
 }
 
 /// The pool as the memory guard sees it.
-pub(crate) struct Held(pub(crate) Arc<Shared>);
+pub(crate) struct Held(pub(crate) Arc<Shared>, pub(crate) Programs);
 
 impl Guarded for Held {
     fn pause(&self, paused: bool) {
-        let was = std::mem::replace(&mut self.0.lock().paused, paused);
+        let was = {
+            let mut state = self.0.lock();
+            state.pauses += u64::from(paused && !state.paused);
+            std::mem::replace(&mut state.paused, paused)
+        };
         if was && !paused {
             self.0.work.notify_waiters();
         }
+        self.1.pause(paused);
     }
 
     fn take_back(&self) -> bool {

@@ -26,6 +26,11 @@ pub trait StandIn: Send + Sync + 'static {
 
     /// The slot is free again; `None`: the run was killed.
     fn ended(&self, task: &Arc<Task>, run: Option<&Run>);
+
+    /// How much memory is free, as the memory guard shall see it; `None`: as it is.
+    fn free_memory_percent(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// What a played process does.

@@ -5,11 +5,24 @@
 
 mod support;
 
-use std::{env, fs, path::PathBuf, process::Command, time::Duration};
+use std::{
+    env, fs,
+    path::PathBuf,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use drakkar_core::{Failure, Task};
-use drakkar_executor::{ExecutorConfig, MemoryGuardConfig};
-use support::{config, failed, finished, pool, run, sh, submit, until};
+use drakkar_executor::{ExecutorConfig, MemoryGuardConfig, Pool, Protocol, Run, Scripted, StandIn};
+use support::{
+    config, failed, finished,
+    persistent::{Stage, task},
+    pool, run, sh, submit, until,
+};
 use tokio::time::Instant;
 
 /// A control group with little memory; removed when dropped.
@@ -155,4 +168,77 @@ async fn without_a_guard_memory_is_not_looked_at() {
     let pool = pool(&config(1));
     finished(run(&pool, Task::new().program("true")).await);
     assert!(!pool.stats().paused);
+}
+
+/// Real processes on a machine of which the test says how much memory is free.
+#[derive(Default)]
+struct Free(AtomicU64);
+
+impl StandIn for Free {
+    fn plays(&self) -> bool {
+        false
+    }
+
+    fn begins(&self, _: &Arc<Task>) -> Option<Scripted> {
+        None
+    }
+
+    fn ended(&self, _: &Arc<Task>, _: Option<&Run>) {}
+
+    fn free_memory_percent(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::Relaxed))
+    }
+}
+
+fn guarded(config: &ExecutorConfig, free: u64) -> (Arc<Free>, Pool) {
+    let free = Arc::new(Free(free.into()));
+    let memory_guard = MemoryGuardConfig { pause_below_percent: 20, kill_below_percent: 10 };
+    let config = ExecutorConfig { memory_guard, ..config.clone() };
+    let stand_in: Arc<dyn StandIn> = Arc::clone(&free) as _;
+    (free, Pool::start_with(&config, Some(&stand_in)).unwrap())
+}
+
+#[tokio::test]
+async fn the_guard_puts_the_youngest_back_and_counts_what_it_does() {
+    let (free, pool) = guarded(&config(2), 100);
+    let dir = tempfile::tempdir().unwrap();
+    let script = "echo x >>$1; until [ -e end ]; do sleep 0.02; done";
+    let start = |name: &str| submit(&pool, sh(script).arg("sh").arg(name).working_dir(dir.path()));
+    let starts = |name: &str| fs::read(dir.path().join(name)).map_or(0, |text| text.len() / 2);
+    let (_old, old_ends) = start("old");
+    until("the old one runs", || starts("old") == 1).await;
+    let (_young, young_ends) = start("young");
+    until("the young one runs", || starts("young") == 1).await;
+
+    free.0.store(5, Ordering::Relaxed);
+    until("the young one is put back", || pool.stats().queued == 1).await;
+    let seen = pool.stats();
+    assert_eq!((seen.paused, seen.pauses, seen.taken_back), (true, 1, 1));
+    free.0.store(100, Ordering::Relaxed);
+    until("it starts again", || starts("young") == 2).await;
+    fs::write(dir.path().join("end"), "").unwrap();
+    finished(old_ends.await.unwrap());
+    finished(young_ends.await.unwrap());
+    let seen = pool.stats();
+    assert_eq!((starts("old"), seen.paused, seen.pauses), (1, false, 1));
+}
+
+#[tokio::test]
+async fn a_persistent_program_gets_one_task_at_a_time_while_memory_is_short() {
+    let stage =
+        Stage::new(Protocol::JsonLines).set(|program| program.instances = 3_usize.try_into().ok());
+    let (free, pool) = guarded(&stage.config, 5);
+    until("it is short", || pool.stats().paused).await;
+    until("all take tasks", || pool.programs()["stay"].ready == 3).await;
+    let mut ends: Vec<_> = (0..3).map(|_| submit(&pool, task("hang")).1).collect();
+    until("one works", || pool.programs()["stay"].in_flight == 1).await;
+    // Longer than the guard takes to look again.
+    let since = Instant::now();
+    until("others could", || since.elapsed() > Duration::from_millis(600)).await;
+    let stats = &pool.programs()["stay"];
+    assert_eq!((stats.in_flight, stats.queued), (1, 2));
+    free.0.store(100, Ordering::Relaxed);
+    until("all work", || pool.programs()["stay"].in_flight == 3).await;
+    pool.close().await;
+    assert!(ends.iter_mut().all(|end| end.try_recv().is_err()), "none has ended");
 }

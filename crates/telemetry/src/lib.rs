@@ -10,8 +10,10 @@ mod observers; // the same for what the source and the sinks report
 mod throttle; // how often one event is logged
 pub mod logging; // where the lines go
 mod format; // and what they look like
+mod job_log; // a line per run of a task
 
 pub use events::SkipReason;
+pub use job_log::{JobLogGuard, JobLogSettings};
 pub use logging::{
     LogFormat, LogGuard, LogIdentity, LogLevel, LogOutput, LoggingConfig, LoggingError,
 };

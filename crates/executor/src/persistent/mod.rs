@@ -11,6 +11,7 @@
 
 mod wire; // requests and answers as bytes
 mod flights; // which requests have no answer yet
+mod stats; // how it is
 mod program; // who is next, and which process takes it
 mod service; // one process: requests in, answers out
 mod instance; // one process after the other
@@ -31,8 +32,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::{ExecutorConfig, Mode, spawn::Spawner};
 
-pub use program::ProgramStats;
 pub(crate) use program::{Claim, Program};
+pub use stats::ProgramStats;
 
 /// The persistent programs of a pool.
 #[derive(Clone, Default)]
@@ -70,6 +71,12 @@ impl Programs {
 
     pub(crate) fn stats(&self) -> BTreeMap<String, ProgramStats> {
         self.0.values().map(|program| (program.name().to_owned(), program.stats())).collect()
+    }
+
+    /// Gives each program no more than one task at a time, or goes on. To be said again and again: what
+    /// waits while nothing runs is looked at with every word.
+    pub(crate) fn pause(&self, paused: bool) {
+        self.0.values().for_each(|program| program.pause(paused));
     }
 
     /// Drops what is queued and has every process ended.

@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -16,51 +16,17 @@ use drakkar_core::{Task, retry::Backoff};
 use tokio::{sync::Notify, time::Instant};
 use tracing::error;
 
-use super::{stderr::Throttle, wire::Limits};
+use super::{
+    stats::{Books, ProgramStats},
+    stderr::Throttle,
+    wire::Limits,
+};
 use crate::{
     ExecutorConfig, Job, ProgramConfig, Run,
     process::Patience,
     programs::start_task,
     queue::{Place, Queue},
 };
-
-/// Failures in a row that make a crash loop.
-const LOOP: u32 = 3;
-
-/// How a persistent program is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ProgramStats {
-    /// Processes it shall have.
-    pub instances: usize,
-    /// Processes that take requests now.
-    pub ready: usize,
-    /// Tasks that were given to a process and have no answer yet.
-    pub in_flight: usize,
-    /// Tasks that wait for a process.
-    pub queued: usize,
-    /// Processes started so far.
-    pub starts: u64,
-    /// Processes that ended, or had to be ended, unasked; and starts that failed.
-    pub failures: u64,
-    /// Processes replaced because they had served their time.
-    pub recycled: u64,
-    /// Tasks that were put back because a process failed for which they are not to blame.
-    pub requeued: u64,
-    /// Lines on standard error that were not logged, because there were too many.
-    pub stderr_suppressed: u64,
-    /// Failures in a row of the process that fails most.
-    pub failures_in_a_row: u32,
-    /// What the last failure was.
-    pub last_failure: Option<String>,
-}
-
-impl ProgramStats {
-    /// Whether one of its processes fails again and again without having answered anything.
-    #[must_use]
-    pub fn is_crash_looping(&self) -> bool {
-        LOOP <= self.failures_in_a_row
-    }
-}
 
 /// What a ticket and a program share.
 #[derive(Default)]
@@ -125,6 +91,8 @@ struct State {
     /// By process.
     ready: Box<[Option<Ready>]>,
     closed: bool,
+    /// Memory is short.
+    paused: bool,
 }
 
 impl State {
@@ -168,19 +136,6 @@ pub(crate) struct Program {
     signals: Box<[Notify]>,
 }
 
-/// What is counted, for [`ProgramStats`].
-#[derive(Default)]
-pub(super) struct Books {
-    pub(super) in_flight: AtomicUsize,
-    pub(super) starts: AtomicU64,
-    pub(super) failures: AtomicU64,
-    pub(super) recycled: AtomicU64,
-    pub(super) requeued: AtomicU64,
-    /// By process.
-    pub(super) in_a_row: Box<[AtomicU32]>,
-    pub(super) last_failure: Mutex<Option<String>>,
-}
-
 impl Program {
     pub(super) fn new(name: &str, settings: &ProgramConfig, config: &ExecutorConfig) -> Self {
         let instances = settings.instances.map_or_else(|| config.slots(), Into::into);
@@ -210,6 +165,7 @@ impl Program {
                 suspects: BTreeMap::new(),
                 ready: (0..instances).map(|_| None).collect(),
                 closed: false,
+                paused: false,
             }),
             signals: (0..instances).map(|_| Notify::new()).collect(),
         }
@@ -282,6 +238,12 @@ impl Program {
         if state.closed {
             return Taken::Closed;
         }
+        // One task may always run: a shortage that is not ours must not stop the work.
+        let most = if state.paused { usize::from(self.is_unused()) } else { room };
+        if most == 0 {
+            state.ready[number] = Some(Ready { load, is_idle: true });
+            return Taken::Nothing;
+        }
         if !state.suspects.is_empty() {
             // Whoever is the first to have nothing takes one. Nobody takes anything else before.
             let suspect = if load == 0 { state.suspects.pop_first() } else { None };
@@ -296,7 +258,7 @@ impl Program {
             return Taken::Suspect;
         }
         let now = Instant::now();
-        for _ in 0..state.share(load).min(room) {
+        for _ in 0..state.share(load).min(most).min(room) {
             let Some((place, (job, since, control))) = state.queue.pop(now) else { break };
             control.started.store(true, Relaxed);
             batch.push(Queued { place, job, since, control, is_suspect: false });
@@ -329,6 +291,27 @@ impl Program {
             state.suspects.insert(queued.place, queued);
         }
         let awake: Vec<usize> = std::iter::from_fn(|| state.wake_one()).collect();
+        drop(state);
+        self.wake(awake);
+    }
+
+    fn is_unused(&self) -> bool {
+        self.books.in_flight.load(Relaxed) == 0
+    }
+
+    pub(super) fn pause(&self, paused: bool) {
+        let mut state = self.lock();
+        let was = std::mem::replace(&mut state.paused, paused);
+        let mut awake: Vec<usize> = Vec::new();
+        if was && !paused {
+            awake.extend(state.ready_numbers());
+        } else if paused
+            && self.is_unused()
+            && !(state.queue.is_empty() && state.suspects.is_empty())
+        {
+            // Whoever had the last task may not be there to take the next.
+            awake.extend(state.wake_one());
+        }
         drop(state);
         self.wake(awake);
     }

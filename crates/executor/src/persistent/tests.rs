@@ -1,6 +1,6 @@
 //! Who takes what: the queue of a program without any process.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use drakkar_core::Task;
 use futures_util::FutureExt;
@@ -88,4 +88,28 @@ async fn nothing_is_handed_out_after_the_end() {
     assert_eq!(take(&program, 0, 0).0, Taken::Closed);
     assert!(is_signalled(&program, 0) && is_signalled(&program, 1));
     assert_eq!(program.stats().queued, 0);
+}
+
+#[tokio::test]
+async fn while_memory_is_short_one_task_runs_at_a_time() {
+    let program = program();
+    (0..3).for_each(|_| submit(&program));
+    program.pause(true);
+    assert_eq!(take(&program, 0, 0).1.len(), 1, "one may always run");
+    program.books.in_flight.fetch_add(1, Relaxed);
+    assert_eq!(take(&program, 1, 0).0, Taken::Nothing);
+    program.pause(true);
+    assert!(!is_signalled(&program, 1), "the first one has a task");
+    program.leave(0);
+    assert!(is_signalled(&program, 1));
+    assert_eq!(take(&program, 1, 0).0, Taken::Nothing, "what the first one had is not settled yet");
+    program.books.in_flight.fetch_sub(1, Relaxed);
+    program.pause(true);
+    assert!(is_signalled(&program, 1), "or the rest would wait for a process that may never come");
+    assert_eq!(take(&program, 1, 0).1.len(), 1);
+    program.books.in_flight.fetch_add(1, Relaxed);
+    assert_eq!(take(&program, 1, 1).0, Taken::Nothing);
+    program.pause(false);
+    assert!(is_signalled(&program, 1));
+    assert_eq!(take(&program, 1, 1).1.len(), 1);
 }

@@ -14,7 +14,7 @@ mod derived; // computed when read
 #[cfg(test)]
 mod tests;
 
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use prometheus::{
     Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
@@ -31,7 +31,7 @@ use program::Programs;
 use register::{Registrar, Result};
 use sink::Sinks;
 
-use crate::throttle::Throttles;
+use crate::{job_log::JobLog, throttle::Throttles};
 
 const DURATION: [f64; 14] =
     [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
@@ -52,6 +52,7 @@ pub struct Metrics {
     programs: Programs,
     held: Mutex<Held>,
     pub(crate) throttles: Throttles,
+    pub(crate) job_log: OnceLock<JobLog>,
 
     /// `drakkar_executor_tasks_total{status="started"}`
     pub tasks_started: IntCounter,
@@ -71,6 +72,10 @@ pub struct Metrics {
     pub memory_paused: IntGauge,
     /// `drakkar_executor_memory_requeued_total`
     pub memory_requeued: IntCounter,
+    /// `drakkar_executor_memory_pauses_total`
+    pub memory_pauses: IntCounter,
+    /// `drakkar_job_log_dropped_total`: lines that the job log did not take.
+    pub job_log_dropped: IntCounter,
     /// `drakkar_executor_priority_fn_errors_total`: panics in `Handler::priority`.
     pub priority_errors: IntCounter,
     /// `drakkar_executor_pool_active`
@@ -165,6 +170,7 @@ impl Metrics {
             programs: Programs::new(&add)?,
             held: Mutex::default(),
             throttles: Throttles::default(),
+            job_log: OnceLock::new(),
             tasks_started: tasks.with_label_values(&["started"]),
             tasks_completed: tasks.with_label_values(&["completed"]),
             tasks_failed: tasks.with_label_values(&["failed"]),
@@ -195,6 +201,12 @@ impl Metrics {
                 "drakkar_executor_memory_requeued_total",
                 "Tasks that were ended and put back in line because memory was short",
             )?,
+            memory_pauses: add.counter(
+                "drakkar_executor_memory_pauses_total",
+                "Times that memory got too short to start tasks",
+            )?,
+            job_log_dropped: add
+                .counter("drakkar_job_log_dropped_total", "Lines that the job log did not take")?,
             priority_errors: add.counter(
                 "drakkar_executor_priority_fn_errors_total",
                 "Panics in Handler::priority; the task kept its own priority",

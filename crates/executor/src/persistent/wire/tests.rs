@@ -98,6 +98,7 @@ fn what_a_running_process_cannot_be_given_is_refused() {
         refused(protocol, &Task::new().env("A", "1"), "environment");
         refused(protocol, &Task::new().working_dir("/"), "working directory");
         refused(protocol, &Task::new().stdin_file("/etc/passwd"), "file as input");
+        refused(protocol, &Task::new().spool_stdout(), "spool");
     }
     refused(Protocol::Lines, &Task::new().arg("-n"), "arguments");
     refused(Protocol::Lines, &Task::new().stdin("two\nlines"), "line end");
