@@ -28,8 +28,8 @@ pub use drakkar_core::{
     HookError, HookResult, HttpPayload, Input, Json, KafkaPayload, Keep, Message, MessageGroup,
     MongoPayload, Offset, OnDeliveryError, OnError, Output, Payload, PayloadError, Pending,
     PostgresPayload, Precomputed, Ready, RedisPayload, Secret, Sink, SinkError, SinkKind, SinkName,
-    SourceMessage, StopSignal, Task, TaskFailure, TaskId, TaskResult, Timestamp, TopicPartition,
-    WindowGroup,
+    SourceMessage, SpooledFile, StopSignal, Task, TaskFailure, TaskId, TaskResult, Timestamp,
+    TopicPartition, Usage, WindowGroup,
 };
 pub use drakkar_pipeline::AfterError;
 pub use drakkar_telemetry::prometheus;
@@ -46,7 +46,9 @@ pub mod sections {
         order::Ordering,
     };
     pub use drakkar_debug::MetricsConfig;
-    pub use drakkar_executor::{ExecutorConfig, Mode, ProgramConfig, Protocol};
+    pub use drakkar_executor::{
+        ExecutorConfig, JobLogConfig, Mode, ProgramConfig, Protocol, SpoolConfig,
+    };
     pub use drakkar_kafka::KafkaConfig;
     pub use drakkar_sinks::{
         BatchConfig, CircuitBreakerConfig, Compression, CustomSinkConfig, DlqConfig,

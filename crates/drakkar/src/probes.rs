@@ -97,3 +97,98 @@ fn view(stats: &ProgramStats) -> ProgramView {
         stderr_suppressed: stats.stderr_suppressed,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        num::NonZeroU64,
+        sync::atomic::{AtomicU64, Ordering},
+    };
+
+    use drakkar_core::Task;
+    use drakkar_executor::{
+        ExecutorConfig, Job, MemoryGuardConfig, Mode, ProgramConfig, Protocol, Rank, Run, Scripted,
+        StandIn, Ticket,
+    };
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// Real processes, and as much free memory as the test says.
+    struct Free(AtomicU64);
+
+    impl StandIn for Free {
+        fn plays(&self) -> bool {
+            false
+        }
+
+        fn begins(&self, _: &Arc<Task>) -> Option<Scripted> {
+            None
+        }
+
+        fn ended(&self, _: &Arc<Task>, _: Option<&Run>) {}
+
+        fn free_memory_percent(&self) -> Option<u64> {
+            Some(self.0.load(Ordering::Relaxed))
+        }
+    }
+
+    fn submit(pool: &Pool, task: Task) -> Ticket {
+        let rank = Rank::at(Instant::now());
+        pool.submit(Job { task: Arc::new(task), rank, done: Box::new(drop) })
+    }
+
+    async fn until_shown(metrics: &Metrics, line: &str) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let text = metrics.render().unwrap();
+            if text.lines().any(|shown| shown == line) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "no line {line:?} in\n{text}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_scrape_shows_what_the_guards_do_and_which_programs_were_replaced() {
+        let memory_guard = MemoryGuardConfig { pause_below_percent: 20, kill_below_percent: 10 };
+        let mut config = ExecutorConfig { memory_guard, ..ExecutorConfig::default() };
+        config.max_executors = 2.try_into().ok();
+        let program = ProgramConfig {
+            mode: Mode::Persistent,
+            protocol: Protocol::Lines,
+            instances: 1.try_into().ok(),
+            recycle_after_tasks: NonZeroU64::new(1),
+            ..ProgramConfig::default()
+        };
+        config.programs.insert("cat".to_owned(), program);
+        let free = Arc::new(Free(100.into()));
+        let stand_in: Arc<dyn StandIn> = Arc::clone(&free) as _;
+        let pool = Pool::start_with(&config, Some(&stand_in)).unwrap();
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let mut gauges = JoinSet::new();
+        gauges.spawn(show_pool(Arc::clone(&metrics), pool.clone()));
+
+        let escape = "setsid sleep 1000 >/dev/null 2>&1 </dev/null &
+                      until grep -qs sleep /proc/$!/comm; do sleep 0.01; done";
+        drop(submit(&pool, Task::new().program("sh").arg("-c").arg(escape)));
+        until_shown(&metrics, "drakkar_executor_escaped_processes_total 1").await;
+
+        drop(submit(&pool, Task::new().program("cat").stdin("a line")));
+        until_shown(&metrics, r#"drakkar_program_recycled_total{program="cat"} 1"#).await;
+        until_shown(&metrics, r#"drakkar_program_starts_total{program="cat"} 2"#).await;
+        until_shown(&metrics, r#"drakkar_program_failures_total{program="cat"} 0"#).await;
+
+        let running = [(); 2].map(|()| submit(&pool, Task::new().program("sleep").arg("1000")));
+        until_shown(&metrics, "drakkar_executor_pool_active 2").await;
+        until_shown(&metrics, "drakkar_executor_memory_paused 0").await;
+        free.0.store(0, Ordering::Relaxed);
+        until_shown(&metrics, "drakkar_executor_memory_paused 1").await;
+        until_shown(&metrics, "drakkar_executor_memory_pauses_total 1").await;
+        until_shown(&metrics, "drakkar_executor_memory_requeued_total 1").await;
+        until_shown(&metrics, "drakkar_executor_pool_active 1").await;
+        drop(running);
+        pool.close().await;
+    }
+}

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use common::{Echo, Whole, echo, ending, record, values, whole};
 use drakkar_core::{
     Collect, Delivery, Failure, Handler, HookResult, KafkaPayload, Message, MessageGroup, OnError,
-    Pending, Precomputed, SinkError, Stage, Task,
+    Pending, Precomputed, SinkError, Stage, Task, TaskResult,
 };
 use drakkar_testing::{Script, World};
 use tokio::sync::Semaphore;
@@ -322,6 +322,41 @@ async fn what_was_kept_for_a_group_is_let_go_with_it() {
     }
     world.committed(0, 20).await;
     assert_eq!(values(&world.results.all()), ["false"; 10]);
+}
+
+#[tokio::test]
+async fn a_file_with_output_lives_until_the_last_hook_that_sees_it_is_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let seen = Seen::default();
+    let (of_task, of_window) = (Arc::clone(&seen), Arc::clone(&seen));
+    let look = |seen: &Seen, done: &TaskResult| {
+        let path = done.output.stdout_file().unwrap();
+        note(seen, format!("{}={}", path.display(), std::fs::read_to_string(path).unwrap()));
+    };
+    let tasks = Echo::default()
+        .arrange(|window| {
+            let spooling = |message| common::shell(message, "printf out").spool_stdout();
+            Ok(window.iter().map(spooling).collect())
+        })
+        .complete(move |done| {
+            look(&of_task, done);
+            Ok(Collect::new())
+        });
+    let handler = Whole::<false, true>::new(tasks).window(move |window| {
+        window.results.iter().for_each(|done| look(&of_window, done));
+        Ok(Collect::new())
+    });
+    let spool = dir.path().to_owned();
+    let mut world = whole(handler).executor(|executor| executor.spool.dir = Some(spool)).start();
+    produce(&mut world, ["a", "b"]);
+    world.committed(0, 2).await;
+    let seen = seen.lock().unwrap().clone();
+    assert_eq!(seen.len(), 4, "{seen:?}");
+    for one in &seen {
+        let (path, text) = one.split_once('=').unwrap();
+        assert_eq!(text, "out");
+        assert!(!std::path::Path::new(path).exists(), "committed, and still there");
+    }
 }
 
 #[tokio::test]

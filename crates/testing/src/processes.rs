@@ -271,7 +271,7 @@ impl Runs {
         let mut runs = lock(&self.shared.runs);
         if let Some(begun) = last.and_then(|last| runs.get_mut(last)) {
             begun.ended = Some(Instant::now());
-            begun.run = run.cloned();
+            begun.run = run.cloned().map(without_file);
         }
         drop(runs);
         self.shared.changed.send_replace(());
@@ -284,6 +284,13 @@ impl Runs {
         }
         self.shared.changed.send_replace(());
     }
+}
+
+/// What is recorded must not keep a file that a worker would remove.
+fn without_file(mut run: Run) -> Run {
+    let (Run::Finished(output) | Run::Failed { output, .. }) = &mut run;
+    output.spooled = None;
+    run
 }
 
 fn place(task: &Arc<Task>) -> usize {

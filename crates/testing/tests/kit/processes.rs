@@ -2,10 +2,11 @@
 
 use std::{num::NonZeroUsize, time::Duration};
 
+use drakkar::{Collect, Handler, HookResult, Json, Message, Pending, Task, TaskResult};
 use drakkar_testing::{Run, Scripted, Stage, World, WorldBuilder};
 use tokio::time::Instant;
 
-use crate::handler::{Counted, PerMessage, PerWord, order};
+use crate::handler::{Counted, Order, PerMessage, PerWord, order};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -159,4 +160,46 @@ async fn a_key_of_the_configuration_that_concerns_the_pipeline_counts() {
     world.produce(0, order(["a"]));
     world.settled().await;
     assert_eq!(world.runs.len(), 2, "the first attempt and one retry");
+}
+
+/// [`PerWord`], with output in files.
+struct Spooling;
+
+impl Handler for Spooling {
+    type Input = Json<Order>;
+
+    async fn arrange(
+        &self,
+        window: &[Message<Self::Input>],
+        pending: &Pending,
+    ) -> HookResult<Vec<Task>> {
+        let tasks = PerWord.arrange(window, pending).await?;
+        Ok(tasks.into_iter().map(Task::spool_stdout).collect())
+    }
+
+    async fn on_task_complete(&self, done: &TaskResult) -> HookResult<Collect> {
+        let mut read = done.clone();
+        read.output.stdout = std::fs::read(done.output.stdout_file().ok_or("no file")?)?.into();
+        PerWord.on_task_complete(&read).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_played_program_prints_is_spooled_and_its_file_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = dir.path().to_owned();
+    let mut world = World::of(Spooling)
+        .in_memory()
+        .executor(|executor| executor.spool.dir = Some(spool))
+        .processes(|_| Scripted::prints("7").takes(SECOND))
+        .start();
+    world.produce(0, order(["a"]));
+    world.settled().await;
+    assert_eq!(world.results.json::<Counted>()[0].count, 7);
+    let own = std::fs::read_dir(dir.path()).unwrap().map(Result::unwrap);
+    let files: usize = own
+        .filter(|entry| entry.file_type().unwrap().is_dir())
+        .map(|entry| std::fs::read_dir(entry.path()).unwrap().count())
+        .sum();
+    assert_eq!(files, 1, "the lock");
 }
