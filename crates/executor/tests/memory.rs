@@ -237,6 +237,7 @@ async fn a_persistent_program_gets_one_task_at_a_time_while_memory_is_short() {
     until("others could", || since.elapsed() > Duration::from_millis(600)).await;
     let stats = &pool.programs()["stay"];
     assert_eq!((stats.in_flight, stats.queued), (1, 2));
+    assert_eq!(pool.stats().pauses, 1, "one, however often it is looked");
     free.0.store(100, Ordering::Relaxed);
     until("all work", || pool.programs()["stay"].in_flight == 3).await;
     pool.close().await;
