@@ -1,6 +1,9 @@
 //! Letters for people and machines: one line each, or everything about one.
 
-use std::io::{self, BufWriter, Write};
+use std::{
+    fmt::Write as _,
+    io::{self, BufWriter, Write},
+};
 
 use anyhow::bail;
 use drakkar::Bytes;
@@ -10,7 +13,7 @@ use super::{
     Ended, Usage,
     args::{List, Output, Show},
     connect::{Kafka, READER},
-    letter::{Letter, escape, time_text},
+    letter::{Letter, PAYLOAD, escape, time_text},
     read::{Range, Reader},
 };
 
@@ -142,11 +145,31 @@ fn full(letter: &Letter) -> String {
         let row = |header: &drakkar::Header| {
             format!("  {} = {}", escape(header.name.as_bytes()), or_null(header.value.as_ref()))
         };
-        lines.extend(headers.iter().map(row));
+        let is_shown_below = |header: &&drakkar::Header| name == "why" && &*header.name == PAYLOAD;
+        lines.extend(headers.iter().filter(|header| !is_shown_below(header)).map(row));
+    }
+    for json in letter.payloads() {
+        lines.push(format!("payload    {} bytes", json.len()));
+        lines.push(pretty(json));
     }
     lines.push(format!("value      {} bytes", record.value.as_ref().map_or(0, Bytes::len)));
     lines.push(or_null(record.value.as_ref()));
     lines.join("\n") + "\n"
+}
+
+/// JSON on many lines, without a character that a terminal would obey.
+fn pretty(json: &[u8]) -> String {
+    let Ok(value) = serde_json::from_slice::<Value>(json) else { return escape(json) };
+    let mut text = String::new();
+    for c in format!("{value:#}").chars() {
+        if c != '\n' && (c.is_control() || c == '\u{2028}' || c == '\u{2029}') {
+            // As JSON writes it; a String takes everything that is written to it.
+            write!(text, "\\u{:04x}", u32::from(c)).ok();
+        } else {
+            text.push(c);
+        }
+    }
+    text
 }
 
 fn full_json(letter: &Letter) -> Value {
@@ -155,6 +178,9 @@ fn full_json(letter: &Letter) -> Value {
     if let Some(all) = all.as_object_mut() {
         let headers: Value = letter.record.headers.iter().map(header).collect();
         all.insert("headers".to_owned(), headers);
+        let payload = |json| serde_json::from_slice(json).unwrap_or(Value::Null);
+        let payloads: Value = letter.payloads().into_iter().map(payload).collect();
+        all.insert("payloads".to_owned(), payloads);
         all.insert("value".to_owned(), text(letter.record.value.as_ref()).into());
     }
     all
@@ -190,6 +216,17 @@ mod tests {
         assert_eq!(all["headers"][1], json!(["a", "2"]));
         assert_eq!(all["attempt"], 4);
         assert_eq!(all["key"], "\\xff\\u{0}k");
+    }
+
+    #[test]
+    fn a_payload_is_shown_as_json_on_lines_of_its_own() {
+        let mut letter = letter(&[]);
+        let json = "{\"kafka\":{\"value\":\"a\\u001b\u{7f}\"}}";
+        letter.record.headers.push(drakkar::Header::new(PAYLOAD, json));
+        let text = full(&letter);
+        let shown = "payload    30 bytes\n{\n  \"kafka\": {\n    \"value\": \"a\\u001b\\u007f\"\n";
+        assert!(text.contains(shown) && !text.contains(PAYLOAD), "{text}");
+        assert_eq!(full_json(&letter)["payloads"][0]["kafka"]["value"], "a\u{1b}\u{7f}");
     }
 
     #[test]
