@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use drakkar_core::{DeadLetter, Delivery, Sink};
+use drakkar_core::{DeadLetter, Delivery, Sink, SinkError};
 
 use crate::{
     Identity,
@@ -63,6 +63,10 @@ impl Sink for DeadLetterSink {
             }
         }
         outcomes
+    }
+
+    async fn probe(&self) -> Result<(), SinkError> {
+        self.producer.probe().await
     }
 
     async fn close(&self) {

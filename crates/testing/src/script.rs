@@ -142,6 +142,11 @@ impl<P> Shared<P> {
 impl<P: Clone + Send + Sync + 'static> Sink for Script<P> {
     type Payload = P;
 
+    /// Whether it is down is all that it says.
+    async fn probe(&self) -> Result<(), SinkError> {
+        if self.shared.is_down.load(Ordering::SeqCst) { Err(down()) } else { Ok(()) }
+    }
+
     async fn deliver(&self, batch: &[P]) -> Vec<Delivery> {
         self.shared.writes.fetch_add(1, Ordering::SeqCst);
         let takes = *lock(&self.shared.takes);
@@ -149,8 +154,7 @@ impl<P: Clone + Send + Sync + 'static> Sink for Script<P> {
             tokio::time::sleep(takes).await;
         }
         if self.shared.fails() {
-            let error = SinkError::new("Down", "the test says that this sink is down");
-            return vec![Delivery::Transient(error); batch.len()];
+            return vec![Delivery::Transient(down()); batch.len()];
         }
         let rule = Arc::clone(&lock(&self.shared.rule));
         let answers: Vec<Delivery> = batch.iter().map(|payload| rule(payload)).collect();
@@ -158,4 +162,8 @@ impl<P: Clone + Send + Sync + 'static> Sink for Script<P> {
         self.shared.recorded.extend(confirmed.map(|(payload, _)| payload.clone()));
         answers
     }
+}
+
+fn down() -> SinkError {
+    SinkError::new("Down", "the test says that this sink is down")
 }
