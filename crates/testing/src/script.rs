@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use drakkar_core::{DeadLetter, Delivery, FilePayload, KafkaPayload, Sink, SinkError};
+use drakkar_core::{
+    DeadLetter, Delivery, FilePayload, HttpPayload, KafkaPayload, MongoPayload, PostgresPayload,
+    RedisPayload, Sink, SinkError,
+};
 
 use crate::{Recorded, lock};
 
@@ -106,28 +109,26 @@ impl<P: Clone + Send + Sync + 'static> Script<P> {
     }
 }
 
-impl Script<KafkaPayload> {
-    /// A Kafka sink that confirms everything.
-    #[must_use]
-    pub fn kafka() -> Self {
-        Self::confirming()
-    }
+macro_rules! named {
+    ($($name:ident: $payload:ty, $what:literal;)*) => {$(
+        impl Script<$payload> {
+            #[doc = concat!($what, " that confirms everything.")]
+            #[must_use]
+            pub fn $name() -> Self {
+                Self::confirming()
+            }
+        }
+    )*};
 }
 
-impl Script<FilePayload> {
-    /// A file sink that confirms everything.
-    #[must_use]
-    pub fn files() -> Self {
-        Self::confirming()
-    }
-}
-
-impl Script<DeadLetter> {
-    /// A dead-letter topic that confirms everything.
-    #[must_use]
-    pub fn dead_letters() -> Self {
-        Self::confirming()
-    }
+named! {
+    kafka: KafkaPayload, "A Kafka sink";
+    files: FilePayload, "A file sink";
+    postgres: PostgresPayload, "A PostgreSQL sink";
+    mongo: MongoPayload, "A MongoDB sink";
+    redis: RedisPayload, "A Redis sink";
+    http: HttpPayload, "An HTTP sink";
+    dead_letters: DeadLetter, "A dead-letter topic";
 }
 
 impl<P> Shared<P> {

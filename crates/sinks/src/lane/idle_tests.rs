@@ -9,6 +9,9 @@ use super::{super::idle::INTERVAL, *};
 /// A second less than [`INTERVAL`].
 const ALMOST: Duration = Duration::from_secs(9);
 
+/// Longest write, and longest answer.
+const TIMEOUT: Duration = Duration::from_secs(25);
+
 /// What a sink does when it is asked.
 #[derive(Clone, Copy)]
 enum Asked {
@@ -80,11 +83,7 @@ impl Post {
         let settings = Settings {
             name: SinkName::new(SinkKind::Custom, "far"),
             shape: SMALL,
-            patience: Patience {
-                threshold: Some(threshold),
-                timeout: Some(Duration::from_secs(5)),
-                ..patience()
-            },
+            patience: Patience { threshold: Some(threshold), timeout: Some(TIMEOUT), ..patience() },
             observer: Arc::new(ear.clone()),
         };
         Self { lane: Lane::start(far.clone(), settings), far, ear, board: Arc::default() }
@@ -117,8 +116,8 @@ async fn a_sink_is_asked_while_it_is_idle_and_only_then() {
     let post = Post::new(Asked::Answers);
     after(INTERVAL * 3).await;
     assert_eq!(post.asked(), 3);
-    *post.far.takes.lock().unwrap() = Duration::from_secs(4);
-    for _ in 0..10 {
+    *post.far.takes.lock().unwrap() = Duration::from_secs(24);
+    for _ in 0..3 {
         assert_eq!(post.deliver().await, Settled::Confirmed);
     }
     after(ALMOST).await;
@@ -147,7 +146,7 @@ async fn an_idle_sink_that_does_not_answer_is_shown_until_it_does() {
 #[tokio::test(start_paused = true)]
 async fn a_probe_that_hangs_is_given_up_like_a_write() {
     let post = Post::new(Asked::Hangs);
-    after(INTERVAL + Duration::from_secs(4)).await;
+    after(ALMOST + TIMEOUT).await;
     assert_eq!(post.silent_for(), None);
     after(Duration::from_secs(1)).await;
     assert_eq!(post.silent_for(), Some(Duration::ZERO));
