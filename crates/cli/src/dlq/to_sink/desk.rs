@@ -44,10 +44,7 @@ impl Desk {
         ));
         match connected {
             Ok(connected) => Ok(Self { runtime, sinks: connected.sinks, timeout }),
-            Err(wrong @ (ConnectError::Invalid(_) | ConnectError::NotCompiledIn { .. })) => {
-                Err(anyhow!(Usage(wrong.to_string())))
-            }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(said(error)),
         }
     }
 
@@ -68,5 +65,33 @@ impl Desk {
     /// Releases the connections.
     pub(super) fn close(self) {
         self.runtime.block_on(self.sinks.close(self.timeout));
+    }
+}
+
+/// What is wrong with the configuration was asked for wrongly; the rest failed.
+fn said(error: ConnectError) -> anyhow::Error {
+    match error {
+        ConnectError::Invalid(_) | ConnectError::NotCompiledIn(_) => {
+            anyhow!(Usage(error.to_string()))
+        }
+        failed => failed.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use drakkar_sinks::RedisSinkConfig;
+
+    use super::*;
+
+    #[test]
+    fn a_kind_that_is_not_compiled_in_is_asked_for_wrongly_and_names_the_feature_that_brings_it() {
+        let mut config = Config::default();
+        config.sinks.redis.insert("cache".to_owned(), RedisSinkConfig::default());
+        let Some(missing) = config.sinks.missing().pop() else {
+            return; // Built together with a crate that asks for all kinds.
+        };
+        let text = said(missing.into());
+        assert!(text.is::<Usage>() && text.to_string().contains("feature `redis`"), "{text}");
     }
 }
