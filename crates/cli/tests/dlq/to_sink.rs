@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use drakkar::{FilePayload, KafkaPayload, Payload};
 use tempfile::TempDir;
 
 use crate::world::{Ended, Letter, Record, World, drakkar, letter};
@@ -59,23 +60,24 @@ impl Site {
 }
 
 /// The letter of message `number`, of which a sink refused this payload.
-fn refused(number: usize, payload: &str) -> Letter {
-    letter(number, &[("own", Some(b"1"))]).refused(&[("payload", payload)])
+fn refused(number: usize, payload: impl Into<Payload>) -> Letter {
+    let json = json(payload);
+    letter(number, &[("own", Some(b"1"))]).refused(&[("payload", &json)])
+}
+
+/// A payload as a worker writes it.
+fn json(payload: impl Into<Payload>) -> String {
+    serde_json::to_string(&payload.into()).unwrap()
 }
 
 /// A record for the Kafka sink.
 fn record(number: usize) -> Letter {
-    refused(
-        number,
-        &format!(
-            r#"{{"kafka": {{"sink": "results", "key": null, "value": "{number}", "headers": []}}}}"#
-        ),
-    )
+    refused(number, KafkaPayload::raw(number.to_string()).sink("results"))
 }
 
 /// A line that no file sink takes.
 fn impossible(number: usize) -> Letter {
-    refused(number, r#"{"filesystem": {"sink": "lines", "path": "../out", "line": "x"}}"#)
+    refused(number, FilePayload::json("../out", &"x").unwrap().sink("lines"))
 }
 
 #[test]
@@ -84,8 +86,8 @@ fn a_payload_arrives_at_its_sink_byte_for_byte_and_once() {
     let binary = r#"{"kafka": {"sink": "results", "topic": null, "key": {"base64": "/wBr"},
         "value": {"base64": "AP/+"}, "headers": [
             {"name": "a", "value": {"base64": "gA=="}}, {"name": "n", "value": null}]}}"#;
-    let line = r#"{"filesystem": {"sink": null, "path": "a/b.txt", "line": "grün"}}"#;
-    let both = letter(1, &[]).refused(&[("payload", binary), ("payload", line)]);
+    let line = json(FilePayload::json("a/b.txt", &"grün").unwrap());
+    let both = letter(1, &[]).refused(&[("payload", binary), ("payload", &line)]);
     site.world.letters([letter(0, &[]), both]);
 
     let ended = site.replay(&[]).succeeds();
@@ -97,7 +99,7 @@ fn a_payload_arrives_at_its_sink_byte_for_byte_and_once() {
     assert_eq!(records[0].value.as_deref(), Some(&b"\x00\xff\xfe"[..]));
     let header = |name: &str, value: Option<&[u8]>| (name.to_owned(), value.map(<[u8]>::to_vec));
     assert_eq!(records[0].headers, [header("a", Some(b"\x80")), header("n", None)]);
-    assert_eq!(site.line("a/b.txt").as_deref(), Some("grün\n"));
+    assert_eq!(site.line("a/b.txt").as_deref(), Some("\"grün\"\n"));
     assert_eq!(site.world.read(&site.world.source), [], "no task runs again");
 
     let again = site.replay(&[]).succeeds();
@@ -198,10 +200,7 @@ fn a_dry_run_says_which_sinks_and_delivers_nothing() {
 #[test]
 fn a_sink_that_is_gone_from_the_configuration_refuses() {
     let site = Site::new();
-    site.world.letters([refused(
-        0,
-        r#"{"kafka": {"sink": "old", "key": null, "value": "v", "headers": []}}"#,
-    )]);
+    site.world.letters([refused(0, KafkaPayload::raw("v").sink("old"))]);
     let ended = site.replay(&[]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stderr.contains("there is no sink sinks.kafka.old"), "{}", ended.stderr);

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use drakkar::{
-    Collect, Handler, HookResult, Json, Message, Payload, Pending, Precomputed, Task, TaskResult,
+    Collect, FilePayload, Handler, HookResult, Json, KafkaPayload, Message, Payload, Pending,
+    Precomputed, Task, TaskResult,
 };
 use drakkar_testing::{Delivery, Record, Recorded, Script, SinkError, Stage, World, WorldBuilder};
 use serde_json::{Value, json};
@@ -13,11 +14,11 @@ use tokio::time::Instant;
 struct Forward;
 
 impl Handler for Forward {
-    type Input = Json<Value>;
+    type Input = Json<Payload>;
 
     async fn arrange(&self, window: &[Message<Self::Input>], _: &Pending) -> HookResult<Vec<Task>> {
         let task = |message: &Message<Self::Input>| {
-            let stdout = message.input.to_string().into();
+            let stdout = message.value.clone().unwrap_or_default();
             Task::for_message(message).precomputed(Precomputed { stdout, ..Precomputed::default() })
         };
         Ok(window.iter().map(task).collect())
@@ -30,20 +31,23 @@ impl Handler for Forward {
     }
 }
 
-/// A payload of this kind for the sink of this name, as JSON.
+/// A payload of this kind for the sink of this name.
 fn payload(kind: &str, sink: Option<&str>) -> Record {
-    let mut payload = match kind {
-        "kafka" => json!({"key": null, "value": "v", "headers": []}),
-        "filesystem" => json!({"path": "a", "line": "v"}),
-        "postgres" => json!({"write": {"insert": {"table": "t", "row": {"id": 1}}}}),
-        "mongo" => json!({"write": {"insert":
-            {"collection": "c", "document": "{\"_id\": 1}", "generated_id": false}}}),
-        "redis" => json!({"command": {"op": "set", "key": "k", "value": "v"}}),
-        "http" => json!({"params": {}, "query": [], "headers": [], "body": "empty"}),
+    let read = |payload: Value| serde_json::from_str(&json!({kind: payload}).to_string()).unwrap();
+    let mut payload: Payload = match kind {
+        "kafka" => KafkaPayload::raw("v").into(),
+        "filesystem" => FilePayload::json("a", &"v").unwrap().into(),
+        "postgres" => read(json!({"write": {"insert": {"table": "t", "row": {"id": 1}}}})),
+        "mongo" => read(json!({"write": {"insert":
+            {"collection": "c", "document": "{\"_id\": 1}", "generated_id": false}}})),
+        "redis" => read(json!({"command": {"op": "set", "key": "k", "value": "v"}})),
+        "http" => read(json!({"params": {}, "query": [], "headers": [], "body": "empty"})),
         other => panic!("{other}"),
     };
-    payload["sink"] = sink.into();
-    Record::json(&json!({kind: payload}))
+    if let Some(sink) = sink {
+        payload.name_sink(sink);
+    }
+    Record::json(&payload)
 }
 
 fn world() -> WorldBuilder<Forward> {
