@@ -36,7 +36,7 @@ pub mod lenient; // numbers where configuration expects text
 pub mod observe; // what the outer crates report while they work
 
 pub use control::{Keep, StopSignal};
-pub use dead_letter::{Cause, DeadLetter, Stage};
+pub use dead_letter::{Carried, Cause, DeadLetter, Stage};
 pub use done_map::DoneMap;
 pub use group::{MessageGroup, WindowGroup};
 pub use handler::{Handler, HookError, HookResult, OnDeliveryError, OnError, Pending};

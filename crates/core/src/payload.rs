@@ -3,6 +3,8 @@
 //! Constructors serialise at once: an error surfaces in the hook that made it, and what travels to
 //! the sinks is bytes or plain values.
 
+use serde::{Deserialize, Serialize};
+
 use crate::SinkKind;
 
 mod kafka; // a record for a topic
@@ -28,12 +30,16 @@ pub use redis::RedisPayload;
 pub struct PayloadError(#[from] serde_json::Error);
 
 macro_rules! payloads {
-    ($($variant:ident($payload:ident), $kind:ident, $collect:ident, $what:literal;)*) => {
+    ($($(#[$attribute:meta])? $variant:ident($payload:ident), $kind:ident, $collect:ident, $what:literal;)*) => {
         /// A payload of any kind.
-        #[derive(Debug, Clone, PartialEq, Eq)]
+        ///
+        /// As JSON it is an object whose only key is the kind, as in the configuration. A payload for a
+        /// sink of your own cannot be written: nobody knows how.
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
         #[non_exhaustive]
         pub enum Payload {
-            $(#[doc = concat!("For ", $what, ".")] $variant($payload),)*
+            $($(#[$attribute])? #[doc = concat!("For ", $what, ".")] $variant($payload),)*
         }
 
         impl Payload {
@@ -51,6 +57,14 @@ macro_rules! payloads {
                 match self {
                     $(Self::$variant(payload) => payload.sink.as_deref(),)*
                 }
+            }
+
+            /// Has it name `instance`, where it names none.
+            pub fn name_sink(&mut self, instance: &str) {
+                let named = match self {
+                    $(Self::$variant(payload) => &mut payload.sink,)*
+                };
+                named.get_or_insert_with(|| instance.to_owned());
             }
 
             /// Bytes it occupies.
@@ -85,11 +99,13 @@ macro_rules! payloads {
 
 payloads! {
     Kafka(KafkaPayload), Kafka, kafka, "a Kafka sink";
+    #[serde(rename = "filesystem")]
     File(FilePayload), Filesystem, file, "a file sink";
     Postgres(PostgresPayload), Postgres, postgres, "a PostgreSQL sink";
     Mongo(MongoPayload), Mongo, mongo, "a MongoDB sink";
     Redis(RedisPayload), Redis, redis, "a Redis sink";
     Http(HttpPayload), Http, http, "an HTTP sink";
+    #[serde(skip)]
     Custom(CustomPayload), Custom, custom, "a sink of your own";
 }
 

@@ -32,9 +32,13 @@ pub struct FileSink {
     jobs: mpsc::Sender<Job>,
 }
 
-struct Job {
-    lines: Vec<Line>,
-    reply: oneshot::Sender<Vec<Delivery>>,
+enum Job {
+    Write {
+        lines: Vec<Line>,
+        reply: oneshot::Sender<Vec<Delivery>>,
+    },
+    /// Is the directory there, and does it take files?
+    Probe(oneshot::Sender<io::Result<()>>),
 }
 
 struct Line {
@@ -74,14 +78,24 @@ impl Sink for FileSink {
             .map(|payload| Line { path: payload.path.clone(), text: payload.line.clone() })
             .collect();
         let (reply, outcomes) = oneshot::channel();
-        if self.jobs.send(Job { lines, reply }).is_ok()
+        if self.jobs.send(Job::Write { lines, reply }).is_ok()
             && let Ok(outcomes) = outcomes.await
         {
             return outcomes;
         }
-        let ended = SinkError::new("writer_ended", "the thread that writes has ended");
-        vec![Delivery::Transient(ended); batch.len()]
+        vec![Delivery::Transient(ended()); batch.len()]
     }
+
+    async fn probe(&self) -> Result<(), SinkError> {
+        let (reply, answer) = oneshot::channel();
+        self.jobs.send(Job::Probe(reply)).map_err(|_| ended())?;
+        let answer = answer.await.map_err(|_| ended())?;
+        answer.map_err(|error| SinkError::new(format!("{:?}", error.kind()), error.to_string()))
+    }
+}
+
+fn ended() -> SinkError {
+    SinkError::new("writer_ended", "the thread that writes has ended")
 }
 
 /// The thread's own: the only one that touches the directory.
@@ -93,9 +107,12 @@ struct Writer {
 impl Writer {
     /// Works until the sink is dropped.
     fn run(&self, queue: &mpsc::Receiver<Job>) {
-        while let Ok(Job { lines, reply }) = queue.recv() {
-            // Whoever gave up waiting does not want to know.
-            drop(reply.send(self.write(&lines)));
+        // Whoever gave up waiting does not want to know.
+        while let Ok(job) = queue.recv() {
+            match job {
+                Job::Write { lines, reply } => drop(reply.send(self.write(&lines))),
+                Job::Probe(reply) => drop(reply.send(prove_writable(&self.dir))),
+            }
         }
     }
 

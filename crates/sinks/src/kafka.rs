@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use drakkar_core::{Delivery, KafkaPayload, Sink};
+use drakkar_core::{Delivery, KafkaPayload, Sink, SinkError};
 
 pub(crate) mod producer; // records -> brokers -> one answer each
 mod client; // one librdkafka producer
@@ -39,6 +39,10 @@ impl Sink for KafkaSink {
             })
             .collect();
         self.producer.deliver(&records).await
+    }
+
+    async fn probe(&self) -> Result<(), SinkError> {
+        self.producer.probe().await
     }
 
     async fn close(&self) {

@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use broker::{BROKER, Broker, Read, SOON, identity, send, sink, until_held};
 use bytes::Bytes;
 use drakkar_core::{
-    Cause, DeadLetter, Header, KafkaPayload, Offset, SourceMessage, Stage, Timestamp,
+    Carried, Cause, DeadLetter, Header, KafkaPayload, Offset, SourceMessage, Stage, Timestamp,
     TopicPartition, hold::HoldBoard,
 };
 use drakkar_sinks::{ConnectError, CustomSinks, DlqConfig, Settled, Sinks, SinksConfig};
@@ -215,6 +215,30 @@ async fn a_dead_letter_is_the_message_byte_for_byte_in_the_topic_of_its_source()
         headers: letter.headers("group", "worker-1"),
     };
     assert_eq!(BROKER.read("orders_dlq", 1), [expected]);
+    sinks.close(SOON).await;
+}
+
+#[tokio::test]
+async fn a_dead_letter_that_is_too_large_with_its_payload_is_written_without() {
+    let too_large = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
+    let broker = Broker::start();
+    broker.topic("out");
+    broker.topic("orders_dlq");
+    let sinks = broker.sinks("out").await;
+    // With its payload, then the same alone.
+    broker.with(move |cluster| {
+        cluster.request_errors(RDKafkaApiKey::Produce, &[too_large, too_large]);
+    });
+    let mut letter = letter("orders");
+    let payload = Carried::of(&KafkaPayload::raw("refused").into());
+    letter.cause = letter.cause.carrying(payload);
+    let hold = Arc::new(HoldBoard::default()).task();
+    timeout(SOON, sinks.dead_letter(letter.clone(), &hold)).await.unwrap();
+    let written = &broker.read("orders_dlq", 1)[0];
+    let without = letter.without_payloads().unwrap();
+    assert_eq!(written.headers, without.headers("group", "worker-1"));
+    sinks.dead_letter(letter.clone(), &hold).await;
+    assert_eq!(broker.read("orders_dlq", 2)[1].headers, letter.headers("group", "worker-1"));
     sinks.close(SOON).await;
 }
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use drakkar_core::{Delivery, Header};
+use drakkar_core::{Delivery, Header, SinkError};
 use rdkafka::{error::RDKafkaErrorCode as Code, producer::Producer as _};
 use tokio::{
     sync::oneshot,
@@ -32,6 +32,8 @@ use crate::{
 
 /// How long to wait for room in the client's own queue before looking again.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
+/// How long the brokers may take to say whether they are there.
+const PROBE_WITHIN: Duration = Duration::from_secs(5);
 /// How long a client may take to end.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
@@ -107,6 +109,30 @@ impl Producer {
             .zip(records)
             .map(|(answer, record)| verdict::delivery(answer, &record.topic))
             .collect()
+    }
+
+    /// Whether the brokers answer, and know the topic. Where each record names its own nothing is asked:
+    /// the alternative is to ask about every topic of the cluster.
+    pub(crate) async fn probe(&self) -> Result<(), SinkError> {
+        let topic = self.settings.topic.clone();
+        if topic.is_empty() {
+            return Ok(());
+        }
+        let client = current(&self.client);
+        let asked = Arc::clone(&client);
+        let answer = on_thread(move || client::ask(&asked, &topic, PROBE_WITHIN)).await;
+        match answer {
+            // Without a thread nothing is known.
+            Some(Ok(Topic::Present)) | None => Ok(()),
+            Some(Ok(Topic::Absent(reason))) => {
+                let text = format!("topic {}: {reason}", self.settings.topic);
+                Err(SinkError::new("NoTopic", text))
+            }
+            Some(Err(error)) => {
+                let said = client.context().last_error().unwrap_or_else(|| error.to_string());
+                Err(SinkError::new("NoAnswer", said))
+            }
+        }
     }
 
     /// Waits until the client has ended.
@@ -284,5 +310,31 @@ mod tests {
         let Err(error) = connected else { panic!("made a client of nonsense") };
         let text = error.to_string();
         assert!(text.contains("sasl.pasword") && !text.contains("hunter2"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_probe_says_whether_the_brokers_and_the_topic_are_there() {
+        let cluster = rdkafka::mocking::MockCluster::new(1).unwrap();
+        cluster.create_topic("t", 1, 1).unwrap();
+        let producer = async |topic: &str| {
+            let sink = KafkaSinkConfig {
+                topic: topic.to_owned(),
+                brokers: cluster.bootstrap_servers(),
+                client_config: [("reconnect.backoff.max.ms".to_owned(), "200".to_owned())].into(),
+                ..KafkaSinkConfig::default()
+            };
+            let source = drakkar_core::kafka_client::Cluster::default();
+            let settings = ProducerSettings::of_sink(&sink, &source, "w");
+            let within = Duration::from_secs(30);
+            Producer::connect("sinks.kafka.a".to_owned(), settings, within).await.unwrap()
+        };
+        let (there, nameless) = (producer("t").await, producer("").await);
+        assert_eq!(there.probe().await, Ok(()));
+        cluster.broker_down(1).unwrap();
+        assert_eq!(there.probe().await.unwrap_err().class, "NoAnswer");
+        assert_eq!(nameless.probe().await, Ok(()), "it has no topic to ask for");
+        cluster.broker_up(1).unwrap();
+        let back = async { while there.probe().await.is_err() {} };
+        tokio::time::timeout(Duration::from_secs(40), back).await.unwrap();
     }
 }
