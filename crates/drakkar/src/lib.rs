@@ -27,9 +27,9 @@ pub use drakkar_core::{
     Collect, CustomPayload, Delivery, DeliveryFailure, Failure, FilePayload, Handler, Header,
     HookError, HookResult, HttpPayload, Input, Json, KafkaPayload, Keep, Message, MessageGroup,
     MongoPayload, Offset, OnDeliveryError, OnError, Output, Payload, PayloadError, Pending,
-    PostgresPayload, Precomputed, Ready, RedisPayload, Secret, Sink, SinkError, SinkKind, SinkName,
-    SourceMessage, StopSignal, Task, TaskFailure, TaskId, TaskResult, Timestamp, TopicPartition,
-    WindowGroup,
+    PostgresPayload, Precomputed, Ready, RedisCommand, RedisOnlyIf, RedisPayload, Secret, Sink,
+    SinkError, SinkKind, SinkName, SourceMessage, StopSignal, Task, TaskFailure, TaskId,
+    TaskResult, Timestamp, TopicPartition, WindowGroup,
 };
 pub use drakkar_pipeline::AfterError;
 pub use drakkar_telemetry::prometheus;
