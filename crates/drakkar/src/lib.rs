@@ -34,6 +34,8 @@ pub use drakkar_core::{
 pub use drakkar_pipeline::AfterError;
 pub use drakkar_telemetry::prometheus;
 pub use error::RunError;
+#[cfg(feature = "redis")]
+pub use redis;
 pub use startup::HookFuture;
 pub use worker::Worker;
 
@@ -50,7 +52,7 @@ pub mod sections {
     pub use drakkar_kafka::KafkaConfig;
     pub use drakkar_sinks::{
         BatchConfig, CircuitBreakerConfig, Compression, CustomSinkConfig, DlqConfig,
-        FileSinkConfig, Fsync, KafkaSinkConfig, OnOpen, SinksConfig,
+        FileSinkConfig, Fsync, KafkaSinkConfig, OnOpen, RedisSinkConfig, SinksConfig,
     };
     pub use drakkar_telemetry::{LogFormat, LogLevel, LogOutput, LoggingConfig};
 }
