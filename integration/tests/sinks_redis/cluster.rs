@@ -9,16 +9,15 @@ use super::*;
 /// A cluster on loopback; gone when dropped.
 struct Nodes {
     dir: tempfile::TempDir,
-    port: u16,
+    ports: [String; 3],
 }
 
 impl Nodes {
     fn start() -> Self {
-        // Ports beside those of other tests: each node has two, one after the other.
-        let first = OwnServer::down("redis").port;
-        let _held = [OwnServer::down("redis"), OwnServer::down("redis")];
-        let nodes = Self { dir: tempfile::TempDir::new().unwrap(), port: first };
-        nodes.run(&["cluster", nodes.dir.path().to_str().unwrap(), &first.to_string()]);
+        let ports = [(); 3].map(|()| OwnServer::down("redis").port.to_string());
+        let nodes = Self { dir: tempfile::TempDir::new().unwrap(), ports };
+        let [first, second, third] = &nodes.ports;
+        nodes.run(&["cluster", nodes.dir.path().to_str().unwrap(), first, second, third]);
         nodes
     }
 
@@ -33,7 +32,7 @@ impl Nodes {
     }
 
     fn url(&self) -> String {
-        format!("redis://:{PASSWORD}@127.0.0.1:{}", self.port)
+        format!("redis://:{PASSWORD}@127.0.0.1:{}", self.ports[0])
     }
 }
 
@@ -75,7 +74,7 @@ async fn in_a_cluster_every_payload_finds_its_node_and_a_node_that_is_away_is_wa
     let held =
         delivering(&sinks, (0..100).flat_map(|key| pushes(&format!("late:{key}"), 10)).collect());
     holds(&sinks).await;
-    nodes.run(&["start", &nodes.node(2), &(nodes.port + 2).to_string()]);
+    nodes.run(&["start", &nodes.node(2), &nodes.ports[1]]);
     ends_well(held).await;
 
     for key in 0..100 {

@@ -6,6 +6,7 @@
 mod commands; // what each of them leaves in the server
 mod start; // who is let in, and what is said to who is not
 mod refusals; // what concerns one payload of many
+mod relay; // a way to a server that can be slow
 mod faults; // servers that are away, slow, full or no primary
 mod cluster; // three nodes
 
