@@ -118,11 +118,11 @@ impl Connect for RedisSink {
 async fn check(link: &Link, config: &RedisSinkConfig) -> Result<(), Attempt> {
     let mut pipeline = redis::pipe();
     pipeline.cmd("PING");
-    ask(link, &pipeline).await.map_err(attempt)?;
+    ask(link, &pipeline).await.map_err(|error| attempt(&error))?;
     for (name, text) in &config.scripts {
         let mut pipeline = redis::pipe();
         pipeline.cmd("SCRIPT").arg("LOAD").arg(text);
-        ask(link, &pipeline).await.map_err(|error| match attempt(error) {
+        ask(link, &pipeline).await.map_err(|error| match attempt(&error) {
             Attempt::Permanent(reason) => Attempt::Permanent(format!("script {name}: {reason}")),
             transient @ Attempt::Transient(_) => transient,
         })?;
@@ -138,8 +138,8 @@ async fn ask(link: &Link, pipeline: &Pipeline) -> Result<(), RedisError> {
     Ok(())
 }
 
-fn attempt(error: RedisError) -> Attempt {
-    if verdict::is_final(&error) {
+fn attempt(error: &RedisError) -> Attempt {
+    if verdict::is_final(error) {
         Attempt::Permanent(error.to_string())
     } else {
         Attempt::Transient(error.to_string())
