@@ -17,11 +17,11 @@ impl Nodes {
         let ports = [(); 3].map(|()| OwnServer::down("redis").port.to_string());
         let nodes = Self { dir: tempfile::TempDir::new().unwrap(), ports };
         let [first, second, third] = &nodes.ports;
-        nodes.run(&["cluster", nodes.dir.path().to_str().unwrap(), first, second, third]);
+        Nodes::run(&["cluster", nodes.dir.path().to_str().unwrap(), first, second, third]);
         nodes
     }
 
-    fn run(&self, arguments: &[&str]) {
+    fn run(arguments: &[&str]) {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("redis/server");
         let output = Command::new(script).args(arguments).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {output:?}");
@@ -39,7 +39,7 @@ impl Nodes {
 impl Drop for Nodes {
     fn drop(&mut self) {
         for number in 1..=3 {
-            self.run(&["wipe", &self.node(number)]);
+            Self::run(&["wipe", &self.node(number)]);
         }
     }
 }
@@ -70,11 +70,11 @@ async fn in_a_cluster_every_payload_finds_its_node_and_a_node_that_is_away_is_wa
     assert_eq!(refused(&settled[1]).error.class, "WRONGTYPE");
     assert_eq!(refused(&settled[2]).error.class, "CROSSSLOT");
 
-    nodes.run(&["kill", &nodes.node(2)]);
+    Nodes::run(&["kill", &nodes.node(2)]);
     let held =
         delivering(&sinks, (0..100).flat_map(|key| pushes(&format!("late:{key}"), 10)).collect());
     holds(&sinks).await;
-    nodes.run(&["start", &nodes.node(2), &nodes.ports[1]]);
+    Nodes::run(&["start", &nodes.node(2), &nodes.ports[1]]);
     ends_well(held).await;
 
     for key in 0..100 {

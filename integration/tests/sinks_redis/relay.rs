@@ -19,14 +19,15 @@ impl Relay {
     pub(super) async fn to(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (hold, held) = watch::channel(false);
+        let (hold, kept_back) = watch::channel(false);
         let (end, ended) = oneshot::channel();
         tokio::spawn(async move {
             let mut end = Some(end);
             while let Ok((near, _)) = listener.accept().await {
                 let far = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
-                let held = if end.is_some() { held.clone() } else { watch::channel(false).1 };
-                tokio::spawn(pass(near, far, held, end.take()));
+                let free = watch::channel(false).1;
+                let kept_back = if end.is_some() { kept_back.clone() } else { free };
+                tokio::spawn(pass(near, far, kept_back, end.take()));
             }
         });
         Self { port, hold, ended }
@@ -46,7 +47,7 @@ impl Relay {
 async fn pass(
     mut near: TcpStream,
     mut far: TcpStream,
-    mut held: watch::Receiver<bool>,
+    mut kept_back: watch::Receiver<bool>,
     end: Option<oneshot::Sender<()>>,
 ) {
     let (mut from_near, mut to_near) = near.split();
@@ -55,7 +56,7 @@ async fn pass(
         let mut bytes = vec![0; 1 << 16];
         while let Ok(count @ 1..) = from_near.read(&mut bytes).await {
             // An error: nobody can hold it back any more.
-            drop(held.wait_for(|held| !held).await);
+            drop(kept_back.wait_for(|kept_back| !kept_back).await);
             if to_far.write_all(&bytes[..count]).await.is_err() {
                 break; // The server does not want to hear it.
             }
