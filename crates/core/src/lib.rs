@@ -44,7 +44,7 @@ pub use input::{Input, Json, OnInvalid};
 pub use message::{Header, Message, Offset, SourceMessage, Timestamp, TopicPartition};
 pub use payload::{
     Collect, CustomPayload, FilePayload, HttpPayload, KafkaPayload, MongoPayload, Payload,
-    PayloadError, PostgresPayload, RedisPayload,
+    PayloadError, PostgresPayload, RedisCommand, RedisOnlyIf, RedisPayload,
 };
 pub use ready::Ready;
 pub use result::{Failure, Output, TaskFailure, TaskResult, Usage};

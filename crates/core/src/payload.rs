@@ -22,7 +22,7 @@ pub use http::HttpPayload;
 pub use kafka::KafkaPayload;
 pub use mongo::MongoPayload;
 pub use postgres::PostgresPayload;
-pub use redis::RedisPayload;
+pub use redis::{RedisCommand, RedisOnlyIf, RedisPayload};
 
 /// A value that does not serialise.
 #[derive(Debug, thiserror::Error)]

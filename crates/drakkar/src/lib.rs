@@ -27,13 +27,15 @@ pub use drakkar_core::{
     Collect, CustomPayload, Delivery, DeliveryFailure, Failure, FilePayload, Handler, Header,
     HookError, HookResult, HttpPayload, Input, Json, KafkaPayload, Keep, Message, MessageGroup,
     MongoPayload, Offset, OnDeliveryError, OnError, Output, Payload, PayloadError, Pending,
-    PostgresPayload, Precomputed, Ready, RedisPayload, Secret, Sink, SinkError, SinkKind, SinkName,
-    SourceMessage, SpooledFile, StopSignal, Task, TaskFailure, TaskId, TaskResult, Timestamp,
-    TopicPartition, Usage, WindowGroup,
+    PostgresPayload, Precomputed, Ready, RedisCommand, RedisOnlyIf, RedisPayload, Secret, Sink,
+    SinkError, SinkKind, SinkName, SourceMessage, SpooledFile, StopSignal, Task, TaskFailure,
+    TaskId, TaskResult, Timestamp, TopicPartition, Usage, WindowGroup,
 };
 pub use drakkar_pipeline::AfterError;
 pub use drakkar_telemetry::prometheus;
 pub use error::RunError;
+#[cfg(feature = "redis")]
+pub use redis;
 pub use startup::HookFuture;
 pub use worker::Worker;
 
@@ -52,7 +54,7 @@ pub mod sections {
     pub use drakkar_kafka::KafkaConfig;
     pub use drakkar_sinks::{
         BatchConfig, CircuitBreakerConfig, Compression, CustomSinkConfig, DlqConfig,
-        FileSinkConfig, Fsync, KafkaSinkConfig, OnOpen, SinksConfig,
+        FileSinkConfig, Fsync, KafkaSinkConfig, OnOpen, RedisSinkConfig, SinksConfig,
     };
     pub use drakkar_telemetry::{LogFormat, LogLevel, LogOutput, LoggingConfig};
 }

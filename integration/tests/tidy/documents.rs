@@ -102,6 +102,7 @@ fn keys() -> BTreeMap<String, Value> {
         ("sinks.kafka", json(&drakkar::sections::KafkaSinkConfig::default())),
         ("sinks.filesystem", json(&drakkar::sections::FileSinkConfig::default())),
         ("executor.programs", json(&drakkar::sections::ProgramConfig::default())),
+        ("sinks.redis", json(&drakkar::sections::RedisSinkConfig::default())),
         ("sinks.custom", json(&drakkar::sections::CustomSinkConfig::default())),
     ];
     for (kind, mut instance) in instances {
