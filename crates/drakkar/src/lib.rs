@@ -69,4 +69,8 @@ mod guides {
     mod fan_out {}
     #[doc = include_str!("../../../docs/sinks.md")]
     mod sinks {}
+    #[doc = include_str!("../../../docs/sinks/kafka.md")]
+    mod kafka_sinks {}
+    #[doc = include_str!("../../../docs/sinks/files.md")]
+    mod file_sinks {}
 }
