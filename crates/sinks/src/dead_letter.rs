@@ -40,6 +40,8 @@ impl Sink for DeadLetterSink {
             .iter()
             .map(|letter| Record {
                 topic: self.topic(letter),
+                partition: None,
+                timestamp: None,
                 key: letter.message.key.as_ref(),
                 value: letter.message.value.as_ref(),
                 headers: Cow::Owned(letter.headers(group, worker)),

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{PayloadError, wire};
-use crate::Header;
+use crate::{Header, Timestamp};
 
 /// One record for a Kafka sink.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +13,11 @@ pub struct KafkaPayload {
     pub sink: Option<String>,
     /// Topic instead of the one the sink is configured with.
     pub topic: Option<String>,
+    /// Partition instead of the one its key leads to.
+    pub partition: Option<i32>,
+    /// When the record was made; `None` is when it is written. A topic that keeps the brokers' time
+    /// (`LogAppendTime`) ignores it.
+    pub timestamp: Option<Timestamp>,
     /// Key of the record.
     #[serde(with = "wire::option")]
     pub key: Option<Bytes>,
@@ -70,6 +75,22 @@ impl KafkaPayload {
     #[must_use]
     pub fn topic(mut self, topic: impl Into<String>) -> Self {
         self.topic = Some(topic.into());
+        self
+    }
+
+    /// Writes to this partition instead of the one the key leads to. One that the topic does not have
+    /// is refused for good.
+    #[must_use]
+    pub fn partition(mut self, partition: i32) -> Self {
+        self.partition = Some(partition);
+        self
+    }
+
+    /// Says when the record was made, for example as the source message has it. It must be later than
+    /// the Unix epoch.
+    #[must_use]
+    pub fn timestamp(mut self, timestamp: impl Into<Option<Timestamp>>) -> Self {
+        self.timestamp = timestamp.into();
         self
     }
 

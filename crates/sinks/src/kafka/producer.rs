@@ -7,13 +7,14 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
 
 use bytes::Bytes;
-use drakkar_core::{Delivery, Header};
+use drakkar_core::{Delivery, Header, Timestamp};
 use rdkafka::{error::RDKafkaErrorCode as Code, producer::Producer as _};
 use tokio::{
     sync::oneshot,
@@ -39,6 +40,10 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Record<'a> {
     pub topic: Cow<'a, str>,
+    /// `None` where its key, or the client, decides.
+    pub partition: Option<i32>,
+    /// `None` is when it is sent.
+    pub timestamp: Option<Timestamp>,
     pub key: Option<&'a Bytes>,
     pub value: Option<&'a Bytes>,
     pub headers: Cow<'a, [Header]>,
@@ -102,10 +107,11 @@ impl Producer {
         let all: Vec<&Record<'_>> = records.iter().collect();
         let mut answers = self.send(&current(&self.client), &all).await;
         self.send_suspects_alone(records, &mut answers).await;
+        self.ask_for_partitions(records, &mut answers).await;
         answers
             .into_iter()
             .zip(records)
-            .map(|(answer, record)| verdict::delivery(answer, &record.topic))
+            .map(|(answer, record)| verdict::delivery(answer, record))
             .collect()
     }
 
@@ -137,6 +143,27 @@ impl Producer {
         let judged = self.send(&client, &alone).await;
         for (index, answer) in suspects.into_iter().zip(judged) {
             answers[index] = answer;
+        }
+    }
+
+    /// What the client knows of a topic may be minutes old: a partition that a record names is only
+    /// missing when the brokers say so now.
+    async fn ask_for_partitions(&self, records: &[Record<'_>], answers: &mut [Answer]) {
+        let mut topics = BTreeMap::new();
+        for (answer, record) in answers.iter_mut().zip(records) {
+            let (Err(Code::UnknownPartition), Some(partition)) = (*answer, record.partition) else {
+                continue;
+            };
+            let topic: &str = &record.topic;
+            if !topics.contains_key(topic) {
+                let (client, asked) = (current(&self.client), topic.to_owned());
+                let count = on_thread(move || client::partitions(&client, &asked)).await;
+                topics.insert(topic, count.and_then(Result::ok));
+            }
+            if partition >= 0 && topics[topic].is_none_or(|count| partition < count) {
+                // It is there by now, or nobody could say: tried again.
+                *answer = Err(Code::UnknownTopicOrPartition);
+            }
         }
     }
 
@@ -180,6 +207,12 @@ impl Producer {
     ) -> Result<oneshot::Receiver<Answer>, Code> {
         if !is_topic(&record.topic) {
             return Err(Code::InvalidTopic);
+        }
+        if record.partition.is_some_and(|partition| partition < 0) {
+            return Err(Code::UnknownPartition); // To the client it is "any".
+        }
+        if record.timestamp.is_some_and(|timestamp| timestamp.millis() <= 0) {
+            return Err(Code::InvalidTimestamp); // To the client 0 is "now".
         }
         let until = Instant::now() + self.settings.delivery_timeout;
         loop {
