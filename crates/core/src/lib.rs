@@ -43,7 +43,7 @@ pub use handler::{Handler, HookError, HookResult, OnDeliveryError, OnError, Pend
 pub use input::{Input, Json, OnInvalid};
 pub use message::{Header, Message, Offset, SourceMessage, Timestamp, TopicPartition};
 pub use payload::{
-    Collect, CustomPayload, FilePayload, HttpPayload, KafkaPayload, MongoPayload, Payload,
+    Collect, CustomPayload, FileContent, FilePayload, HttpPayload, KafkaPayload, MongoPayload, Payload,
     PayloadError, PostgresPayload, RedisPayload,
 };
 pub use ready::Ready;
