@@ -24,12 +24,12 @@ mod worker; // the builder, the run, the shutdown
 pub use bytes::Bytes;
 pub use config::{Config, ConfigError, Line, Loaded, Note, Origin};
 pub use drakkar_core::{
-    Collect, CustomPayload, Delivery, DeliveryFailure, Failure, FilePayload, Handler, Header,
-    HookError, HookResult, HttpPayload, Input, Json, KafkaPayload, Keep, Message, MessageGroup,
-    MongoPayload, Offset, OnDeliveryError, OnError, Output, Payload, PayloadError, Pending,
-    PostgresPayload, Precomputed, Ready, RedisPayload, Secret, Sink, SinkError, SinkKind, SinkName,
-    SourceMessage, SpooledFile, StopSignal, Task, TaskFailure, TaskId, TaskResult, Timestamp,
-    TopicPartition, Usage, WindowGroup,
+    Collect, CustomPayload, Delivery, DeliveryFailure, Failure, FileContent, FilePayload, Handler,
+    Header, HookError, HookResult, HttpPayload, Input, Json, KafkaPayload, Keep, Message,
+    MessageGroup, MongoPayload, Offset, OnDeliveryError, OnError, Output, Payload, PayloadError,
+    Pending, PostgresPayload, Precomputed, Ready, RedisPayload, Secret, Sink, SinkError, SinkKind,
+    SinkName, SourceMessage, SpooledFile, StopSignal, Task, TaskFailure, TaskId, TaskResult,
+    Timestamp, TopicPartition, Usage, WindowGroup,
 };
 pub use drakkar_pipeline::AfterError;
 pub use drakkar_telemetry::prometheus;
@@ -51,8 +51,8 @@ pub mod sections {
     };
     pub use drakkar_kafka::KafkaConfig;
     pub use drakkar_sinks::{
-        BatchConfig, CircuitBreakerConfig, Compression, CustomSinkConfig, DlqConfig,
-        FileSinkConfig, Fsync, KafkaSinkConfig, OnOpen, SinksConfig,
+        BatchConfig, CircuitBreakerConfig, Compress, Compression, CustomSinkConfig, DlqConfig,
+        FileSinkConfig, Fsync, KafkaSinkConfig, OnOpen, RotateConfig, SinksConfig,
     };
     pub use drakkar_telemetry::{LogFormat, LogLevel, LogOutput, LoggingConfig};
 }
