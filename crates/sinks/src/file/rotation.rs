@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_file_is_over_when_it_has_its_age_and_never_because_a_clock_went_back() {
-        let config = RotateConfig { max_age: Some(Duration::from_secs(60)), ..Default::default() };
+        let config = RotateConfig { max_age: Some(Duration::from_mins(1)), ..Default::default() };
         let rotation = Rotation::new(&config);
         assert!(!rotation.is_over(at(100), at(159)));
         assert!(rotation.is_over(at(100), at(160)));
