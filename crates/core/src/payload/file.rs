@@ -40,6 +40,16 @@ pub enum FileContent {
     },
 }
 
+impl FileContent {
+    /// The line, the bytes or the row, without what the sink adds.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        match self {
+            Self::Line(bytes) | Self::Raw(bytes) | Self::Row { row: bytes, .. } => bytes,
+        }
+    }
+}
+
 impl FilePayload {
     /// Appends `value` as one line of JSON to `path`, or to the sink's own where `path` is empty.
     ///
@@ -95,10 +105,10 @@ impl FilePayload {
     #[must_use]
     pub fn size(&self) -> usize {
         let params: usize = self.params.iter().map(|(name, value)| name.len() + value.len()).sum();
-        let content = match &self.content {
-            FileContent::Line(bytes) | FileContent::Raw(bytes) => bytes.len(),
-            FileContent::Row { columns, row } => columns.as_ref().map_or(0, Bytes::len) + row.len(),
+        let columns = match &self.content {
+            FileContent::Row { columns: Some(columns), .. } => columns.len(),
+            _ => 0,
         };
-        self.path.as_os_str().len() + params + content
+        self.path.as_os_str().len() + params + columns + self.content.bytes().len()
     }
 }
