@@ -1,6 +1,8 @@
 //! Kafka sinks against Apache Kafka: what is written is what was given, what cannot be written is
 //! refused alone, and what cannot be written now is held.
 
+#![allow(clippy::unwrap_used)] // A helper of a test fails the test.
+
 use std::{
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -214,15 +216,15 @@ fn while_the_broker_is_down_under_load_everything_is_held_and_nothing_is_refused
         let payload = Payload::Kafka(KafkaPayload::raw(n.to_string()));
         runtime.spawn(async move { sinks.deliver(payload, &hold).await })
     };
-    let mut sent: Vec<_> = (0..1_000).map(&send).collect();
+    let mut delivered: Vec<_> = (0..1_000).map(&send).collect();
     broker.kill();
-    sent.extend((1_000..2_000).map(&send));
+    delivered.extend((1_000..2_000).map(&send));
     until("payloads to be held", SOON, || match board.held_tasks() {
         many if 1_000 <= many => Ok(()),
         few => Err(few),
     });
     broker.restart();
-    for settled in sent {
+    for settled in delivered {
         assert_eq!(runtime.block_on(settled).unwrap(), Settled::Confirmed);
     }
     assert_eq!(board.held_tasks(), 0);

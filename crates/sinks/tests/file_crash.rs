@@ -10,7 +10,7 @@ mod desk;
 use std::{
     collections::BTreeMap,
     env, fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Write},
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     pin::pin,
@@ -18,10 +18,9 @@ use std::{
     sync::Arc,
 };
 
-use desk::{Desk, SOON, names};
+use desk::{Desk, SOON, names, text};
 use drakkar_core::{FilePayload, Payload, hold::HoldBoard};
 use drakkar_sinks::{Compress, FileSink, FileSinkConfig, Settled, Sinks};
-use flate2::read::MultiGzDecoder;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -113,13 +112,7 @@ fn read(directory: &Path) -> Vec<String> {
         if name.ends_with(".partial") {
             continue;
         }
-        let bytes = fs::read(directory.join(&name)).unwrap();
-        let mut text = String::new();
-        if name.ends_with(".gz") {
-            MultiGzDecoder::new(&*bytes).read_to_string(&mut text).unwrap();
-        } else {
-            text = String::from_utf8(bytes).unwrap();
-        }
+        let text = text(&directory.join(&name));
         lines.extend(text.lines().map(str::to_owned));
     }
     lines
@@ -208,13 +201,13 @@ impl Drop for SmallDisk {
 
 #[tokio::test]
 async fn while_the_disk_is_full_lines_are_held_and_none_is_left_half_written() {
-    let Some(disk) = SmallDisk::mount(512 * 1024) else {
+    let Some(small) = SmallDisk::mount(512 * 1024) else {
         eprintln!("this user may not mount a small disk; a limit on files does for it, see above");
         return;
     };
-    let directory = disk.0.path().join("results");
+    let directory = small.0.path().join("results");
     let desk = Desk::open_with(|config| config.base_path.clone_from(&directory));
-    let filler = disk.0.path().join("filler");
+    let filler = small.0.path().join("filler");
     fs::write(&filler, vec![0; 400 * 1024]).unwrap();
     let lines: Vec<String> = (0..1_000).map(padded).collect();
     let payloads = lines.iter().map(|line| FilePayload::line("a", line.clone())).collect();

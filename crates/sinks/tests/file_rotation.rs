@@ -5,12 +5,11 @@
 
 mod desk;
 
-use std::{fs, io::Read, path::Path, sync::Arc, time::Duration};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
-use desk::{Desk, SOON, class, line_for, names};
+use desk::{Desk, SOON, class, is_compressed, line_for, names, text};
 use drakkar_core::FilePayload;
 use drakkar_sinks::{Compress, FileSink, FileSinkConfig, RotateConfig, Settled, Sinks};
-use flate2::read::MultiGzDecoder;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
@@ -33,17 +32,6 @@ fn age(name: &str) -> (bool, String, u32) {
     let (time, rest) = name.split_once('Z').unwrap_or((name, ""));
     let n = rest.strip_prefix('-').and_then(|rest| rest.split('.').next());
     (!name.contains('Z'), time.to_owned(), n.map_or(0, |n| n.parse().unwrap()))
-}
-
-fn text(path: &Path) -> String {
-    let bytes = fs::read(path).unwrap();
-    let mut text = String::new();
-    if path.extension().is_some_and(|extension| extension == "gz") {
-        MultiGzDecoder::new(&*bytes).read_to_string(&mut text).unwrap();
-    } else {
-        text = String::from_utf8(bytes).unwrap();
-    }
-    text
 }
 
 /// Waits until the names in the directory are such.
@@ -226,19 +214,19 @@ async fn two_sinks_may_fill_one_file() {
     set(&mut config);
     let other = FileSink::open(&config, "worker-2").unwrap();
     let other = Sinks::builder(Arc::new(())).filesystem("other", other).build();
-    let mut sent = Vec::new();
+    let mut delivered = Vec::new();
     for n in 0..400 {
         let sinks = [&desk.sinks, &other][n % 2].clone();
         let hold = desk.board.task();
-        sent.push(tokio::spawn(async move {
+        delivered.push(tokio::spawn(async move {
             sinks.deliver(line_for("shared", &format!("{n:03}")), &hold).await
         }));
     }
-    for settled in join_all(sent).await {
+    for settled in join_all(delivered).await {
         assert_eq!(settled.unwrap(), Settled::Confirmed);
     }
     until(&desk.path(""), "all but the current file to be compressed", |names| {
-        names.iter().all(|name| name == "shared" || name.ends_with(".gz"))
+        names.iter().all(|name| name == "shared" || is_compressed(Path::new(name)))
     });
     let mut lines = all_lines(&desk.path(""));
     lines.sort();

@@ -39,6 +39,11 @@ mod tests {
         count: Option<u32>,
     }
 
+    #[derive(Serialize)]
+    struct Outer<'a> {
+        inner: Hit<'a>,
+    }
+
     #[track_caller]
     fn check(value: &impl Serialize, names: Option<&str>, text: &str) {
         let (found, row) = row(value).unwrap();
@@ -65,10 +70,6 @@ mod tests {
     fn what_has_no_columns_in_order_is_an_error() {
         let map = std::collections::BTreeMap::from([("a", 1)]);
         assert!(row(&map).is_err());
-        #[derive(Serialize)]
-        struct Outer<'a> {
-            inner: Hit<'a>,
-        }
         assert!(row(&Outer { inner: Hit { pattern: "", count: None } }).is_err());
     }
 }

@@ -4,6 +4,7 @@
 
 use std::{
     fs,
+    io::Read,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
@@ -11,6 +12,7 @@ use std::{
 
 use drakkar_core::{FilePayload, Payload, hold::HoldBoard, retry::Backoff};
 use drakkar_sinks::{FileSink, FileSinkConfig, Settled, Sinks};
+use flate2::read::MultiGzDecoder;
 use futures_util::future::join_all;
 use tempfile::TempDir;
 
@@ -99,6 +101,22 @@ pub(crate) fn names(directory: &Path) -> Vec<String> {
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
+}
+
+pub(crate) fn is_compressed(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "gz")
+}
+
+/// What a file says, compressed or not.
+pub(crate) fn text(path: &Path) -> String {
+    let bytes = fs::read(path).unwrap();
+    let mut text = String::new();
+    if is_compressed(path) {
+        MultiGzDecoder::new(&*bytes).read_to_string(&mut text).unwrap();
+    } else {
+        text = String::from_utf8(bytes).unwrap();
+    }
+    text
 }
 
 pub(crate) fn class(settled: Settled) -> String {
