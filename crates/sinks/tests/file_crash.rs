@@ -107,12 +107,13 @@ fn killed_after(directory: &Path, count: usize) -> Vec<usize> {
 
 fn read(directory: &Path) -> Vec<String> {
     let mut lines = Vec::new();
-    for name in names(directory) {
-        // What a copy that was interrupted holds is in its original.
-        if name.ends_with(".partial") {
+    let names = names(directory);
+    for name in &names {
+        // What is being compressed is there twice for a moment, and once in part before.
+        if name.ends_with(".partial") || names.contains(&format!("{name}.gz")) {
             continue;
         }
-        let text = text(&directory.join(&name));
+        let text = text(&directory.join(name));
         lines.extend(text.lines().map(str::to_owned));
     }
     lines

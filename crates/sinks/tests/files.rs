@@ -4,7 +4,7 @@
 
 mod desk;
 
-use std::{fs, io::Write, os::unix::fs::symlink, sync::Arc};
+use std::{fs, io::Write, os::unix::fs::symlink, sync::Arc, time::Duration};
 
 use desk::{Desk, SOON, line_for};
 use drakkar_sinks::{FileSink, FileSinkConfig, Fsync, Settled, Sinks};
@@ -172,6 +172,34 @@ async fn while_a_file_cannot_be_opened_its_lines_are_held_and_written_once_when_
     assert_eq!(tokio::time::timeout(SOON, sent).await.unwrap().unwrap(), Settled::Confirmed);
     assert_eq!(desk.text("a.jsonl"), "1\n2\n");
     assert_eq!(desk.board.held_tasks(), 0);
+}
+
+#[tokio::test]
+async fn what_waits_for_a_file_that_is_renamed_meanwhile_is_written_to_the_new_one() {
+    let desk = Desk::open();
+    assert_eq!(desk.append("a", "1").await, Settled::Confirmed);
+    // As another worker does that ends the file.
+    let locked = fs::File::open(desk.path("a")).unwrap();
+    locked.lock().unwrap();
+    let (sinks, hold) = (desk.sinks.clone(), desk.board.task());
+    let sent = tokio::spawn(async move { sinks.deliver(line_for("a", "2"), &hold).await });
+    let is_open = || {
+        let open = fs::read_dir("/proc/self/fd").unwrap().filter(|entry| {
+            let target = fs::read_link(entry.as_ref().unwrap().path());
+            target.is_ok_and(|target| target == desk.path("a"))
+        });
+        open.count() == 2
+    };
+    let opened = async {
+        while !is_open() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(SOON, opened).await.unwrap();
+    fs::rename(desk.path("a"), desk.path("b")).unwrap();
+    drop(locked);
+    assert_eq!(sent.await.unwrap(), Settled::Confirmed);
+    assert_eq!((desk.text("b").as_str(), desk.text("a").as_str()), ("1\n", "2\n"));
 }
 
 #[test]

@@ -112,3 +112,21 @@ impl FilePayload {
         self.path.as_os_str().len() + params + columns + self.content.bytes().len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_survives_being_written_and_read_as_json() {
+        let payloads = [
+            FilePayload::line("a", "text").sink("s").param("k", "v"),
+            FilePayload::raw("a", &b"\xff\x00"[..]),
+            FilePayload::csv("a", &(1, "x")).unwrap(),
+        ];
+        for payload in payloads {
+            let json = serde_json::to_string(&payload).unwrap();
+            assert_eq!(serde_json::from_str::<FilePayload>(&json).unwrap(), payload, "{json}");
+        }
+    }
+}

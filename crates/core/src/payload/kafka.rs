@@ -102,3 +102,22 @@ impl KafkaPayload {
         of(&self.key) + of(&self.value) + headers
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_survives_being_written_and_read_as_json() {
+        let mut payload = KafkaPayload::raw(&b"\xff"[..])
+            .key("k")
+            .partition(3)
+            .timestamp(Timestamp::Created(1_700))
+            .header("h", &b"\xfe"[..]);
+        payload.headers.push(Header { name: "none".into(), value: None });
+        for payload in [payload, KafkaPayload::tombstone("gone")] {
+            let json = serde_json::to_string(&payload).unwrap();
+            assert_eq!(serde_json::from_str::<KafkaPayload>(&json).unwrap(), payload, "{json}");
+        }
+    }
+}

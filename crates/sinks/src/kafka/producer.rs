@@ -126,9 +126,10 @@ impl Producer {
 
     /// Where the answer may be about a neighbour, the record is judged by itself.
     async fn send_suspects_alone(&self, records: &[Record<'_>], answers: &mut [Answer]) {
-        let suspects: Vec<usize> = (0..answers.len())
-            .filter(|&index| answers[index].is_err_and(verdict::is_shared))
-            .collect();
+        let is_suspect = |&index: &usize| {
+            answers[index].is_err_and(verdict::is_shared) && fault(&records[index]).is_none()
+        };
+        let suspects: Vec<usize> = (0..answers.len()).filter(is_suspect).collect();
         if suspects.is_empty() {
             return;
         }
@@ -205,14 +206,8 @@ impl Producer {
         client: &Client,
         record: &Record<'_>,
     ) -> Result<oneshot::Receiver<Answer>, Code> {
-        if !is_topic(&record.topic) {
-            return Err(Code::InvalidTopic);
-        }
-        if record.partition.is_some_and(|partition| partition < 0) {
-            return Err(Code::UnknownPartition); // To the client it is "any".
-        }
-        if record.timestamp.is_some_and(|timestamp| timestamp.millis() <= 0) {
-            return Err(Code::InvalidTimestamp); // To the client 0 is "now".
+        if let Some(fault) = fault(record) {
+            return Err(fault);
         }
         let until = Instant::now() + self.settings.delivery_timeout;
         loop {
@@ -254,6 +249,20 @@ impl Producer {
             Err(error) => error!(section = self.key, %error, "cannot make a Kafka client"),
         }
     }
+}
+
+/// What no broker needs to be asked about.
+fn fault(record: &Record<'_>) -> Option<Code> {
+    if !is_topic(&record.topic) {
+        return Some(Code::InvalidTopic);
+    }
+    if record.partition.is_some_and(|partition| partition < 0) {
+        return Some(Code::UnknownPartition); // To the client it is "any".
+    }
+    if record.timestamp.is_some_and(|timestamp| timestamp.millis() <= 0) {
+        return Some(Code::InvalidTimestamp); // To the client 0 is "now".
+    }
+    None
 }
 
 fn current(client: &Mutex<Arc<Client>>) -> Arc<Client> {
