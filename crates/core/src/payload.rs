@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::SinkKind;
 
 mod kafka; // a record for a topic
-mod file; // a line for a file
+mod file; // something for a file
+mod csv; // one row of a table in a file
 mod postgres; // rows for a table
 mod mongo; // documents for a collection
 mod redis; // a command on a key
@@ -17,7 +18,7 @@ mod custom; // for a sink of your own
 pub(crate) mod wire; // bytes as JSON, for dead letters that carry their payload
 
 pub use custom::CustomPayload;
-pub use file::FilePayload;
+pub use file::{FileContent, FilePayload};
 pub use http::HttpPayload;
 pub use kafka::KafkaPayload;
 pub use mongo::MongoPayload;
@@ -26,8 +27,15 @@ pub use redis::{RedisCommand, RedisOnlyIf, RedisPayload};
 
 /// A value that does not serialise.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot serialise the payload as JSON")]
-pub struct PayloadError(#[from] serde_json::Error);
+#[non_exhaustive]
+pub enum PayloadError {
+    /// Not as JSON.
+    #[error("cannot serialise the payload as JSON")]
+    Json(#[from] serde_json::Error),
+    /// Not as a row of CSV.
+    #[error("cannot serialise the payload as a row of CSV")]
+    Csv(#[from] ::csv::Error),
+}
 
 macro_rules! payloads {
     ($($(#[$attribute:meta])? $variant:ident($payload:ident), $kind:ident, $collect:ident, $what:literal;)*) => {

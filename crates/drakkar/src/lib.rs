@@ -24,11 +24,11 @@ mod worker; // the builder, the run, the shutdown
 pub use bytes::Bytes;
 pub use config::{Config, ConfigError, Line, Loaded, Note, Origin};
 pub use drakkar_core::{
-    Collect, CustomPayload, Delivery, DeliveryFailure, Failure, FilePayload, Handler, Header,
-    HookError, HookResult, HttpPayload, Input, Json, KafkaPayload, Keep, Message, MessageGroup,
-    MongoPayload, Offset, OnDeliveryError, OnError, Output, Payload, PayloadError, Pending,
-    PostgresPayload, Precomputed, Ready, RedisCommand, RedisOnlyIf, RedisPayload, Secret, Sink,
-    SinkError, SinkKind, SinkName, SourceMessage, SpooledFile, StopSignal, Task, TaskFailure,
+    Collect, CustomPayload, Delivery, DeliveryFailure, Failure, FileContent, FilePayload, Handler,
+    Header, HookError, HookResult, HttpPayload, Input, Json, KafkaPayload, Keep, Message,
+    MessageGroup, MongoPayload, Offset, OnDeliveryError, OnError, Output, Payload, PayloadError,
+    Pending, PostgresPayload, Precomputed, Ready, RedisCommand, RedisOnlyIf, RedisPayload, Secret,
+    Sink, SinkError, SinkKind, SinkName, SourceMessage, SpooledFile, StopSignal, Task, TaskFailure,
     TaskId, TaskResult, Timestamp, TopicPartition, Usage, WindowGroup,
 };
 pub use drakkar_pipeline::AfterError;
@@ -53,8 +53,8 @@ pub mod sections {
     };
     pub use drakkar_kafka::KafkaConfig;
     pub use drakkar_sinks::{
-        BatchConfig, CircuitBreakerConfig, Compression, CustomSinkConfig, DlqConfig,
-        FileSinkConfig, Fsync, KafkaSinkConfig, OnOpen, RedisSinkConfig, SinksConfig,
+        BatchConfig, CircuitBreakerConfig, Compress, Compression, CustomSinkConfig, DlqConfig,
+        FileSinkConfig, Fsync, KafkaSinkConfig, OnOpen, RedisSinkConfig, RotateConfig, SinksConfig,
     };
     pub use drakkar_telemetry::{LogFormat, LogLevel, LogOutput, LoggingConfig};
 }
@@ -71,4 +71,8 @@ mod guides {
     mod fan_out {}
     #[doc = include_str!("../../../docs/sinks.md")]
     mod sinks {}
+    #[doc = include_str!("../../../docs/sinks/kafka.md")]
+    mod kafka_sinks {}
+    #[doc = include_str!("../../../docs/sinks/files.md")]
+    mod file_sinks {}
 }

@@ -38,6 +38,8 @@ impl DeadLetterSink {
         let records: Vec<Record<'_>> = letters
             .map(|letter| Record {
                 topic: self.topic(letter),
+                partition: None,
+                timestamp: None,
                 key: letter.message.key.as_ref(),
                 value: letter.message.value.as_ref(),
                 headers: Cow::Owned(letter.headers(group, worker)),

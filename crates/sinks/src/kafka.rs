@@ -1,7 +1,8 @@
 //! Records → a Kafka topic.
 //!
-//! One record per payload: its own topic or the sink's, its key, its value (none is a tombstone) and
-//! its headers, nulls included. How a record is sent and what an answer means is the producer's.
+//! One record per payload: its own topic or the sink's, its partition and timestamp where it names
+//! them, its key, its value (none is a tombstone) and its headers, nulls included. How a record is sent
+//! and what an answer means is the producer's.
 
 use std::borrow::Cow;
 
@@ -33,6 +34,8 @@ impl Sink for KafkaSink {
             .iter()
             .map(|payload| Record {
                 topic: Cow::Borrowed(payload.topic.as_deref().unwrap_or(topic)),
+                partition: payload.partition,
+                timestamp: payload.timestamp,
                 key: payload.key.as_ref(),
                 value: payload.value.as_ref(),
                 headers: Cow::Borrowed(&payload.headers),

@@ -253,7 +253,7 @@ fn pairs<A: Into<Bytes>, B: Into<Bytes>>(
 fn fields_of(value: &impl Serialize) -> Result<Vec<(String, String)>, PayloadError> {
     let Value::Object(fields) = serde_json::to_value(value)? else {
         let none = "it is no struct and no map, so it has no fields";
-        return Err(PayloadError(serde::ser::Error::custom(none)));
+        return Err(PayloadError::Json(serde::ser::Error::custom(none)));
     };
     let text = |value| match value {
         Value::Null => None,

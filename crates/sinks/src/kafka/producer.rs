@@ -7,13 +7,14 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
 
 use bytes::Bytes;
-use drakkar_core::{Delivery, Header, SinkError};
+use drakkar_core::{Delivery, Header, SinkError, Timestamp};
 use rdkafka::{error::RDKafkaErrorCode as Code, producer::Producer as _};
 use tokio::{
     sync::oneshot,
@@ -41,6 +42,10 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Record<'a> {
     pub topic: Cow<'a, str>,
+    /// `None` where its key, or the client, decides.
+    pub partition: Option<i32>,
+    /// `None` is when it is sent.
+    pub timestamp: Option<Timestamp>,
     pub key: Option<&'a Bytes>,
     pub value: Option<&'a Bytes>,
     pub headers: Cow<'a, [Header]>,
@@ -104,10 +109,11 @@ impl Producer {
         let all: Vec<&Record<'_>> = records.iter().collect();
         let mut answers = self.send(&current(&self.client), &all).await;
         self.send_suspects_alone(records, &mut answers).await;
+        self.ask_for_partitions(records, &mut answers).await;
         answers
             .into_iter()
             .zip(records)
-            .map(|(answer, record)| verdict::delivery(answer, &record.topic))
+            .map(|(answer, record)| verdict::delivery(answer, record))
             .collect()
     }
 
@@ -146,9 +152,10 @@ impl Producer {
 
     /// Where the answer may be about a neighbour, the record is judged by itself.
     async fn send_suspects_alone(&self, records: &[Record<'_>], answers: &mut [Answer]) {
-        let suspects: Vec<usize> = (0..answers.len())
-            .filter(|&index| answers[index].is_err_and(verdict::is_shared))
-            .collect();
+        let is_suspect = |&index: &usize| {
+            answers[index].is_err_and(verdict::is_shared) && fault(&records[index]).is_none()
+        };
+        let suspects: Vec<usize> = (0..answers.len()).filter(is_suspect).collect();
         if suspects.is_empty() {
             return;
         }
@@ -163,6 +170,27 @@ impl Producer {
         let judged = self.send(&client, &alone).await;
         for (index, answer) in suspects.into_iter().zip(judged) {
             answers[index] = answer;
+        }
+    }
+
+    /// What the client knows of a topic may be minutes old: a partition that a record names is only
+    /// missing when the brokers say so now.
+    async fn ask_for_partitions(&self, records: &[Record<'_>], answers: &mut [Answer]) {
+        let mut topics = BTreeMap::new();
+        for (answer, record) in answers.iter_mut().zip(records) {
+            let (Err(Code::UnknownPartition), Some(partition)) = (*answer, record.partition) else {
+                continue;
+            };
+            let topic: &str = &record.topic;
+            if !topics.contains_key(topic) {
+                let (client, asked) = (current(&self.client), topic.to_owned());
+                let count = on_thread(move || client::partitions(&client, &asked)).await;
+                topics.insert(topic, count.and_then(Result::ok));
+            }
+            if partition >= 0 && topics[topic].is_none_or(|count| partition < count) {
+                // It is there by now, or nobody could say: tried again.
+                *answer = Err(Code::UnknownTopicOrPartition);
+            }
         }
     }
 
@@ -204,8 +232,8 @@ impl Producer {
         client: &Client,
         record: &Record<'_>,
     ) -> Result<oneshot::Receiver<Answer>, Code> {
-        if !is_topic(&record.topic) {
-            return Err(Code::InvalidTopic);
+        if let Some(fault) = fault(record) {
+            return Err(fault);
         }
         let until = Instant::now() + self.settings.delivery_timeout;
         loop {
@@ -247,6 +275,20 @@ impl Producer {
             Err(error) => error!(section = self.key, %error, "cannot make a Kafka client"),
         }
     }
+}
+
+/// What no broker needs to be asked about.
+fn fault(record: &Record<'_>) -> Option<Code> {
+    if !is_topic(&record.topic) {
+        return Some(Code::InvalidTopic);
+    }
+    if record.partition.is_some_and(|partition| partition < 0) {
+        return Some(Code::UnknownPartition); // To the client it is "any".
+    }
+    if record.timestamp.is_some_and(|timestamp| timestamp.millis() <= 0) {
+        return Some(Code::InvalidTimestamp); // To the client 0 is "now".
+    }
+    None
 }
 
 fn current(client: &Mutex<Arc<Client>>) -> Arc<Client> {
