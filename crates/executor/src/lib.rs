@@ -11,6 +11,7 @@ mod cpus; // how many slots where nobody says
 mod limits; // what a program may use at most
 mod env; // what a child may inherit
 mod queue; // who is next
+mod fair; // who is next where programs share the slots
 mod orphans; // who has lost its parent
 mod warden; // a process that outlives the worker, to end what it started
 mod guard; // nothing outlives its task

@@ -27,11 +27,12 @@ use tracing::{error, warn};
 use crate::{
     ExecutorConfig, ProgramStats,
     env::Environment,
+    fair::Spot,
     guard::Guard,
     memory_guard,
     persistent::{self, Programs},
-    programs,
-    queue::{Place, Rank},
+    programs::{self, Lanes},
+    queue::Rank,
     runner::{Experience, Runner},
     slots::{Control, Held, Queued, Shared},
     spawn::{self, Common, Spawner},
@@ -127,6 +128,7 @@ pub struct Pool {
 struct Owner {
     shared: Arc<Shared>,
     programs: Programs,
+    lanes: Lanes,
     /// Program of the tasks that name none.
     default: Option<PathBuf>,
     runners: TaskTracker,
@@ -186,7 +188,8 @@ impl Pool {
         let spawner = Spawner::start(config, common, &runtime).map_err(StartError::Thread)?;
         let experience = Arc::new(Experience::new());
         let spool = Spool::open(&config.spool).map_err(StartError::Spool)?;
-        let shared = Arc::new(Shared::new(config.priority_ageing));
+        let (lanes, shares) = programs::lanes(&config.programs);
+        let shared = Arc::new(Shared::new(config.priority_ageing, shares));
         let runners = TaskTracker::new();
         for _ in 0..config.slots() {
             let (experience, spool) = (Arc::clone(&experience), spool.clone());
@@ -216,6 +219,7 @@ impl Pool {
         let owner = Owner {
             shared,
             programs,
+            lanes,
             default: config.binary_path.clone(),
             runners,
             guard,
@@ -233,12 +237,13 @@ impl Pool {
         if let Some(program) = self.inner.programs.get(named.map(PathBuf::as_path)) {
             return Ticket(Claim::Program(program.submit(job)));
         }
+        let lane = self.inner.lanes.of(named.map(PathBuf::as_path));
         let shared = Arc::clone(&self.inner.shared);
         let control = Arc::new(Control::default());
         let queued = Queued { job, since: Instant::now(), control: Arc::clone(&control) };
-        let place = shared.admit(queued);
+        let spot = shared.admit(lane, queued);
         shared.work.notify_one();
-        Ticket(Claim::Slot { place, control, shared })
+        Ticket(Claim::Slot { spot, control, shared })
     }
 
     /// How full the pool is now.
@@ -311,7 +316,7 @@ pub struct Ticket(Claim);
 
 enum Claim {
     /// On a process of its own.
-    Slot { place: Option<Place>, control: Arc<Control>, shared: Arc<Shared> },
+    Slot { spot: Option<Spot>, control: Arc<Control>, shared: Arc<Shared> },
     /// On an answer of a persistent program.
     Program(persistent::Claim),
 }
@@ -321,8 +326,8 @@ impl Ticket {
     #[must_use]
     pub fn cancel_queued(&self) -> bool {
         match &self.0 {
-            Claim::Slot { place, shared, .. } => {
-                place.and_then(|place| shared.withdraw(place)).is_some()
+            Claim::Slot { spot, shared, .. } => {
+                spot.and_then(|spot| shared.withdraw(spot)).is_some()
             }
             Claim::Program(claim) => claim.cancel_queued(),
         }
@@ -356,7 +361,7 @@ impl Ticket {
 
 /// One slot, for as long as the pool is open.
 async fn serve(shared: Arc<Shared>, mut runner: Runner) {
-    while let Some((place, queued)) = shared.next().await {
+    while let Some((spot, queued)) = shared.next().await {
         let Queued { job, since, control } = &queued;
         let running = runner.run(&job.task, since.elapsed(), &control.kill);
         // A fault of ours: neither the slot nor the task may be lost by it.
@@ -366,7 +371,7 @@ async fn serve(shared: Arc<Shared>, mut runner: Runner) {
                 output: Output::default(),
             })
         });
-        let Some((Queued { job, .. }, run)) = shared.ended(place, queued, run) else { continue };
+        let Some((Queued { job, .. }, run)) = shared.ended(spot, queued, run) else { continue };
         if catch_unwind(AssertUnwindSafe(|| (job.done)(run))).is_err() {
             error!(category = "executor", task = %job.task.id(), "the receiver of a result panicked");
         }
