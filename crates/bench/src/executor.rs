@@ -45,29 +45,40 @@ pub(crate) fn measure(rounds: NonZeroUsize) -> anyhow::Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// Short programs, as many as go.
+/// Short programs, as many as go, and what each costs this process.
 fn pool_alone(
     runtime: &Runtime,
     slots: usize,
     rounds: NonZeroUsize,
-) -> anyhow::Result<[Figure; 2]> {
+) -> anyhow::Result<[Figure; 3]> {
     let name = |reference| format!("{PROGRAM}, {slots} slots, beside {reference}");
     let mut beside_tokio = Figure::new(name("tokio::process"), "tasks/s", Goal::AtLeast(0.95));
     let mut beside_threads = Figure::new(name("threads"), "tasks/s", Goal::AtLeast(0.9));
+    let name = format!("own CPU of it, {slots} slots, beside tokio::process");
+    let mut processor = Figure::new(name, "µs/task", Goal::AtMost(1.2));
     for round in 0..rounds.get() {
-        let (mut ours, mut tokio, mut threads) = (0.0, 0.0, 0.0);
+        let (mut ours, mut tokio, mut threads) = ((0.0, 0.0), (0.0, 0.0), 0.0);
         // Whoever goes first meets a machine that has just rested: everybody does in turn.
         for step in 0..3 {
             match (round + step) % 3 {
-                0 => tokio = tokio_loop(runtime, slots)?,
-                1 => ours = in_pool(runtime, slots)?,
+                0 => tokio = with_cpu(|| tokio_loop(runtime, slots))?,
+                1 => ours = with_cpu(|| in_pool(runtime, slots))?,
                 _ => threads = thread_loop(slots)?,
             }
         }
-        beside_tokio.add(Round { ours, reference: tokio });
-        beside_threads.add(Round { ours, reference: threads });
+        beside_tokio.add(Round { ours: ours.0, reference: tokio.0 });
+        beside_threads.add(Round { ours: ours.0, reference: threads });
+        processor.add(Round { ours: ours.1, reference: tokio.1 });
     }
-    Ok([beside_tokio, beside_threads])
+    Ok([beside_tokio, beside_threads, processor])
+}
+
+/// What `run` answers, and the microseconds of this process per task, its children left out.
+fn with_cpu(run: impl FnOnce() -> anyhow::Result<f64>) -> anyhow::Result<(f64, f64)> {
+    let before = usage::own_cpu()?;
+    let speed = run()?;
+    let spent = usage::own_cpu()?.saturating_sub(before).as_secs_f64();
+    Ok((speed, spent * 1e6 / f64::from(u32::try_from(TASKS)?)))
 }
 
 /// Whether it matters how many wait.

@@ -27,6 +27,7 @@ mod memory_guard; // what to do when it gets short
 mod stand_in; // what takes the place of processes in a test
 mod runner; // one slot: a task from start to end
 mod persistent; // processes that answer many tasks
+mod threads; // where slots run
 mod slots; // who runs and who waits
 mod pool; // all of the above, running
 

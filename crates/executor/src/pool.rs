@@ -1,8 +1,8 @@
 //! The slots: one long-lived runner each, fed from one queue.
 //!
 //! A queued job is data, not a future; a hundred thousand of them cost what they hold. The queue is
-//! bounded by whoever submits. A runner takes the next job, has it started on a spawning thread,
-//! stays with the process until its group is gone, and only then reports and takes another.
+//! bounded by whoever submits. A runner takes the next job, starts it, stays with the process until its
+//! group is gone, and only then reports and takes another.
 
 use std::{
     collections::BTreeMap,
@@ -38,6 +38,7 @@ use crate::{
     spawn::{self, Common, Spawner},
     spool::Spool,
     stand_in::StandIn,
+    threads,
 };
 
 /// How much longer than its graces the kernel may take to make a killed process disappear.
@@ -50,7 +51,7 @@ pub struct Job {
     pub task: Arc<Task>,
     /// Its place in line.
     pub rank: Rank,
-    /// Told how it ended, on a worker of the runtime: it must not block.
+    /// Told how it ended, on the thread of the slot or a worker of the runtime: it must not block.
     pub done: Box<dyn FnOnce(Run) + Send>,
 }
 
@@ -108,7 +109,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// The system refuses a thread.
-    #[error("cannot start a spawning thread")]
+    #[error("cannot start the threads of the pool")]
     Thread(#[source] io::Error),
     /// The directory for output in files cannot be used.
     #[error("cannot use executor.spool.dir")]
@@ -153,7 +154,7 @@ impl Drop for Owner {
 }
 
 impl Pool {
-    /// Starts the slots and the spawning threads on the current runtime.
+    /// Starts the slots on threads of their own, and what else there is on the current runtime.
     ///
     /// # Errors
     ///
@@ -173,28 +174,36 @@ impl Pool {
         stand_in: Option<&Arc<dyn StandIn>>,
     ) -> Result<Self, StartError> {
         let runtime = Handle::try_current()?;
-        let common = Common {
+        let common = Arc::new(Common {
             binary_path: config.binary_path.clone(),
             environment: Environment::new(config, std::env::vars_os())?,
             limits: config.limits,
             guard: Guard::start(&runtime).map_err(StartError::Guard)?,
             presets: programs::presets(&config.programs),
-        };
+        });
         let guard = Arc::clone(&common.guard);
         let are_played = stand_in.is_some_and(|stand_in| stand_in.plays());
         if !are_played {
             find_programs(config, &common)?;
         }
-        let spawner = Spawner::start(config, common, &runtime).map_err(StartError::Thread)?;
-        let experience = Arc::new(Experience::new());
         let spool = Spool::open(&config.spool).map_err(StartError::Spool)?;
-        let (lanes, shares) = programs::lanes(&config.programs);
-        let shared = Arc::new(Shared::new(config.priority_ageing, shares));
         let runners = TaskTracker::new();
-        for _ in 0..config.slots() {
+        let spawner = Spawner::start(config, &common, &runtime).map_err(StartError::Thread)?;
+        let (here, threads) = match stand_in {
+            // What plays processes does so in the time of whoever tests.
+            Some(_) => (spawner.clone(), vec![runtime.clone()]),
+            None => {
+                let threads = threads::start(config.slots(), &runners);
+                (Spawner::Here(Arc::clone(&common)), threads.map_err(StartError::Thread)?)
+            }
+        };
+        let experience = Arc::new(Experience::new());
+        let (lanes, granted) = programs::lanes(&config.programs);
+        let shared = Arc::new(Shared::new(config.priority_ageing, granted));
+        for (_, thread) in (0..config.slots()).zip(threads.iter().cycle()) {
             let (experience, spool) = (Arc::clone(&experience), spool.clone());
-            let runner = Runner::new(config, spawner.clone(), experience, spool, stand_in.cloned());
-            runners.spawn_on(serve(Arc::clone(&shared), runner), &runtime);
+            let runner = Runner::new(config, here.clone(), experience, spool, stand_in.cloned());
+            runners.spawn_on(serve(Arc::clone(&shared), runner), thread);
         }
         let programs = if are_played {
             Programs::default()
