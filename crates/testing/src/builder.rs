@@ -198,14 +198,6 @@ impl<H: Handler> WorldBuilder<H> {
         self
     }
 
-    /// Adds an HTTP sink; there is none by itself.
-    #[must_use]
-    pub fn http_sink(mut self, name: &str, script: &Script<HttpPayload>) -> Self {
-        let (name, script) = (name.to_owned(), script.clone());
-        self.setup.others.push(Arc::new(move |sinks| sinks.http(&name, script.clone())));
-        self
-    }
-
     /// Adds a sink of the user's own, as `Worker::sink` does; a [`Script`] of its payload is one.
     #[must_use]
     pub fn sink<S: Sink<Payload: Clone> + Clone>(mut self, name: &str, sink: S) -> Self {
