@@ -22,6 +22,7 @@ pub mod kafka; // topics, records, offsets, as somebody outside sees them
 pub mod broker; // a broker of a test's own
 pub mod cluster; // three of them
 pub mod server; // a database of a test's own
+pub mod http; // an endpoint that misbehaves on demand
 pub mod proc; // what the operating system knows of processes
 pub mod worker; // one worker process
 pub mod books; // who got what

@@ -19,7 +19,7 @@ pub(crate) mod wire; // bytes as JSON, for dead letters that carry their payload
 
 pub use custom::CustomPayload;
 pub use file::{FileContent, FilePayload};
-pub use http::HttpPayload;
+pub use http::{HttpBody, HttpPart, HttpPayload};
 pub use kafka::KafkaPayload;
 pub use mongo::MongoPayload;
 pub use postgres::PostgresPayload;
@@ -73,6 +73,15 @@ macro_rules! payloads {
                     $(Self::$variant(payload) => &mut payload.sink,)*
                 };
                 named.get_or_insert_with(|| instance.to_owned());
+            }
+
+            /// Tells the payload what it was derived from, the `nth` of its hook: the same words whenever
+            /// the same messages are processed again. Only a request without an idempotency key of its
+            /// own wants to know.
+            pub fn identify(&mut self, nth: usize, origin: impl FnOnce() -> String) {
+                if let Self::Http(HttpPayload { idempotency_key: key @ None, .. }) = self {
+                    *key = Some(format!("{}:{nth}", origin()));
+                }
             }
 
             /// Bytes it occupies.

@@ -143,6 +143,7 @@ pub struct Task {
     priority: i64,
     source_offsets: Vec<Offset>,
     parent: Option<TaskId>,
+    ordinal: Vec<u32>,
 }
 
 impl Default for Task {
@@ -170,6 +171,7 @@ impl Task {
             priority: 0,
             source_offsets: Vec::new(),
             parent: None,
+            ordinal: Vec::new(),
         }
     }
 
@@ -280,6 +282,15 @@ impl Task {
     pub fn replacing(mut self, parent: &Task) -> Self {
         self.source_offsets.clone_from(&parent.source_offsets);
         self.parent.get_or_insert_with(|| parent.id.clone());
+        self.ordinal.clone_from(&parent.ordinal);
+        self
+    }
+
+    /// What the framework does when this task is the `nth` of its message, or of those that replace
+    /// another.
+    #[must_use]
+    pub fn as_nth(mut self, nth: u32) -> Self {
+        self.ordinal.push(nth);
         self
     }
 
@@ -363,6 +374,13 @@ impl Task {
     #[must_use]
     pub fn source_offsets(&self) -> &[Offset] {
         &self.source_offsets
+    }
+
+    /// Which of the tasks of its message it is: `2`, or `2.0` for the first that replaces that one. It
+    /// is the same when the message is processed again, if `arrange` answers the same.
+    #[must_use]
+    pub fn ordinal(&self) -> String {
+        self.ordinal.iter().map(u32::to_string).collect::<Vec<_>>().join(".")
     }
 
     /// The task this one replaces.

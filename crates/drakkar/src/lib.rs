@@ -25,11 +25,12 @@ pub use bytes::Bytes;
 pub use config::{Config, ConfigError, Line, Loaded, Note, Origin};
 pub use drakkar_core::{
     Collect, CustomPayload, Delivery, DeliveryFailure, Failure, FileContent, FilePayload, Handler,
-    Header, HookError, HookResult, HttpPayload, Input, Json, KafkaPayload, Keep, Message,
-    MessageGroup, MongoPayload, Offset, OnDeliveryError, OnError, Output, Payload, PayloadError,
-    Pending, PostgresPayload, Precomputed, Ready, RedisCommand, RedisOnlyIf, RedisPayload, Secret,
-    Sink, SinkError, SinkKind, SinkName, SourceMessage, SpooledFile, StopSignal, Task, TaskFailure,
-    TaskId, TaskResult, Timestamp, TopicPartition, Usage, WindowGroup,
+    Header, HookError, HookResult, HttpBody, HttpPart, HttpPayload, Input, Json, KafkaPayload,
+    Keep, Message, MessageGroup, MongoPayload, Offset, OnDeliveryError, OnError, Output, Payload,
+    PayloadError, Pending, PostgresPayload, Precomputed, Ready, RedisCommand, RedisOnlyIf,
+    RedisPayload, Secret, Sink, SinkError, SinkKind, SinkName, SourceMessage, SpooledFile,
+    StopSignal, Task, TaskFailure, TaskId, TaskResult, Timestamp, TopicPartition, Usage,
+    WindowGroup,
 };
 pub use drakkar_pipeline::AfterError;
 pub use drakkar_telemetry::prometheus;
@@ -54,7 +55,8 @@ pub mod sections {
     pub use drakkar_kafka::KafkaConfig;
     pub use drakkar_sinks::{
         BatchConfig, CircuitBreakerConfig, Compress, Compression, CustomSinkConfig, DlqConfig,
-        FileSinkConfig, Fsync, KafkaSinkConfig, OnOpen, RedisSinkConfig, RotateConfig, SinksConfig,
+        FileSinkConfig, Fsync, HttpEncoding, HttpSinkConfig, HttpTlsConfig, KafkaSinkConfig,
+        OnOpen, RedisSinkConfig, RotateConfig, SinksConfig,
     };
     pub use drakkar_telemetry::{LogFormat, LogLevel, LogOutput, LoggingConfig};
 }
@@ -75,4 +77,6 @@ mod guides {
     mod kafka_sinks {}
     #[doc = include_str!("../../../docs/sinks/files.md")]
     mod file_sinks {}
+    #[doc = include_str!("../../../docs/sinks/http.md")]
+    mod http {}
 }

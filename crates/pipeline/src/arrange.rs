@@ -8,7 +8,7 @@
 //! time-out as often as it takes to find one message that hangs; what hangs beyond that is given up
 //! as a whole.
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use drakkar_core::{
     Cause, Handler, Message, Offset, OnInvalid, Pending, SourceMessage, Stage, Task,
@@ -226,19 +226,27 @@ async fn arrange_once<H: Handler>(
 }
 
 /// A task that names no message stands for all of `part`; one that names another message is refused.
+/// Each is numbered among those of its first message.
 fn link<T>(part: &[Message<T>], tasks: Vec<Task>) -> Result<Vec<Task>, HookFailure> {
     // Offsets of a window ascend.
     let in_part =
         |offset: &Offset| part.binary_search_by_key(offset, |message| message.offset).is_ok();
+    let mut ordinals: HashMap<Option<Offset>, u32> = HashMap::new();
+    let mut numbered = |task: Task| {
+        let next = ordinals.entry(task.source_offsets().iter().min().copied()).or_default();
+        let nth = *next;
+        *next += 1;
+        task.as_nth(nth)
+    };
     tasks
         .into_iter()
         .map(|task| {
             if task.source_offsets().is_empty() {
                 let all: Vec<Offset> = part.iter().map(|message| message.offset).collect();
-                return Ok(task.with_source_offsets(all));
+                return Ok(numbered(task.with_source_offsets(all)));
             }
             match task.source_offsets().iter().find(|offset| !in_part(offset)) {
-                None => Ok(task),
+                None => Ok(numbered(task)),
                 Some(foreign) => Err(HookFailure::ForeignOffset {
                     task: task.id().to_string(),
                     offset: foreign.0,

@@ -11,7 +11,12 @@ use drakkar_core::{
 };
 use drakkar_telemetry::{Hook, SkipReason};
 
-use crate::{aggregate::Outcome, deliver::deliver, partition::Shared, turn::prioritized};
+use crate::{
+    aggregate::Outcome,
+    deliver::{Origin, deliver},
+    partition::Shared,
+    turn::prioritized,
+};
 
 /// What became of a task after its run.
 #[derive(Debug)]
@@ -42,7 +47,9 @@ pub(crate) async fn complete<H: Handler>(
     match collected {
         Ok(collect) if collect.is_empty() => Ended::Settled(kept::<H>(Outcome::Result(done))),
         Ok(collect) => {
-            match deliver(shared, collect.into_payloads(), Some(task), messages, hold).await {
+            match deliver(shared, collect.into_payloads(), Origin::Task(&done.task), messages, hold)
+                .await
+            {
                 Ok(()) => Ended::Settled(kept::<H>(Outcome::Result(done))),
                 Err(cause) => Ended::GivenUp(cause, kept::<H>(Outcome::Result(done))),
             }
@@ -82,7 +89,8 @@ pub(crate) async fn failed<H: Handler>(
         }
         Ok(OnError::Replace(tasks)) if !tasks.is_empty() && may_replace => {
             shared.metrics.task_replaced(&failed, tasks.len());
-            let replacing = tasks.into_iter().map(|task| task.replacing(&failed.task));
+            let numbered = (0..).zip(tasks);
+            let replacing = numbered.map(|(nth, task)| task.replacing(&failed.task).as_nth(nth));
             return Ended::Replace(prioritized(shared, partition, replacing));
         }
         Ok(OnError::Replace(tasks)) if !tasks.is_empty() => Cause::new(
@@ -130,13 +138,13 @@ pub(crate) async fn complete_whole<H: Handler>(
     let handler = &shared.handler;
     match whole {
         Whole::Message(group) => {
-            let hook = (Hook::OnMessageComplete, Stage::OnMessageComplete);
+            let hook = (Hook::OnMessageComplete, Stage::OnMessageComplete, Origin::Message);
             let messages = std::slice::from_ref(&group.message);
             let call = async { handler.on_message_complete(group).await };
             call_whole(shared, hook, messages, call, hold).await
         }
         Whole::Window(group) => {
-            let hook = (Hook::OnWindowComplete, Stage::OnWindowComplete);
+            let hook = (Hook::OnWindowComplete, Stage::OnWindowComplete, Origin::Window);
             let call = async { handler.on_window_complete(group).await };
             call_whole(shared, hook, &group.messages, call, hold).await
         }
@@ -145,7 +153,7 @@ pub(crate) async fn complete_whole<H: Handler>(
 
 async fn call_whole<H: Handler>(
     shared: &Shared<H>,
-    (hook, stage): (Hook, Stage),
+    (hook, stage, origin): (Hook, Stage, Origin<'_>),
     messages: &[Arc<Message<H::Input>>],
     call: impl Future<Output = HookResult<Collect>> + Send,
     hold: &Arc<Hold>,
@@ -157,7 +165,7 @@ async fn call_whole<H: Handler>(
         Ok(collect) => {
             let sources: Vec<Arc<SourceMessage>> =
                 messages.iter().map(|message| Arc::clone(&message.source)).collect();
-            deliver(shared, collect.into_payloads(), None, &sources, hold).await
+            deliver(shared, collect.into_payloads(), origin, &sources, hold).await
         }
         Err(failure) => Err(failure.cause(stage)),
     }

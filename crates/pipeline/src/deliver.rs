@@ -8,8 +8,8 @@
 use std::sync::Arc;
 
 use drakkar_core::{
-    Carried, Cause, DeadLetter, DeliveryFailure, Handler, OnDeliveryError, Payload, SourceMessage,
-    Stage, TaskId,
+    Carried, Cause, DeadLetter, DeliveryFailure, Handler, Offset, OnDeliveryError, Payload,
+    SourceMessage, Stage, Task, TaskId,
     hold::{Held, Hold},
 };
 use drakkar_sinks::{Refused, Settled};
@@ -19,20 +19,61 @@ use tokio::time::sleep;
 
 use crate::partition::Shared;
 
-/// Delivers `payloads`, which were derived from `messages`: by `task`, or of a message or a window as a
-/// whole.
+/// What payloads were derived from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Origin<'a> {
+    Task(&'a Task),
+    Message,
+    Window,
+}
+
+impl Origin<'_> {
+    fn task(&self) -> Option<&TaskId> {
+        match self {
+            Self::Task(task) => Some(task.id()),
+            Self::Message | Self::Window => None,
+        }
+    }
+
+    /// The same words whenever the same `messages` are processed again, and no others: several
+    /// messages are told from several others by every one of their offsets.
+    fn words(&self, messages: &[Arc<SourceMessage>]) -> String {
+        let mut offsets: Vec<Offset> = messages.iter().map(|message| message.offset).collect();
+        offsets.sort_unstable();
+        let partition = messages.first().map(|message| message.partition.to_string());
+        let which = match offsets[..] {
+            [] => TaskId::from("none"),
+            [only] => TaskId::from(only.to_string()),
+            [first, .., last] => {
+                let all = offsets.iter().map(|offset| offset.0.to_be_bytes());
+                TaskId::stable(&format!("{first}-{last}"), all)
+            }
+        };
+        let what = match self {
+            Self::Task(task) => task.ordinal(),
+            Self::Message => "message".to_owned(),
+            Self::Window => "window".to_owned(),
+        };
+        format!("{}:{which}:{what}", partition.unwrap_or_default())
+    }
+}
+
+/// Delivers `payloads`, which were derived from `messages`.
 ///
 /// # Errors
 ///
 /// Why `messages` are to be dead-lettered: once, however many of the payloads are given up.
 pub(crate) async fn deliver<H: Handler>(
     shared: &Shared<H>,
-    payloads: Vec<Payload>,
-    task: Option<&TaskId>,
+    mut payloads: Vec<Payload>,
+    origin: Origin<'_>,
     messages: &[Arc<SourceMessage>],
     hold: &Arc<Hold>,
 ) -> Result<(), Cause> {
-    let one = |payload| deliver_one(shared, payload, task, messages, hold);
+    for (nth, payload) in payloads.iter_mut().enumerate() {
+        payload.identify(nth, || origin.words(messages));
+    }
+    let one = |payload| deliver_one(shared, payload, origin.task(), messages, hold);
     let given_up: Vec<Option<Cause>> = match <[Payload; 1]>::try_from(payloads) {
         Ok([only]) => vec![one(only).await],
         Err(payloads) => join_all(payloads.into_iter().map(one)).await,
@@ -145,4 +186,44 @@ pub(crate) async fn dead_letter<H: Handler>(
         shared.metrics.message_dead_lettered(&letter, |message| shared.label(message));
     }))
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use drakkar_core::TopicPartition;
+
+    use super::*;
+
+    fn messages(offsets: &[i64]) -> Vec<Arc<SourceMessage>> {
+        let message = |&offset: &i64| {
+            Arc::new(SourceMessage {
+                partition: TopicPartition::new("orders", 3),
+                offset: Offset(offset),
+                timestamp: None,
+                key: None,
+                value: None,
+                headers: Vec::new(),
+            })
+        };
+        offsets.iter().map(message).collect()
+    }
+
+    #[test]
+    fn what_is_derived_from_one_message_is_known_by_its_coordinates_and_the_ordinal_of_its_task() {
+        let task = Task::new().as_nth(1);
+        assert_eq!(Origin::Task(&task).words(&messages(&[42])), "orders:3:42:1");
+        let replacing = Task::new().replacing(&task).as_nth(0);
+        assert_eq!(Origin::Task(&replacing).words(&messages(&[42])), "orders:3:42:1.0");
+        assert_eq!(Origin::Message.words(&messages(&[42])), "orders:3:42:message");
+    }
+
+    #[test]
+    fn what_is_derived_from_several_messages_is_the_same_for_the_same_ones_only() {
+        let words = |offsets: &[i64]| Origin::Window.words(&messages(offsets));
+        assert!(words(&[10, 12, 15]).starts_with("orders:3:10-15-"), "{}", words(&[10, 12, 15]));
+        assert_eq!(words(&[10, 12, 15]), words(&[15, 10, 12]));
+        // A window that was cut elsewhere after a crash must not pass for the one before it.
+        assert_ne!(words(&[10, 12, 15]), words(&[10, 13, 15]));
+        assert_ne!(words(&[10, 12, 15]), words(&[10, 12, 15, 16]));
+    }
 }

@@ -22,7 +22,7 @@ mod redis;
 pub use delivery::{BatchConfig, CircuitBreakerConfig};
 pub use dlq::DlqConfig;
 pub use file::{Compress, FileSinkConfig, Fsync, RotateConfig};
-pub use http::HttpSinkConfig;
+pub use http::{HttpEncoding, HttpSinkConfig, HttpTlsConfig};
 pub use kafka::{Compression, KafkaSinkConfig};
 pub use mongo::MongoSinkConfig;
 pub use postgres::PostgresSinkConfig;

@@ -10,8 +10,8 @@ use futures_util::future::try_join_all;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
-    CustomSinkConfig, DlqConfig, FileSink, FileSinkConfig, MissingSink, Sinks, SinksBuilder,
-    SinksConfig,
+    BatchConfig, CustomSinkConfig, DlqConfig, FileSink, FileSinkConfig, MissingSink, Sinks,
+    SinksBuilder, SinksConfig,
 };
 
 /// Who delivers, as dead letters and brokers are told.
@@ -115,6 +115,11 @@ pub(crate) trait Connect: Sink + Sized {
         within: Duration,
     ) -> Result<Self, ConnectError>;
 
+    /// How payloads are joined for a sink of this section, whose `batch` is given.
+    fn batch(_: &Self::Config, batch: &BatchConfig) -> BatchConfig {
+        batch.clone()
+    }
+
     /// Gives the handler the connection, where it may use it as well.
     fn offer(&self, sink: SinkName, ready: &mut Ready) {
         ready.connected(sink);
@@ -134,10 +139,10 @@ pub(crate) enum Attempt {
 /// Tries `connect` until it succeeds or fails for good, for at most `within`, an attempt that hangs
 /// included. `error` is what is said then, with the reason.
 #[allow(dead_code, reason = "a build may have no kind that needs it")]
-pub(crate) async fn patiently<T>(
+pub(crate) async fn patiently<T, F: Future<Output = Result<T, Attempt>>>(
     within: Duration,
     error: impl FnOnce(String) -> ConnectError,
-    connect: impl AsyncFn() -> Result<T, Attempt>,
+    connect: impl Fn() -> F, // `AsyncFn` would make the future of a worker one that is not Send.
 ) -> Result<T, ConnectError> {
     let deadline = Instant::now() + within;
     let backoff = Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(2) };
@@ -251,8 +256,9 @@ impl Sinks {
                     #[cfg(feature = $feature)]
                     for (name, sink) in $kind {
                         sink.offer(SinkName::new(SinkKind::$name, name.as_str()), &mut ready);
-                        let batch = &sinks.$kind[&name].batch;
-                        builder = builder.batch(batch).$kind(&name, sink);
+                        let config = &sinks.$kind[&name];
+                        let batch = <crate::$kind::$sink as Connect>::batch(config, &config.batch);
+                        builder = builder.batch(&batch).$kind(&name, sink);
                     }
                     #[cfg(not(feature = $feature))]
                     let () = $kind;

@@ -1,29 +1,226 @@
 //! Requests → an HTTP endpoint.
+//!
+//! One request per payload, or one per batch of lines. The endpoint's status is the outcome; where it
+//! refuses a batch as a whole, the batch is cut in halves until the payload at fault is alone.
+//! Requests are never sent twice here: what is transient is the lane's to try again.
 
 use std::time::Duration;
 
-use drakkar_core::{Delivery, HttpPayload, Sink};
+use drakkar_core::{Delivery, HttpPayload, Ready, Sink, SinkError, SinkName};
+use reqwest::{Client, Response, StatusCode};
 
 use crate::{
-    HttpSinkConfig,
+    BatchConfig, HttpSinkConfig,
     connect::{Connect, ConnectError},
+    lane::Shape,
 };
+use address::Address;
+use limit::{Limit, Pass, Sign};
+use request::{Prepared, Writer};
+use verdict::{Class, Statuses};
+
+mod address; // the url, and what payloads fill in
+mod guard; // hosts that are never asked
+mod client; // connections, redirects, proxy, certificates
+mod request; // payload -> request
+mod verdict; // answer -> outcome
+mod limit; // how many requests at once
+#[cfg(all(test, feature = "ssl"))]
+mod tls_tests;
+
+/// Bytes of an answer that are looked at for the words of an error.
+const LOOKED_AT: usize = 4 << 10;
 
 /// Requests → an HTTP endpoint.
-pub struct HttpSink {}
+pub struct HttpSink {
+    client: Client,
+    writer: Writer,
+    statuses: Statuses,
+    limit: Option<Limit>,
+    timeout: Duration,
+    max_response: usize,
+}
+
+/// Checks what needs the client's own idea of urls and headers.
+pub(crate) fn validate(config: &HttpSinkConfig, at: &str, wrong: &mut Vec<String>) {
+    if config.url.is_empty() {
+        return; // Said already.
+    }
+    let address = match Address::parse(config.url.expose(), config.allow_metadata_addresses) {
+        Ok(address) => address,
+        Err(reason) => return wrong.push(format!("{at}.url: {reason}")),
+    };
+    if cfg!(not(feature = "ssl")) && address.base().scheme() == "https" {
+        wrong.push(format!(
+            "{at}.url: https is not compiled in; build with the cargo feature `ssl`"
+        ));
+    }
+    if cfg!(not(feature = "ssl")) && config.tls != crate::config::HttpTlsConfig::default() {
+        wrong.push(format!("{at}.tls: is not compiled in; build with the cargo feature `ssl`"));
+    }
+    let both = address.credentials().is_some() && request::says_who(config);
+    if both {
+        wrong.push(format!("{at}.headers: has an Authorization, and {at}.url a user; keep one"));
+    }
+    let writer = Writer::new(config, address).map(drop);
+    let proxy = client::proxy_url(&config.proxy).map(drop);
+    wrong.extend(
+        [writer, proxy].into_iter().filter_map(Result::err).map(|key| format!("{at}{key}")),
+    );
+}
 
 impl Connect for HttpSink {
     type Config = HttpSinkConfig;
 
-    async fn connect(at: String, _: &Self::Config, _: Duration) -> Result<Self, ConnectError> {
-        Err(ConnectError::Invalid(vec![at]))
+    async fn connect(
+        at: String,
+        config: &HttpSinkConfig,
+        within: Duration,
+    ) -> Result<Self, ConnectError> {
+        let invalid = |reason| ConnectError::Invalid(vec![format!("{at}{reason}")]);
+        let address = Address::parse(config.url.expose(), config.allow_metadata_addresses)
+            .map_err(|reason| invalid(format!(".url: {reason}")))?;
+        let client = client::build(config).map_err(invalid)?;
+        let writer = Writer::new(config, address.clone()).map_err(invalid)?;
+        if config.check_on_start {
+            client::reach(at, &address, config, within).await?;
+        }
+        let most = config.batch.shape(Shape::HTTP).batches;
+        Ok(Self {
+            client,
+            writer,
+            statuses: Statuses::of(config),
+            limit: config.adaptive_concurrency.then(|| Limit::new(most)),
+            timeout: config.timeout_seconds,
+            max_response: config.max_response_bytes,
+        })
+    }
+
+    fn batch(config: &HttpSinkConfig, _: &BatchConfig) -> BatchConfig {
+        config.joined()
+    }
+
+    fn offer(&self, sink: SinkName, ready: &mut Ready) {
+        ready.offer(sink, self.client.clone());
     }
 }
 
 impl Sink for HttpSink {
     type Payload = HttpPayload;
 
-    async fn deliver(&self, _: &[HttpPayload]) -> Vec<Delivery> {
-        Vec::new()
+    async fn deliver(&self, batch: &[HttpPayload]) -> Vec<Delivery> {
+        let prepared: Vec<_> = batch.iter().map(|payload| self.writer.prepare(payload)).collect();
+        let mut outcomes: Vec<Delivery> =
+            prepared.iter().map(|of| Delivery::Permanent(unprepared(of))).collect();
+        // What the endpoint cannot take now it is not asked to take again at once.
+        let mut down: Option<SinkError> = None;
+        let mut groups = groups(&prepared);
+        while let Some(group) = groups.pop() {
+            let outcome = match &down {
+                Some(error) => Delivery::Transient(error.clone()),
+                None => self.send(&parts(&prepared, &group)).await,
+            };
+            match outcome {
+                Delivery::Permanent(_) if 1 < group.len() => {
+                    let (left, right) = group.split_at(group.len() / 2);
+                    groups.extend([right.to_vec(), left.to_vec()]);
+                    continue;
+                }
+                Delivery::Transient(ref error) => down = Some(error.clone()),
+                _ => {}
+            }
+            for at in group {
+                outcomes[at] = outcome.clone();
+            }
+        }
+        outcomes
     }
+}
+
+impl HttpSink {
+    /// Sends one request and reads its answer.
+    async fn send(&self, parts: &[&Prepared]) -> Delivery {
+        let request = match request::build(&self.client, parts) {
+            Ok(request) => request,
+            Err(error) => return Delivery::Permanent(error),
+        };
+        let pass = match &self.limit {
+            Some(limit) => Some(limit.pass().await),
+            None => None,
+        };
+        let sent = request.send().await;
+        let (outcome, status) = match sent {
+            Ok(response) => {
+                let status = response.status();
+                (self.read(response, parts).await, Some(status))
+            }
+            Err(error) => (verdict::of_error(&error, self.timeout), None),
+        };
+        if let Some(pass) = pass {
+            let sign = sign(&pass, status, &outcome);
+            pass.ended(sign);
+        }
+        outcome
+    }
+
+    /// Reads an answer up to the bound. A success that breaks off is none: who said it may have died
+    /// before it was done.
+    async fn read(&self, mut response: Response, parts: &[&Prepared]) -> Delivery {
+        let [first, ..] = parts else { return Delivery::Confirmed };
+        let status = response.status();
+        let class = self.statuses.class(status, first.is_addressed);
+        let headers = response.headers().clone();
+        let (mut read, mut excerpt) = (0, Vec::new());
+        while read <= self.max_response {
+            match response.chunk().await {
+                Ok(Some(chunk)) => {
+                    read += chunk.len();
+                    let room = LOOKED_AT.saturating_sub(excerpt.len()).min(chunk.len());
+                    excerpt.extend_from_slice(&chunk[..room]);
+                }
+                Err(error) if class == Class::Confirmed => {
+                    return verdict::of_error(&error, self.timeout);
+                }
+                Ok(None) | Err(_) => break,
+            }
+        }
+        verdict::of_answer(class, status, &headers, &excerpt, &first.secrets)
+    }
+}
+
+/// What a request tells of the load of the endpoint.
+fn sign(pass: &Pass<'_>, status: Option<StatusCode>, outcome: &Delivery) -> Sign {
+    match (status.map(|status| status.as_u16()), outcome) {
+        (Some(429 | 503), _) => Sign::Overloaded,
+        (_, Delivery::Transient(error)) if error.class == "timeout" => Sign::Overloaded,
+        (Some(_), _) => Sign::Answered(pass.elapsed()),
+        (None, _) => Sign::Nothing,
+    }
+}
+
+/// Why a payload became no request; overwritten where it did.
+fn unprepared(of: &Result<Prepared, SinkError>) -> SinkError {
+    let unsent = || SinkError::new("request", "it was not sent");
+    of.as_ref().err().cloned().unwrap_or_else(unsent)
+}
+
+/// Which payloads make up one request each, the first one last.
+fn groups(prepared: &[Result<Prepared, SinkError>]) -> Vec<Vec<usize>> {
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for (at, of) in prepared.iter().enumerate() {
+        let Ok(of) = of else { continue };
+        let joined = groups
+            .iter_mut()
+            .find(|group| prepared[group[0]].as_ref().is_ok_and(|first| first.joins(of)));
+        match joined {
+            Some(group) => group.push(at),
+            None => groups.push(vec![at]),
+        }
+    }
+    groups.reverse();
+    groups
+}
+
+fn parts<'a>(prepared: &'a [Result<Prepared, SinkError>], group: &[usize]) -> Vec<&'a Prepared> {
+    group.iter().filter_map(|&at| prepared[at].as_ref().ok()).collect()
 }

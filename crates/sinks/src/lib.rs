@@ -28,8 +28,8 @@ mod dead_letter; // messages that were given up -> their topic
 
 pub use config::{
     BatchConfig, CircuitBreakerConfig, Compress, Compression, CustomSinkConfig, DlqConfig,
-    FileSinkConfig, Fsync, HttpSinkConfig, KafkaSinkConfig, MissingSink, MongoSinkConfig,
-    PostgresSinkConfig, RedisSinkConfig, RotateConfig, SinksConfig,
+    FileSinkConfig, Fsync, HttpEncoding, HttpSinkConfig, HttpTlsConfig, KafkaSinkConfig,
+    MissingSink, MongoSinkConfig, PostgresSinkConfig, RedisSinkConfig, RotateConfig, SinksConfig,
 };
 pub use connect::{ConnectError, Connected, CustomSinks, Identity};
 pub use file::FileSink;

@@ -226,7 +226,7 @@ kinds! {
     postgres: Postgres, Postgres(PostgresPayload), POSTGRES, |usual| usual;
     mongo: Mongo, Mongo(MongoPayload), MONGO, |usual| usual;
     redis: Redis, Redis(RedisPayload), REDIS, |usual| usual;
-    http: Http, Http(HttpPayload), HTTP, |usual| usual;
+    http: Http, Http(HttpPayload), HTTP, |usual| Patience { timeout: None, ..usual };
     any: Custom, Custom(CustomPayload), CUSTOM, |usual| usual;
 }
 

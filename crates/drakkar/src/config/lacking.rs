@@ -77,6 +77,7 @@ pub(super) static CAPABILITIES: &[Capability] = &[
     value("sinks.filesystem.*.ui_url"),
     value("sinks.postgres.*.ui_url"),
     value("sinks.mongo.*.ui_url"),
+    value("sinks.http.*.max_retries"),
     value("sinks.http.*.ui_url"),
     value("sinks.redis.*.ui_url"),
     section("debug", Noted::UnlessDisabled, DEBUG),

@@ -104,6 +104,7 @@ fn every_key_of_the_original_is_accepted_and_what_is_lacking_is_named() {
             "kafka.ui_cluster_name",
             "kafka.ui_url",
             "sinks.filesystem.f.ui_url",
+            "sinks.http.h.max_retries",
             "sinks.http.h.ui_url",
             "sinks.mongo.m.ui_url",
             "sinks.postgres.p.ui_url",

@@ -1,0 +1,220 @@
+//! What the endpoint said → what becomes of the payload.
+
+use std::{
+    error::Error,
+    time::{Duration, SystemTime},
+};
+
+use drakkar_core::{Delivery, SinkError};
+use reqwest::{
+    StatusCode,
+    header::{HeaderMap, RETRY_AFTER},
+};
+
+use super::guard::Refused;
+use crate::HttpSinkConfig;
+
+/// Longest wait an endpoint may ask for: one that says "tomorrow" is asked again before.
+const LONGEST_WAIT: Duration = Duration::from_mins(5);
+/// Most characters of an answer that are repeated in an error.
+const EXCERPT: usize = 200;
+/// Shortest text that is taken for a secret: shorter ones stand in answers by chance.
+const SHORTEST_SECRET: usize = 4;
+
+/// What a status is a sign of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    Confirmed,
+    Transient,
+    Permanent,
+}
+
+/// Which status means what, for one sink.
+#[derive(Debug, Clone)]
+pub(super) struct Statuses {
+    transient: Vec<u16>,
+    permanent: Vec<u16>,
+}
+
+impl Statuses {
+    pub(super) fn of(config: &HttpSinkConfig) -> Self {
+        Self {
+            transient: config.transient_statuses.clone(),
+            permanent: config.permanent_statuses.clone(),
+        }
+    }
+
+    /// `is_addressed`: whether the payload has a part in the address.
+    ///
+    /// What no payload can be at fault for is transient: were it permanent, a token that expired or a
+    /// route that is not there yet would give up one message after the other.
+    pub(super) fn class(&self, status: StatusCode, is_addressed: bool) -> Class {
+        let status = status.as_u16();
+        if self.transient.contains(&status) {
+            return Class::Transient;
+        }
+        if self.permanent.contains(&status) {
+            return Class::Permanent;
+        }
+        // No payload is at fault for these, nor for an address that is the same for all of them.
+        let is_ours = matches!(status, 401 | 407 | 408 | 425 | 429 | 500 | 502..=504 | 506..=599)
+            || (status == 404 && !is_addressed);
+        match status {
+            200..=299 => Class::Confirmed,
+            _ if is_ours => Class::Transient,
+            _ => Class::Permanent,
+        }
+    }
+}
+
+/// The verdict on an answer; `excerpt` is how its body begins.
+pub(super) fn of_answer(
+    class: Class,
+    status: StatusCode,
+    headers: &HeaderMap,
+    excerpt: &[u8],
+    secrets: &Secrets,
+) -> Delivery {
+    let mut message = format!("the endpoint answered {status}");
+    let words = secrets.masked(excerpt);
+    if !words.is_empty() {
+        message = format!("{message}: {words}");
+    }
+    let mut error = SinkError::new(format!("http_{}", status.as_u16()), message);
+    match class {
+        Class::Confirmed => Delivery::Confirmed,
+        Class::Permanent => Delivery::Permanent(error),
+        Class::Transient => {
+            error.retry_after = retry_after(headers, SystemTime::now());
+            Delivery::Transient(error)
+        }
+    }
+}
+
+/// How long the endpoint asks us to wait: seconds or a date.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let said = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match said.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => httpdate::parse_http_date(said).ok()?.duration_since(now).unwrap_or_default(),
+    };
+    Some(wait.min(LONGEST_WAIT))
+}
+
+/// The verdict on a request without an answer, or with half of one. The error of the client names the
+/// url, which may hold secrets: only what lies below is repeated.
+pub(super) fn of_error(error: &reqwest::Error, timeout: Duration) -> Delivery {
+    let mut reasons = Vec::new();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if cause.is::<Refused>() {
+            return Delivery::Transient(SinkError::new("metadata_address", cause.to_string()));
+        }
+        let text = cause.to_string();
+        if reasons.last() != Some(&text) {
+            reasons.push(text);
+        }
+        source = cause.source();
+    }
+    let reason = reasons.join(": ");
+    if error.is_builder() {
+        return Delivery::Permanent(SinkError::new("request", reason));
+    }
+    Delivery::Transient(match (error.is_timeout(), error.is_connect()) {
+        (true, true) => SinkError::new("connect", "no connection in time"),
+        (true, false) => SinkError::new("timeout", format!("no answer within {timeout:?}")),
+        (false, true) => SinkError::new("connect", reason),
+        (false, false) => SinkError::new("connection", reason),
+    })
+}
+
+/// What the endpoint may repeat of what it was sent and must not be shown.
+#[derive(Clone, Default)]
+pub(super) struct Secrets(Vec<String>);
+
+impl Secrets {
+    /// Adds `secret`, and each word of it: `Bearer x` is secret as `x` as well.
+    pub(super) fn add(&mut self, secret: &str) {
+        let words = std::iter::once(secret).chain(secret.split_whitespace());
+        let long = words.filter(|word| SHORTEST_SECRET <= word.len() && *word != "Bearer");
+        self.0.extend(long.map(str::to_owned));
+        // The longest first: one may be part of another.
+        self.0.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    }
+
+    /// The beginning of `text`, on one line, with secrets masked.
+    fn masked(&self, text: &[u8]) -> String {
+        let mut text = String::from_utf8_lossy(text).into_owned();
+        for secret in &self.0 {
+            text = text.replace(secret.as_str(), drakkar_core::secret::MASK);
+        }
+        let words: Vec<&str> = text.split(|c: char| c.is_whitespace() || c.is_control()).collect();
+        let line = words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
+        match line.char_indices().nth(EXCERPT) {
+            Some((end, _)) => format!("{}…", &line[..end]),
+            None => line,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(status: u16, is_addressed: bool) -> Class {
+        let statuses = Statuses::of(&HttpSinkConfig::default());
+        statuses.class(StatusCode::from_u16(status).unwrap(), is_addressed)
+    }
+
+    #[test]
+    fn a_status_is_permanent_only_where_the_payload_can_be_at_fault() {
+        for status in [200, 201, 202, 204, 299] {
+            assert_eq!(class(status, false), Class::Confirmed, "{status}");
+        }
+        for status in [401, 407, 408, 425, 429, 500, 502, 503, 504, 507, 529] {
+            assert_eq!(class(status, true), Class::Transient, "{status}");
+        }
+        for status in [301, 302, 307, 400, 403, 405, 409, 410, 413, 415, 422, 451, 501, 505] {
+            assert_eq!(class(status, false), Class::Permanent, "{status}");
+        }
+        assert_eq!(class(404, false), Class::Transient, "nothing of the address is the payload's");
+        assert_eq!(class(404, true), Class::Permanent);
+    }
+
+    #[test]
+    fn the_configuration_has_the_last_word_on_a_status() {
+        let config = HttpSinkConfig {
+            transient_statuses: vec![409],
+            permanent_statuses: vec![500],
+            ..HttpSinkConfig::default()
+        };
+        let statuses = Statuses::of(&config);
+        assert_eq!(statuses.class(StatusCode::CONFLICT, false), Class::Transient);
+        assert_eq!(statuses.class(StatusCode::INTERNAL_SERVER_ERROR, false), Class::Permanent);
+    }
+
+    #[track_caller]
+    fn waits(said: &str, wait: Option<Duration>) {
+        let headers = HeaderMap::from_iter([(RETRY_AFTER, said.parse().unwrap())]);
+        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        assert_eq!(retry_after(&headers, now), wait, "{said}");
+    }
+
+    #[test]
+    fn the_wait_that_the_endpoint_asks_for_is_read_as_seconds_or_date_and_bounded() {
+        waits("7", Some(Duration::from_secs(7)));
+        waits("Sun, 06 Nov 1994 08:50:07 GMT", Some(Duration::from_secs(30)));
+        waits("Sun, 06 Nov 1994 08:00:00 GMT", Some(Duration::ZERO));
+        waits("86400", Some(LONGEST_WAIT));
+        waits("soon", None);
+    }
+
+    #[test]
+    fn what_the_endpoint_repeats_of_a_secret_is_masked_and_its_words_are_few() {
+        let mut secrets = Secrets::default();
+        secrets.add("Bearer hunter2-token");
+        let echo = b"you sent\n Authorization: Bearer hunter2-token, token hunter2-token\0";
+        assert_eq!(secrets.masked(echo), "you sent Authorization: ***, token ***");
+        assert_eq!(secrets.masked(&[b'x'; 9_000]).chars().count(), EXCERPT + 1);
+    }
+}
