@@ -20,7 +20,7 @@ pub use custom::CustomPayload;
 pub use file::FilePayload;
 pub use http::HttpPayload;
 pub use kafka::KafkaPayload;
-pub use mongo::MongoPayload;
+pub use mongo::{MongoPayload, MongoWrite};
 pub use postgres::PostgresPayload;
 pub use redis::{RedisCommand, RedisOnlyIf, RedisPayload};
 

@@ -26,14 +26,16 @@ pub use config::{Config, ConfigError, Line, Loaded, Note, Origin};
 pub use drakkar_core::{
     Collect, CustomPayload, Delivery, DeliveryFailure, Failure, FilePayload, Handler, Header,
     HookError, HookResult, HttpPayload, Input, Json, KafkaPayload, Keep, Message, MessageGroup,
-    MongoPayload, Offset, OnDeliveryError, OnError, Output, Payload, PayloadError, Pending,
-    PostgresPayload, Precomputed, Ready, RedisCommand, RedisOnlyIf, RedisPayload, Secret, Sink,
-    SinkError, SinkKind, SinkName, SourceMessage, SpooledFile, StopSignal, Task, TaskFailure,
+    MongoPayload, MongoWrite, Offset, OnDeliveryError, OnError, Output, Payload, PayloadError,
+    Pending, PostgresPayload, Precomputed, Ready, RedisCommand, RedisOnlyIf, RedisPayload, Secret,
+    Sink, SinkError, SinkKind, SinkName, SourceMessage, SpooledFile, StopSignal, Task, TaskFailure,
     TaskId, TaskResult, Timestamp, TopicPartition, Usage, WindowGroup,
 };
 pub use drakkar_pipeline::AfterError;
 pub use drakkar_telemetry::prometheus;
 pub use error::RunError;
+#[cfg(feature = "mongo")]
+pub use mongodb;
 #[cfg(feature = "redis")]
 pub use redis;
 pub use startup::HookFuture;
@@ -54,7 +56,8 @@ pub mod sections {
     pub use drakkar_kafka::KafkaConfig;
     pub use drakkar_sinks::{
         BatchConfig, CircuitBreakerConfig, Compression, CustomSinkConfig, DlqConfig,
-        FileSinkConfig, Fsync, KafkaSinkConfig, OnOpen, RedisSinkConfig, SinksConfig,
+        FileSinkConfig, Fsync, KafkaSinkConfig, MongoOp, MongoSinkConfig, MongoStatementConfig,
+        OnOpen, RedisSinkConfig, SinksConfig,
     };
     pub use drakkar_telemetry::{LogFormat, LogLevel, LogOutput, LoggingConfig};
 }
@@ -71,4 +74,6 @@ mod guides {
     mod fan_out {}
     #[doc = include_str!("../../../docs/sinks.md")]
     mod sinks {}
+    #[doc = include_str!("../../../docs/sinks/mongo.md")]
+    mod sinks_mongo {}
 }

@@ -24,7 +24,7 @@ pub use dlq::DlqConfig;
 pub use file::{FileSinkConfig, Fsync};
 pub use http::HttpSinkConfig;
 pub use kafka::{Compression, KafkaSinkConfig};
-pub use mongo::MongoSinkConfig;
+pub use mongo::{MongoOp, MongoSinkConfig, MongoStatementConfig};
 pub use postgres::PostgresSinkConfig;
 pub use redis::RedisSinkConfig;
 

@@ -28,8 +28,8 @@ mod dead_letter; // messages that were given up -> their topic
 
 pub use config::{
     BatchConfig, CircuitBreakerConfig, Compression, CustomSinkConfig, DlqConfig, FileSinkConfig,
-    Fsync, HttpSinkConfig, KafkaSinkConfig, MissingSink, MongoSinkConfig, PostgresSinkConfig,
-    RedisSinkConfig, SinksConfig,
+    Fsync, HttpSinkConfig, KafkaSinkConfig, MissingSink, MongoOp, MongoSinkConfig,
+    MongoStatementConfig, PostgresSinkConfig, RedisSinkConfig, SinksConfig,
 };
 pub use connect::{ConnectError, Connected, CustomSinks, Identity};
 pub use file::FileSink;
