@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use drakkar_core::{Payload, hold::HoldBoard, kafka_client::Cluster};
+use drakkar_core::{Payload, hold::HoldBoard, kafka_client::Cluster, observe::SinkObserver};
 use drakkar_sinks::{
     ConnectError, Connected, CustomSinks, DlqConfig, Identity, Settled, Sinks, SinksConfig,
 };
@@ -27,11 +27,24 @@ pub async fn connect(config: Value) -> Result<Connected, ConnectError> {
 ///
 /// As a worker's start.
 pub async fn connect_within(config: Value, within: Duration) -> Result<Connected, ConnectError> {
+    connect_observed(config, within, Arc::new(())).await
+}
+
+/// As [`connect_within`]; `observer` hears what the sinks say.
+///
+/// # Errors
+///
+/// As a worker's start.
+pub async fn connect_observed(
+    config: Value,
+    within: Duration,
+    observer: Arc<dyn SinkObserver>,
+) -> Result<Connected, ConnectError> {
     let config: SinksConfig = serde_json::from_value(config).unwrap();
     let source = Cluster { brokers: Kafka::shared().servers, ..Cluster::default() };
     let identity = Identity { group: "sinks".to_owned(), worker: "worker-1".to_owned() };
     let (dlq, custom) = (DlqConfig::default(), CustomSinks::default());
-    Sinks::connect(&config, custom, &dlq, &source, &identity, within, Arc::new(())).await
+    Sinks::connect(&config, custom, &dlq, &source, &identity, within, observer).await
 }
 
 /// Delivers `payloads`, all at once, and answers when each is settled.

@@ -44,8 +44,8 @@ pub use input::{Input, Json, OnInvalid};
 pub use message::{Header, Message, Offset, SourceMessage, Timestamp, TopicPartition};
 pub use payload::{
     Collect, CustomPayload, FileContent, FilePayload, HttpBody, HttpPart, HttpPayload,
-    KafkaPayload, MongoPayload, Payload, PayloadError, PostgresPayload, RedisCommand, RedisOnlyIf,
-    RedisPayload,
+    KafkaPayload, MongoPayload, MongoWrite, Payload, PayloadError, PostgresPayload, RedisCommand,
+    RedisOnlyIf, RedisPayload,
 };
 pub use ready::Ready;
 pub use result::{Failure, Output, TaskFailure, TaskResult, Usage};

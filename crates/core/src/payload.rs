@@ -21,7 +21,7 @@ pub use custom::CustomPayload;
 pub use file::{FileContent, FilePayload};
 pub use http::{HttpBody, HttpPart, HttpPayload};
 pub use kafka::KafkaPayload;
-pub use mongo::MongoPayload;
+pub use mongo::{MongoPayload, MongoWrite};
 pub use postgres::PostgresPayload;
 pub use redis::{RedisCommand, RedisOnlyIf, RedisPayload};
 

@@ -26,15 +26,17 @@ pub use config::{Config, ConfigError, Line, Loaded, Note, Origin};
 pub use drakkar_core::{
     Collect, CustomPayload, Delivery, DeliveryFailure, Failure, FileContent, FilePayload, Handler,
     Header, HookError, HookResult, HttpBody, HttpPart, HttpPayload, Input, Json, KafkaPayload,
-    Keep, Message, MessageGroup, MongoPayload, Offset, OnDeliveryError, OnError, Output, Payload,
-    PayloadError, Pending, PostgresPayload, Precomputed, Ready, RedisCommand, RedisOnlyIf,
-    RedisPayload, Secret, Sink, SinkError, SinkKind, SinkName, SourceMessage, SpooledFile,
-    StopSignal, Task, TaskFailure, TaskId, TaskResult, Timestamp, TopicPartition, Usage,
-    WindowGroup,
+    Keep, Message, MessageGroup, MongoPayload, MongoWrite, Offset, OnDeliveryError, OnError,
+    Output, Payload, PayloadError, Pending, PostgresPayload, Precomputed, Ready, RedisCommand,
+    RedisOnlyIf, RedisPayload, Secret, Sink, SinkError, SinkKind, SinkName, SourceMessage,
+    SpooledFile, StopSignal, Task, TaskFailure, TaskId, TaskResult, Timestamp, TopicPartition,
+    Usage, WindowGroup,
 };
 pub use drakkar_pipeline::AfterError;
 pub use drakkar_telemetry::prometheus;
 pub use error::RunError;
+#[cfg(feature = "mongo")]
+pub use mongodb;
 #[cfg(feature = "redis")]
 pub use redis;
 pub use startup::HookFuture;
@@ -56,7 +58,8 @@ pub mod sections {
     pub use drakkar_sinks::{
         BatchConfig, CircuitBreakerConfig, Compress, Compression, CustomSinkConfig, DlqConfig,
         FileSinkConfig, Fsync, HttpEncoding, HttpSinkConfig, HttpTlsConfig, KafkaSinkConfig,
-        OnOpen, RedisSinkConfig, RotateConfig, SinksConfig,
+        MongoOp, MongoSinkConfig, MongoStatementConfig, OnOpen, RedisSinkConfig, RotateConfig,
+        SinksConfig,
     };
     pub use drakkar_telemetry::{LogFormat, LogLevel, LogOutput, LoggingConfig};
 }
@@ -79,4 +82,6 @@ mod guides {
     mod file_sinks {}
     #[doc = include_str!("../../../docs/sinks/http.md")]
     mod http {}
+    #[doc = include_str!("../../../docs/sinks/mongo.md")]
+    mod sinks_mongo {}
 }

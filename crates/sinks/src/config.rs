@@ -24,7 +24,7 @@ pub use dlq::DlqConfig;
 pub use file::{Compress, FileSinkConfig, Fsync, RotateConfig};
 pub use http::{HttpEncoding, HttpSinkConfig, HttpTlsConfig};
 pub use kafka::{Compression, KafkaSinkConfig};
-pub use mongo::MongoSinkConfig;
+pub use mongo::{MongoOp, MongoSinkConfig, MongoStatementConfig};
 pub use postgres::PostgresSinkConfig;
 pub use redis::RedisSinkConfig;
 

@@ -29,7 +29,8 @@ mod dead_letter; // messages that were given up -> their topic
 pub use config::{
     BatchConfig, CircuitBreakerConfig, Compress, Compression, CustomSinkConfig, DlqConfig,
     FileSinkConfig, Fsync, HttpEncoding, HttpSinkConfig, HttpTlsConfig, KafkaSinkConfig,
-    MissingSink, MongoSinkConfig, PostgresSinkConfig, RedisSinkConfig, RotateConfig, SinksConfig,
+    MissingSink, MongoOp, MongoSinkConfig, MongoStatementConfig, PostgresSinkConfig,
+    RedisSinkConfig, RotateConfig, SinksConfig,
 };
 pub use connect::{ConnectError, Connected, CustomSinks, Identity};
 pub use file::FileSink;

@@ -1,29 +1,160 @@
-//! Documents → a MongoDB database.
+//! Documents → the collections of a MongoDB database.
+//!
+//! Payloads become `insert`, `update` and `delete` commands, which every server has; what it says of
+//! each write is read here, not by the driver. Written counts what a majority of the members has,
+//! unless the connection string says otherwise.
 
 use std::time::Duration;
 
-use drakkar_core::{Delivery, MongoPayload, Sink};
+use drakkar_core::{Delivery, MongoPayload, Ready, Sink, SinkName};
+use mongodb::{
+    Client, Database,
+    bson::{Document, RawDocumentBuf, doc},
+    error::{Error, ErrorKind},
+    options::{Acknowledgment, ClientOptions, ConnectionString, HostInfo, WriteConcern},
+};
 
 use crate::{
     MongoSinkConfig,
-    connect::{Connect, ConnectError},
+    connect::{Attempt, Connect, ConnectError, patiently},
 };
+use deliver::{How, Server};
+use statement::Statements;
+use verdict::Failure;
+use write::Write;
 
-/// Documents → a MongoDB database.
-pub struct MongoSink {}
+mod json; // JSON -> BSON
+mod statement; // a template and its parameters -> a write
+mod write; // a payload -> a write
+mod run; // writes -> commands
+mod deliver; // commands -> one outcome per payload
+mod verdict; // what the server's codes mean
+
+/// Documents → the collections of a MongoDB database.
+pub struct MongoSink {
+    database: Database,
+    statements: Statements,
+    how: How,
+}
+
+/// How long the driver looks for a server that can be written to, unless the connection string says it;
+/// then what waits is held, and tried again by the lane.
+const SELECTION: Duration = Duration::from_secs(5);
+
+/// How long a server may take to replicate a write before it says that it has not, unless the
+/// connection string says it.
+const REPLICATION: Duration = Duration::from_secs(10);
 
 impl Connect for MongoSink {
     type Config = MongoSinkConfig;
 
-    async fn connect(at: String, _: &Self::Config, _: Duration) -> Result<Self, ConnectError> {
-        Err(ConnectError::Invalid(vec![at]))
+    async fn connect(
+        at: String,
+        config: &Self::Config,
+        within: Duration,
+    ) -> Result<Self, ConnectError> {
+        let statements = Statements::new(&at, &config.statements)
+            .map_err(|wrong| ConnectError::Invalid(vec![wrong]))?;
+        let error = |reason| ConnectError::Server {
+            server: format!("MongoDB at {}", hosts(config)),
+            reason,
+            hint: "check uri (hosts, user, password, authSource, tls), and that the server runs",
+            key: at.clone(),
+        };
+        let (database, concern) = patiently(within, error, || attempt(config, within)).await?;
+        Ok(Self { database, statements, how: How { ordered: config.ordered, concern } })
+    }
+
+    fn offer(&self, sink: SinkName, ready: &mut Ready) {
+        ready.offer(sink, self.database.clone());
     }
 }
 
 impl Sink for MongoSink {
     type Payload = MongoPayload;
 
-    async fn deliver(&self, _: &[MongoPayload]) -> Vec<Delivery> {
-        Vec::new()
+    async fn deliver(&self, batch: &[MongoPayload]) -> Vec<Delivery> {
+        let writes = batch.iter().map(|payload| Write::of(payload, &self.statements)).collect();
+        deliver::deliver(&self.database, &self.how, writes).await
+    }
+
+    /// A handler may hold handles of its own: they are not waited for.
+    async fn close(&self) {
+        self.database.client().clone().shutdown().immediate(true).await;
+    }
+}
+
+impl Server for Database {
+    async fn run(&self, command: RawDocumentBuf) -> Result<Document, Failure> {
+        Ok(self.run_raw_command(command).await?)
+    }
+}
+
+/// Who is asked, without secrets.
+fn hosts(config: &MongoSinkConfig) -> String {
+    match ConnectionString::parse(config.uri.expose()).map(|parsed| parsed.host_info) {
+        Ok(HostInfo::HostIdentifiers(hosts)) => {
+            hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        }
+        Ok(HostInfo::DnsRecord(name)) => name,
+        _ => "the host of uri".to_owned(),
+    }
+}
+
+/// Asks once whether we are let in: a server answers `ping` to anybody, so it is asked for what only
+/// those may see whom it knows.
+async fn attempt(
+    config: &MongoSinkConfig,
+    within: Duration,
+) -> Result<(Database, Document), Attempt> {
+    let mut options = ClientOptions::parse(config.uri.expose()).await.map_err(at_start)?;
+    options.app_name.get_or_insert_with(|| "drakkar".to_owned());
+    options.server_selection_timeout.get_or_insert(SELECTION.min(within / 2));
+    options.connect_timeout.get_or_insert(SELECTION);
+    let concern = concern(options.write_concern.as_ref())?;
+    let client = Client::with_options(options).map_err(at_start)?;
+    let database = client.database(&config.database);
+    let known = doc! {"listCollections": 1, "nameOnly": true, "authorizedCollections": true};
+    database.run_command(known).await.map_err(at_start)?;
+    Ok((database, concern))
+}
+
+/// When a write counts: what the connection string says, else when a majority has it.
+fn concern(asked: Option<&WriteConcern>) -> Result<Document, Attempt> {
+    let mut concern = match asked.and_then(|asked| asked.w.as_ref()) {
+        Some(Acknowledgment::Nodes(0)) => {
+            let text = "w=0 in uri: the server would confirm nothing; leave it out";
+            return Err(Attempt::Permanent(text.to_owned()));
+        }
+        Some(Acknowledgment::Nodes(members)) => doc! {"w": i64::from(*members)},
+        Some(Acknowledgment::Custom(tags)) => doc! {"w": tags},
+        _ => doc! {"w": "majority"},
+    };
+    if let Some(journal) = asked.and_then(|asked| asked.journal) {
+        concern.insert("j", journal);
+    }
+    let timeout = asked.and_then(|asked| asked.w_timeout).unwrap_or(REPLICATION);
+    concern.insert("wtimeout", i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX));
+    Ok(concern)
+}
+
+/// Whether to ask again. The driver's words about a connection string may quote a part of it, and a
+/// password in the wrong place with it: they are not repeated.
+fn at_start(error: Error) -> Attempt {
+    match *error.kind {
+        ErrorKind::InvalidArgument { .. } => Attempt::Permanent(
+            "uri is no connection string; write special characters of user and password as %XX"
+                .to_owned(),
+        ),
+        ErrorKind::Authentication { .. } => {
+            Attempt::Permanent(format!("we are not let in: {}", error.kind))
+        }
+        ErrorKind::Command(ref command) if [13, 18].contains(&command.code) => {
+            Attempt::Permanent(format!("we are not let in: {}", command.message))
+        }
+        ErrorKind::InvalidTlsConfig { .. } | ErrorKind::IncompatibleServer { .. } => {
+            Attempt::Permanent(error.kind.to_string())
+        }
+        kind => Attempt::Transient(kind.to_string()),
     }
 }

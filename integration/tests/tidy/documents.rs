@@ -102,6 +102,11 @@ fn keys() -> BTreeMap<String, Value> {
         ("sinks.kafka", json(&drakkar::sections::KafkaSinkConfig::default())),
         ("sinks.filesystem", json(&drakkar::sections::FileSinkConfig::default())),
         ("sinks.http", json(&drakkar::sections::HttpSinkConfig::default())),
+        ("sinks.mongo", json(&drakkar::sections::MongoSinkConfig::default())),
+        (
+            "sinks.mongo.<name>.statements",
+            json(&drakkar::sections::MongoStatementConfig::default()),
+        ),
         ("executor.programs", json(&drakkar::sections::ProgramConfig::default())),
         ("sinks.redis", json(&drakkar::sections::RedisSinkConfig::default())),
         ("sinks.custom", json(&drakkar::sections::CustomSinkConfig::default())),

@@ -47,7 +47,7 @@ impl Schema {
             ("kafka", Self::of(drakkar_sinks::KafkaSinkConfig::default())),
             ("filesystem", Self::of(drakkar_sinks::FileSinkConfig::default())),
             ("postgres", Self::of(drakkar_sinks::PostgresSinkConfig::default())),
-            ("mongo", Self::of(drakkar_sinks::MongoSinkConfig::default())),
+            ("mongo", Self::mongo()),
             ("redis", Self::of(drakkar_sinks::RedisSinkConfig::default())),
             ("http", Self::of(drakkar_sinks::HttpSinkConfig::default())),
             ("custom", Self::of(drakkar_sinks::CustomSinkConfig::default())),
@@ -70,6 +70,16 @@ impl Schema {
             schema.add_lacking(&path, capability);
         }
         schema
+    }
+
+    /// A section with sections in it whose names users choose.
+    fn mongo() -> Self {
+        let mut mongo = Self::of(drakkar_sinks::MongoSinkConfig::default());
+        if let Self::Section(keys) = &mut mongo {
+            let statement = Self::of(drakkar_sinks::MongoStatementConfig::default());
+            keys.insert("statements".to_owned(), Self::Instances(Box::new(statement)));
+        }
+        mongo
     }
 
     fn of(section: impl serde::Serialize) -> Self {

@@ -45,6 +45,7 @@ fn the_reference_shows_every_key_of_a_sink() {
     let sinks = [
         ("kafka", serde_json::to_value(drakkar_sinks::KafkaSinkConfig::default()).unwrap()),
         ("filesystem", serde_json::to_value(drakkar_sinks::FileSinkConfig::default()).unwrap()),
+        ("mongo", serde_json::to_value(drakkar_sinks::MongoSinkConfig::default()).unwrap()),
     ];
     for (kind, keys) in sinks {
         for key in keys.as_object().unwrap().keys() {
@@ -66,6 +67,19 @@ fn the_reference_shows_every_key_of_a_program() {
         let is_shown = REFERENCE.lines().any(|line| line.starts_with(&shown));
         assert!(is_shown, "{key} is not shown in config/reference.yaml");
     }
+}
+
+#[test]
+fn a_statement_for_mongodb_is_read_as_it_is_written() {
+    let yaml = "sinks: {mongo: {m: {uri: 'mongodb://h', database: d, statements: {s: {
+        collection: c, op: upsert, filter: {_id: ':id'}, update: {$set: {n: 1, t: '1'}}}}}}}";
+    let set = [("DRAKKAR_SINKS__MONGO__M__URI", "mongodb://u:hunter2@h")];
+    let loaded = loaded(yaml, &set);
+    assert!(!format!("{loaded:?} {:?}", loaded.explain()).contains("hunter2"));
+    let mongo = &loaded.config.sinks.mongo["m"];
+    assert_eq!(mongo.uri.expose(), "mongodb://u:hunter2@h");
+    let update = serde_json::json!({"$set": {"n": 1, "t": "1"}});
+    assert_eq!(mongo.statements["s"].update, update);
 }
 
 #[test]

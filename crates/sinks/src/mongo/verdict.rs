@@ -1,0 +1,147 @@
+//! What MongoDB's codes mean for a payload: wait, or give it up.
+//!
+//! An error of one write is about that write unless its code is known to pass; an error of a whole
+//! command is about the server unless its code is known to be about data. So a server in a state
+//! nobody thought of costs time, and no payload.
+
+use drakkar_core::SinkError;
+use mongodb::error::{Error, ErrorKind};
+
+/// Why a command as a whole came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The server is away, or cannot write now. What the command did is not known.
+    Away(SinkError),
+    /// Something in the command can never be written.
+    Refused(SinkError),
+}
+
+/// Codes of data that will be refused however often it is sent.
+const DATA: [i32; 27] = [
+    2, 9, 14, 15, 22, 26, 28, 40, 52, 53, 54, 55, 56, 57, 61, 66, 72, 73, 115, 121, 166, 238,
+    10_003, 10_334, 11_000, 17_280, 40_415,
+];
+
+/// Codes of a state that passes: elections, shutdowns, locks, conflicts, disks, limits, rights.
+const PASSING: [i32; 41] = [
+    6, 7, 13, 18, 24, 46, 50, 63, 64, 79, 89, 91, 100, 112, 117, 125, 133, 134, 146, 149, 150, 189,
+    202, 246, 262, 317, 358, 365, 391, 462, 8_000, 9_001, 10_058, 10_107, 11_600, 11_601, 11_602,
+    13_388, 13_435, 13_436, 14_031,
+];
+
+/// Cosmos DB: too many requests.
+const THROTTLED: i32 = 16_500;
+
+/// The code of a key that exists.
+pub(super) const DUPLICATE_KEY: i32 = 11_000;
+
+/// Whether one write that was answered with `code` may succeed later.
+pub(super) fn passes(code: i32) -> bool {
+    PASSING.contains(&code) || code == THROTTLED
+}
+
+/// An error of the server, by a name that stays.
+pub(super) fn error(code: i32, message: &str) -> SinkError {
+    let class = match code {
+        2 => "BadValue".to_owned(),
+        9 => "FailedToParse".to_owned(),
+        14 => "TypeMismatch".to_owned(),
+        64 => "WriteConcernFailed".to_owned(),
+        66 => "ImmutableField".to_owned(),
+        112 => "WriteConflict".to_owned(),
+        121 => "DocumentValidationFailure".to_owned(),
+        10_107 => "NotWritablePrimary".to_owned(),
+        10_334 => "BSONObjectTooLarge".to_owned(),
+        DUPLICATE_KEY => "DuplicateKey".to_owned(),
+        other => format!("Code{other}"),
+    };
+    SinkError::new(class, message)
+}
+
+impl From<Error> for Failure {
+    fn from(failed: Error) -> Self {
+        match &*failed.kind {
+            ErrorKind::Command(command) => {
+                let name = &command.code_name;
+                let about_data = DATA.contains(&command.code) || name.starts_with("Location");
+                let mut error = error(command.code, &command.message);
+                if !name.is_empty() {
+                    error.class.clone_from(name);
+                }
+                error.retry_after = command.base_backoff;
+                if about_data && failed.labels().is_empty() {
+                    Self::Refused(error)
+                } else {
+                    Self::Away(error)
+                }
+            }
+            ErrorKind::InvalidArgument { .. } | ErrorKind::Bson(_) => {
+                Self::Refused(SinkError::new("invalid_command", failed.kind.to_string()))
+            }
+            kind => Self::Away(SinkError::new(class(kind), kind.to_string())),
+        }
+    }
+}
+
+/// The driver's own errors, by name.
+fn class(kind: &ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Authentication { .. } => "Authentication",
+        ErrorKind::DnsResolve { .. } => "DnsResolve",
+        ErrorKind::Io(_) => "Io",
+        ErrorKind::ConnectionPoolCleared { .. } => "ConnectionPoolCleared",
+        ErrorKind::ServerSelection { .. } => "ServerSelection",
+        ErrorKind::InvalidResponse { .. } => "InvalidResponse",
+        ErrorKind::IncompatibleServer { .. } => "IncompatibleServer",
+        ErrorKind::Shutdown => "Shutdown",
+        _ => "Driver",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mongodb::bson::doc;
+
+    use super::*;
+
+    /// A command that was answered with this.
+    fn answered(code: i32, name: &str) -> Failure {
+        let answer = doc! {"code": code, "codeName": name, "errmsg": "because"};
+        let command = mongodb::bson::deserialize_from_document(answer).unwrap();
+        Failure::from(Error::from(ErrorKind::Command(command)))
+    }
+
+    #[test]
+    fn a_command_is_refused_for_its_data_only() {
+        for (code, name) in [
+            (2, "BadValue"),
+            (73, "InvalidNamespace"),
+            (10_334, "BSONObjectTooLarge"),
+            (40_324, "Location40324"),
+        ] {
+            assert!(matches!(answered(code, name), Failure::Refused(error) if error.class == name));
+        }
+        for (code, name) in [
+            (10_107, "NotWritablePrimary"),
+            (189, "PrimarySteppedDown"),
+            (11_600, "InterruptedAtShutdown"),
+            (13, "Unauthorized"),
+            (14_031, "OutOfDiskSpace"),
+            (262, "ExceededTimeLimit"),
+            (987_654, "NobodyThoughtOfThis"),
+        ] {
+            assert!(matches!(answered(code, name), Failure::Away(error) if error.class == name));
+        }
+    }
+
+    #[test]
+    fn one_write_is_refused_unless_its_code_is_known_to_pass() {
+        assert!([112, 189, 10_107, 91, 262, 50, 14_031, 16_500].into_iter().all(passes));
+        assert!(![DUPLICATE_KEY, 121, 2, 9, 66, 987_654].into_iter().any(passes));
+    }
+
+    #[test]
+    fn no_code_means_both() {
+        assert!(DATA.into_iter().all(|code| !passes(code)));
+    }
+}
