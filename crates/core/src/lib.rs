@@ -43,8 +43,8 @@ pub use handler::{Handler, HookError, HookResult, OnDeliveryError, OnError, Pend
 pub use input::{Input, Json, OnInvalid};
 pub use message::{Header, Message, Offset, SourceMessage, Timestamp, TopicPartition};
 pub use payload::{
-    Collect, CustomPayload, FilePayload, HttpPayload, KafkaPayload, MongoPayload, Payload,
-    PayloadError, PostgresPayload, RedisPayload,
+    Collect, CustomPayload, FilePayload, HttpPayload, JsonObject, KafkaPayload, MongoPayload,
+    Payload, PayloadError, PostgresPayload, PostgresWrite, RedisPayload,
 };
 pub use ready::Ready;
 pub use result::{Failure, Output, TaskFailure, TaskResult, Usage};

@@ -19,7 +19,7 @@ pub use file::FilePayload;
 pub use http::HttpPayload;
 pub use kafka::KafkaPayload;
 pub use mongo::MongoPayload;
-pub use postgres::PostgresPayload;
+pub use postgres::{JsonObject, PostgresPayload, PostgresWrite};
 pub use redis::RedisPayload;
 
 /// A value that does not serialise.
