@@ -316,18 +316,18 @@ mod tests {
     #[test]
     fn what_is_not_a_row_is_refused_where_it_is_made() {
         #[track_caller]
-        fn refused(made: Result<PostgresPayload, PayloadError>) {
+        fn refused(made: &Result<PostgresPayload, PayloadError>) {
             assert!(made.is_err(), "{made:?}");
         }
         let (row, nothing) = (json!({"a": 1}), json!({}));
-        refused(PostgresPayload::insert("t", &json!([1])));
-        refused(PostgresPayload::insert("t", &nothing));
-        refused(PostgresPayload::upsert("t", &row, &[]));
-        refused(PostgresPayload::upsert_only("t", &row, &["a"], &[]));
-        refused(PostgresPayload::update("t", &nothing, &row));
-        refused(PostgresPayload::update("t", &row, &nothing));
-        refused(PostgresPayload::delete("t", &nothing));
-        refused(PostgresPayload::statement("s", &7));
+        refused(&PostgresPayload::insert("t", &json!([1])));
+        refused(&PostgresPayload::insert("t", &nothing));
+        refused(&PostgresPayload::upsert("t", &row, &[]));
+        refused(&PostgresPayload::upsert_only("t", &row, &["a"], &[]));
+        refused(&PostgresPayload::update("t", &nothing, &row));
+        refused(&PostgresPayload::update("t", &row, &nothing));
+        refused(&PostgresPayload::delete("t", &nothing));
+        refused(&PostgresPayload::statement("s", &7));
         assert!(PostgresPayload::statement("s", &nothing).is_ok());
     }
 }

@@ -73,7 +73,7 @@ impl Named {
     }
 
     /// With values from one parameter, a JSON object, each with the type that the server expects.
-    pub(super) fn from_json(&self, types: &[String]) -> String {
+    pub(super) fn called(&self, types: &[String]) -> String {
         self.with(|param| {
             let (name, of) = (&self.params[param], &types[param]);
             format!(
@@ -254,7 +254,7 @@ mod tests {
     fn values_come_from_one_object_with_the_types_that_are_expected() {
         let named = Named::parse("SELECT :a").unwrap();
         assert_eq!(
-            named.from_json(&["integer".to_owned()]),
+            named.called(&["integer".to_owned()]),
             "SELECT CAST((SELECT p.\"a\" FROM json_to_record($1::text::json) AS p(\"a\" integer)) AS \
              integer)"
         );

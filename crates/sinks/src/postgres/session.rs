@@ -15,7 +15,7 @@ use super::{
     plan::{Change, Item, Shape, Work},
     settle::Execute,
     sql, types,
-    verdict::{Said, said},
+    verdict::{self, Said, said},
 };
 
 /// Fewer rows are not worth a second kind of statement.
@@ -138,7 +138,10 @@ impl Execute for Session<'_> {
             return Said::Later(no_time());
         }
         let said = self.write(work, items).await.err().unwrap_or(Said::Done);
-        self.is_clean = !matches!(said, Said::Later(_));
+        self.is_clean = match &said {
+            Said::Later(error) => verdict::is_about_a_table(&error.class),
+            _ => true,
+        };
         said
     }
 }

@@ -117,7 +117,7 @@ pub(super) async fn describe(
     .fetch_all(&mut *connection)
     .await;
     connection.execute(sqlx::raw_sql("DEALLOCATE drakkar_described")).await?;
-    Ok(named.from_json(&types?))
+    Ok(named.called(&types?))
 }
 
 /// A value as text: what a cast to its type reads.
