@@ -25,13 +25,15 @@ pub use bytes::Bytes;
 pub use config::{Config, ConfigError, Line, Loaded, Note, Origin};
 pub use drakkar_core::{
     Collect, CustomPayload, Delivery, DeliveryFailure, Failure, FilePayload, Handler, Header,
-    HookError, HookResult, HttpPayload, Input, Json, KafkaPayload, Keep, Message, MessageGroup,
-    MongoPayload, Offset, OnDeliveryError, OnError, Output, Payload, PayloadError, Pending,
-    PostgresPayload, Precomputed, Ready, RedisPayload, Secret, Sink, SinkError, SinkKind, SinkName,
-    SourceMessage, SpooledFile, StopSignal, Task, TaskFailure, TaskId, TaskResult, Timestamp,
-    TopicPartition, Usage, WindowGroup,
+    HookError, HookResult, HttpPayload, Input, Json, JsonObject, KafkaPayload, Keep, Message,
+    MessageGroup, MongoPayload, Offset, OnDeliveryError, OnError, Output, Payload, PayloadError,
+    Pending, PostgresPayload, PostgresWrite, Precomputed, Ready, RedisPayload, Secret, Sink,
+    SinkError, SinkKind, SinkName, SourceMessage, SpooledFile, StopSignal, Task, TaskFailure,
+    TaskId, TaskResult, Timestamp, TopicPartition, Usage, WindowGroup,
 };
 pub use drakkar_pipeline::AfterError;
+#[cfg(feature = "postgres")]
+pub use drakkar_sinks::sqlx;
 pub use drakkar_telemetry::prometheus;
 pub use error::RunError;
 pub use startup::HookFuture;
@@ -52,7 +54,7 @@ pub mod sections {
     pub use drakkar_kafka::KafkaConfig;
     pub use drakkar_sinks::{
         BatchConfig, CircuitBreakerConfig, Compression, CustomSinkConfig, DlqConfig,
-        FileSinkConfig, Fsync, KafkaSinkConfig, OnOpen, SinksConfig,
+        FileSinkConfig, Fsync, KafkaSinkConfig, OnOpen, PostgresSinkConfig, SinksConfig,
     };
     pub use drakkar_telemetry::{LogFormat, LogLevel, LogOutput, LoggingConfig};
 }
@@ -69,4 +71,7 @@ mod guides {
     mod fan_out {}
     #[doc = include_str!("../../../docs/sinks.md")]
     mod sinks {}
+    #[cfg(feature = "postgres")]
+    #[doc = include_str!("../../../docs/sinks/postgres.md")]
+    mod postgres {}
 }

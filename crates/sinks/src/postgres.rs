@@ -118,7 +118,8 @@ fn refusal(error: &sqlx::Error) -> Attempt {
         sqlx::Error::Database(error) => error.message().to_owned(),
         error => error.to_string(),
     };
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default();
+    let code =
+        error.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default();
     // invalid_authorization_specification, invalid_catalog_name
     let is_final = ["28", "3D"].iter().any(|class| code.starts_with(class));
     match error {

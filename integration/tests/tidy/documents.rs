@@ -101,6 +101,7 @@ fn keys() -> BTreeMap<String, Value> {
     let instances = [
         ("sinks.kafka", json(&drakkar::sections::KafkaSinkConfig::default())),
         ("sinks.filesystem", json(&drakkar::sections::FileSinkConfig::default())),
+        ("sinks.postgres", json(&drakkar::sections::PostgresSinkConfig::default())),
         ("executor.programs", json(&drakkar::sections::ProgramConfig::default())),
         ("sinks.custom", json(&drakkar::sections::CustomSinkConfig::default())),
     ];
