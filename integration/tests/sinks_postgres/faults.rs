@@ -10,7 +10,7 @@ use tokio::{task::JoinHandle, time::Instant};
 
 use crate::{Db, rows::held_back};
 
-async fn own() -> (OwnServer, Db) {
+pub(crate) async fn own() -> (OwnServer, Db) {
     let server = tokio::task::spawn_blocking(|| OwnServer::start("postgres")).await.unwrap();
     let dsn = format!("postgres://drakkar:tell-nobody@127.0.0.1:{}/postgres", server.port);
     let db = Db::on(dsn).await;
