@@ -8,10 +8,10 @@ use drakkar_sinks::{Settled, Sinks};
 use serde_json::json;
 use tokio::{task::JoinHandle, time::Instant};
 
-use crate::{Db, rows::held_back};
+use crate::{Db, on_thread, rows::held_back};
 
 pub(crate) async fn own() -> (OwnServer, Db) {
-    let server = tokio::task::spawn_blocking(|| OwnServer::start("postgres")).await.unwrap();
+    let server = on_thread(|| OwnServer::start("postgres")).await;
     let dsn = format!("postgres://drakkar:tell-nobody@127.0.0.1:{}/postgres", server.port);
     let db = Db::on(dsn).await;
     (server, db)

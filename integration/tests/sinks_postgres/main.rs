@@ -1,6 +1,8 @@
 //! The PostgreSQL sink against a real server: what arrives, what is refused, what is held, and what
 //! becomes of it when the server goes away.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers outside of test functions")]
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use drakkar_core::{PostgresPayload, SinkError};
@@ -79,6 +81,13 @@ impl Db {
     pub(crate) async fn sinks(&self, more: &Value) -> Sinks {
         sinks::connect(self.config(more)).await.unwrap().sinks
     }
+}
+
+/// Does `work`, which blocks, on a thread of its own.
+pub(crate) async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (reply, answer) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || drop(reply.send(work())));
+    answer.await.expect("the thread panicked")
 }
 
 /// Delivers all of it, and expects that nothing is refused.

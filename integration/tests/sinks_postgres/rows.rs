@@ -5,7 +5,7 @@ use drakkar_integration::SOON;
 use drakkar_integration::until;
 use serde_json::{Value, json};
 
-use crate::{Db, classes, confirmed, refused};
+use crate::{Db, classes, confirmed, on_thread, refused};
 
 #[tokio::test]
 async fn only_the_rows_at_fault_are_refused_and_all_others_land_exactly_once() {
@@ -84,7 +84,7 @@ async fn a_table_that_does_not_exist_yet_holds_its_rows_until_it_does() {
 pub(crate) async fn held_back(sinks: &drakkar_sinks::Sinks) {
     let sinks = sinks.clone();
     let look = move || if sinks.held().is_empty() { Err("nothing is held") } else { Ok(()) };
-    tokio::task::spawn_blocking(move || until("the sink to hold", SOON, look)).await.unwrap();
+    on_thread(move || until("the sink to hold", SOON, look)).await;
 }
 
 #[tokio::test]

@@ -1,13 +1,14 @@
 //! What a worker is told before it starts.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use drakkar_integration::{OwnServer, SOON, sinks};
 use drakkar_sinks::ConnectError;
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use tokio::time::Instant;
 
-use crate::Db;
+use crate::{Db, on_thread};
 
 const SECRET: &str = "tell-nobody";
 
@@ -48,13 +49,13 @@ async fn a_server_that_is_down_is_an_error_in_bounded_time_that_names_the_key() 
 async fn a_server_that_comes_up_while_we_wait_is_connected() {
     let server = OwnServer::down("postgres");
     let address = format!("{SECRET}@127.0.0.1:{}/postgres", server.port);
-    let starting = tokio::task::spawn_blocking(move || {
+    let starting = on_thread(move || {
         server.restart();
         server
     });
     let (connected, server) = tokio::join!(sinks::connect(at(&address)), starting);
     assert!(connected.is_ok());
-    drop(server.unwrap());
+    drop(server);
 }
 
 #[tokio::test]

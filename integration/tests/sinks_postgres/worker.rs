@@ -3,14 +3,14 @@
 use drakkar_integration::{Act, Given, Order, World};
 use serde_json::json;
 
-use crate::faults::own;
+use crate::{faults::own, on_thread};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_whose_database_dies_commits_nothing_that_is_not_in_it_and_goes_on_by_itself() {
     let (server, db) = own().await;
     db.run("CREATE TABLE {s}.t (id text PRIMARY KEY, source text)").await;
     let (dsn, table) = (db.dsn.clone(), db.table("t"));
-    let worked = tokio::task::spawn_blocking(move || {
+    let server = on_thread(move || {
         let world = World::new(2)
             .with("sinks.postgres", json!({"db": {"dsn": dsn, "statement_timeout": 2}}))
             .with("sinks.circuit_breaker", json!({"failure_threshold": 0}));
@@ -32,8 +32,8 @@ async fn a_worker_whose_database_dies_commits_nothing_that_is_not_in_it_and_goes
         books.balance();
         drop(worker);
         server
-    });
-    let server = worked.await.unwrap();
+    })
+    .await;
     assert_eq!(db.one::<i64>("SELECT count(*) FROM {s}.t").await, 200);
     drop(server);
 }
