@@ -4,7 +4,7 @@
 //! calls of one named statement. Rows keep their order. A write tries once and ends in time by itself:
 //! the server ends a statement that takes too long, so that its outcome is known.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use drakkar_core::{Delivery, PostgresPayload, Ready, Sink, SinkName};
 use sqlx::{
@@ -67,7 +67,13 @@ impl Connect for PostgresSink {
             reason,
             hint: "check its dsn and statements, and that the server runs",
         };
-        patiently(within, error, async || probe(&at, &options, &statements).await).await?;
+        // Owned by each attempt: a future that borrows from its closure is not known to be `Send`.
+        let asked = Arc::new((at.clone(), options.clone(), statements.clone()));
+        let attempt = move || {
+            let asked = Arc::clone(&asked);
+            async move { probe(&asked.0, &asked.1, &asked.2).await }
+        };
+        patiently(within, error, attempt).await?;
         Ok(Self {
             pool: pool(config, options),
             statements,
