@@ -11,7 +11,7 @@ use std::{
 
 use rdkafka::{
     ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, KafkaResult},
@@ -133,6 +133,21 @@ impl Kafka {
         made.into_iter().next().unwrap().unwrap();
         let observer = self.observer("none");
         until("the topic to be known", SOON, || observer.ends(name).map(drop));
+    }
+
+    /// Gives a topic more partitions.
+    pub fn grow_topic(&self, name: &str, partitions: usize) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
+        let options = AdminOptions::new().operation_timeout(Some(SOON)).request_timeout(Some(SOON));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let more = NewPartitions::new(name, partitions);
+        let made = runtime.block_on(admin.create_partitions([&more], &options)).unwrap();
+        made.into_iter().next().unwrap().unwrap();
+        let observer = self.observer("none");
+        until("the partitions to be there", SOON, || match observer.ends(name) {
+            Ok(ends) if ends.len() == partitions => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
     }
 
     /// Somebody who asks about offsets of `group` without being a member.

@@ -28,6 +28,8 @@ use crate::{
 const SLOTS: [usize; 3] = [2, 4, 16];
 const TASKS: usize = 2_000;
 const PROGRAM: &str = "/bin/true";
+/// In the place of a number of tasks.
+const FAILED: usize = usize::MAX;
 const GIB: usize = 1 << 30;
 const CAPTURE: usize = 64 * 1024;
 
@@ -45,29 +47,40 @@ pub(crate) fn measure(rounds: NonZeroUsize) -> anyhow::Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// Short programs, as many as go.
+/// Short programs, as many as go, and what each costs this process.
 fn pool_alone(
     runtime: &Runtime,
     slots: usize,
     rounds: NonZeroUsize,
-) -> anyhow::Result<[Figure; 2]> {
+) -> anyhow::Result<[Figure; 3]> {
     let name = |reference| format!("{PROGRAM}, {slots} slots, beside {reference}");
     let mut beside_tokio = Figure::new(name("tokio::process"), "tasks/s", Goal::AtLeast(0.95));
     let mut beside_threads = Figure::new(name("threads"), "tasks/s", Goal::AtLeast(0.9));
+    let name = format!("own CPU of it, {slots} slots, beside tokio::process");
+    let mut processor = Figure::new(name, "µs/task", Goal::AtMost(1.2));
     for round in 0..rounds.get() {
-        let (mut ours, mut tokio, mut threads) = (0.0, 0.0, 0.0);
+        let (mut ours, mut tokio, mut threads) = ((0.0, 0.0), (0.0, 0.0), 0.0);
         // Whoever goes first meets a machine that has just rested: everybody does in turn.
         for step in 0..3 {
             match (round + step) % 3 {
-                0 => tokio = tokio_loop(runtime, slots)?,
-                1 => ours = in_pool(runtime, slots)?,
+                0 => tokio = with_cpu(|| tokio_loop(runtime, slots))?,
+                1 => ours = with_cpu(|| in_pool(runtime, slots))?,
                 _ => threads = thread_loop(slots)?,
             }
         }
-        beside_tokio.add(Round { ours, reference: tokio });
-        beside_threads.add(Round { ours, reference: threads });
+        beside_tokio.add(Round { ours: ours.0, reference: tokio.0 });
+        beside_threads.add(Round { ours: ours.0, reference: threads });
+        processor.add(Round { ours: ours.1, reference: tokio.1 });
     }
-    Ok([beside_tokio, beside_threads])
+    Ok([beside_tokio, beside_threads, processor])
+}
+
+/// What `run` answers, and the microseconds of this process per task, its children left out.
+fn with_cpu(run: impl FnOnce() -> anyhow::Result<f64>) -> anyhow::Result<(f64, f64)> {
+    let before = usage::own_cpu()?;
+    let speed = run()?;
+    let spent = usage::own_cpu()?.saturating_sub(before).as_secs_f64();
+    Ok((speed, spent * 1e6 / f64::from(u32::try_from(TASKS)?)))
 }
 
 /// Whether it matters how many wait.
@@ -134,21 +147,28 @@ fn in_pool(runtime: &Runtime, slots: usize) -> anyhow::Result<f64> {
     let config =
         ExecutorConfig { max_executors: NonZeroUsize::new(slots), ..ExecutorConfig::default() };
     let pool = Pool::start(&config)?;
-    let (report, ends) = mpsc::channel();
+    let (left, main) = (Arc::new(AtomicUsize::new(TASKS)), thread::current());
     let started = Instant::now();
     for _ in 0..TASKS {
-        let report = report.clone();
+        let (left, main) = (Arc::clone(&left), main.clone());
         drop(pool.submit(Job {
             task: Arc::new(Task::new().program(PROGRAM)),
             rank: Rank::at(Instant::now()),
-            // The receiver is there until all have reported.
-            done: Box::new(move |run| drop(report.send(run))),
+            // As in the bare loops, nobody is woken before the last has ended.
+            done: Box::new(move |run| {
+                if !matches!(run, Run::Finished(_)) {
+                    left.store(FAILED, Ordering::Relaxed);
+                } else if left.fetch_sub(1, Ordering::Relaxed) > 1 {
+                    return;
+                }
+                main.unpark();
+            }),
         }));
     }
-    for _ in 0..TASKS {
-        let run = ends.recv()?;
-        ensure!(matches!(run, Run::Finished(_)), "{run:?}");
+    while (1..=TASKS).contains(&left.load(Ordering::Relaxed)) {
+        thread::park();
     }
+    ensure!(left.load(Ordering::Relaxed) == 0, "a task failed");
     let speed = tasks_per_second(started);
     runtime.block_on(pool.close());
     Ok(speed)

@@ -1,13 +1,18 @@
 //! What could not be processed, and why.
 //!
 //! A dead letter carries the original message byte for byte: same key, same value, same headers in
-//! the same order. What went wrong is added behind them in headers that begin with `drakkar-`.
+//! the same order. What went wrong is added behind them in headers that begin with `drakkar-`, and
+//! what a sink refused, so that it can be delivered without running the task again.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::{Header, SinkName, SourceMessage, TaskId};
+
+mod carried; // the payloads that were refused
+
+pub use carried::{Carried, MAX_PAYLOADS};
 
 /// Longest error text that a dead letter carries, in bytes.
 pub const MAX_ERROR_TEXT: usize = 4096;
@@ -66,6 +71,8 @@ pub struct Cause {
     pub task: Option<TaskId>,
     /// The sink concerned.
     pub sink: Option<SinkName>,
+    /// The payloads that were refused.
+    pub carried: Carried,
 }
 
 impl Cause {
@@ -78,6 +85,7 @@ impl Cause {
             attempt: 1,
             task: None,
             sink: None,
+            carried: Carried::default(),
         }
     }
 
@@ -92,6 +100,13 @@ impl Cause {
     #[must_use]
     pub fn sink(mut self, sink: SinkName) -> Self {
         self.sink = Some(sink);
+        self
+    }
+
+    /// Adds payloads that were refused.
+    #[must_use]
+    pub fn carrying(mut self, more: Carried) -> Self {
+        self.carried = std::mem::take(&mut self.carried).and(more);
         self
     }
 
@@ -138,13 +153,25 @@ impl DeadLetter {
         }
         add("drakkar-group", group.to_owned());
         add("drakkar-worker", worker.to_owned());
+        headers.extend(cause.carried.headers());
         headers
     }
 
-    /// Bytes the record occupies, without our headers.
+    /// The same letter without the payloads it carries, if it carries any.
+    #[must_use]
+    pub fn without_payloads(&self) -> Option<Self> {
+        let carries = 0 < self.cause.carried.weight();
+        carries.then(|| {
+            let mut letter = self.clone();
+            letter.cause.carried = letter.cause.carried.left_out();
+            letter
+        })
+    }
+
+    /// Bytes the record occupies, without those of our headers that are always small.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.message.size()
+        self.message.size() + self.cause.carried.weight()
     }
 
     /// Key of the record.
@@ -165,7 +192,7 @@ fn truncated(mut text: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Offset, Timestamp, TopicPartition};
+    use crate::{KafkaPayload, Offset, Timestamp, TopicPartition};
 
     fn letter(message: &str) -> DeadLetter {
         DeadLetter {
@@ -204,6 +231,32 @@ mod tests {
             ("drakkar-worker", Some(b"worker-1")),
         ];
         assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn a_refused_payload_is_in_a_header_of_its_own_or_said_to_be_left_out() {
+        let payload = |text: &'static str| Carried::of(&KafkaPayload::raw(text).into());
+        let mut letter = letter("too large");
+        letter.cause = letter.cause.carrying(payload("a")).carrying(payload("b"));
+        let shown = |letter: &DeadLetter| -> Vec<(String, String)> {
+            let text = |value: Option<Bytes>| String::from_utf8(value.unwrap().into()).unwrap();
+            let headers = letter.headers("g", "w").into_iter();
+            let of_payloads = headers.filter(|header| header.name.starts_with("drakkar-payload"));
+            of_payloads.map(|header| (header.name.to_string(), text(header.value))).collect()
+        };
+        let all = shown(&letter);
+        assert!(all.iter().all(|(name, _)| name == "drakkar-payload"), "{all:?}");
+        assert!(all[0].1.contains(r#""value":"a""#) && all[1].1.contains(r#""value":"b""#));
+
+        let bytes = letter.cause.carried.size();
+        assert_eq!(letter.size(), letter.message.size() + bytes, "it counts where room is bounded");
+        let without = letter.without_payloads().unwrap();
+        assert_eq!(shown(&without), [("drakkar-payload-omitted".into(), bytes.to_string())]);
+        assert_eq!(without.size(), letter.message.size());
+        assert!(without.without_payloads().is_none());
+
+        letter.cause.carried = letter.cause.carried.elsewhere(&letter.message);
+        assert_eq!(shown(&letter), [("drakkar-payload-with".into(), "orders:3:42".into())]);
     }
 
     #[test]

@@ -36,15 +36,16 @@ pub mod lenient; // numbers where configuration expects text
 pub mod observe; // what the outer crates report while they work
 
 pub use control::{Keep, StopSignal};
-pub use dead_letter::{Cause, DeadLetter, Stage};
+pub use dead_letter::{Carried, Cause, DeadLetter, Stage};
 pub use done_map::DoneMap;
 pub use group::{MessageGroup, WindowGroup};
 pub use handler::{Handler, HookError, HookResult, OnDeliveryError, OnError, Pending};
 pub use input::{Input, Json, OnInvalid};
 pub use message::{Header, Message, Offset, SourceMessage, Timestamp, TopicPartition};
 pub use payload::{
-    Collect, CustomPayload, FilePayload, HttpPayload, JsonObject, KafkaPayload, MongoPayload,
-    Payload, PayloadError, PostgresPayload, PostgresWrite, RedisPayload,
+    Collect, CustomPayload, FileContent, FilePayload, HttpPayload, JsonObject, KafkaPayload,
+    MongoPayload, Payload, PayloadError, PostgresPayload, PostgresWrite, RedisCommand, RedisOnlyIf,
+    RedisPayload,
 };
 pub use ready::Ready;
 pub use result::{Failure, Output, TaskFailure, TaskResult, Usage};

@@ -49,7 +49,8 @@ impl fmt::Display for Offset {
 }
 
 /// When a message was made, in milliseconds since the Unix epoch, and by whose clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Timestamp {
     /// The producer's clock (topic setting `CreateTime`).
     Created(i64),

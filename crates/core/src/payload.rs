@@ -3,10 +3,13 @@
 //! Constructors serialise at once: an error surfaces in the hook that made it, and what travels to
 //! the sinks is bytes or plain values.
 
+use serde::{Deserialize, Serialize};
+
 use crate::SinkKind;
 
 mod kafka; // a record for a topic
-mod file; // a line for a file
+mod file; // something for a file
+mod csv; // one row of a table in a file
 mod postgres; // rows for a table
 mod mongo; // documents for a collection
 mod redis; // a command on a key
@@ -15,25 +18,36 @@ mod custom; // for a sink of your own
 pub(crate) mod wire; // bytes as JSON, for dead letters that carry their payload
 
 pub use custom::CustomPayload;
-pub use file::FilePayload;
+pub use file::{FileContent, FilePayload};
 pub use http::HttpPayload;
 pub use kafka::KafkaPayload;
 pub use mongo::MongoPayload;
 pub use postgres::{JsonObject, PostgresPayload, PostgresWrite};
-pub use redis::RedisPayload;
+pub use redis::{RedisCommand, RedisOnlyIf, RedisPayload};
 
 /// A value that does not serialise.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot serialise the payload as JSON")]
-pub struct PayloadError(#[from] serde_json::Error);
+#[non_exhaustive]
+pub enum PayloadError {
+    /// Not as JSON.
+    #[error("cannot serialise the payload as JSON")]
+    Json(#[from] serde_json::Error),
+    /// Not as a row of CSV.
+    #[error("cannot serialise the payload as a row of CSV")]
+    Csv(#[from] ::csv::Error),
+}
 
 macro_rules! payloads {
-    ($($variant:ident($payload:ident), $kind:ident, $collect:ident, $what:literal;)*) => {
+    ($($(#[$attribute:meta])? $variant:ident($payload:ident), $kind:ident, $collect:ident, $what:literal;)*) => {
         /// A payload of any kind.
-        #[derive(Debug, Clone, PartialEq, Eq)]
+        ///
+        /// As JSON it is an object whose only key is the kind, as in the configuration. A payload for a
+        /// sink of your own cannot be written: nobody knows how.
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
         #[non_exhaustive]
         pub enum Payload {
-            $(#[doc = concat!("For ", $what, ".")] $variant($payload),)*
+            $($(#[$attribute])? #[doc = concat!("For ", $what, ".")] $variant($payload),)*
         }
 
         impl Payload {
@@ -51,6 +65,14 @@ macro_rules! payloads {
                 match self {
                     $(Self::$variant(payload) => payload.sink.as_deref(),)*
                 }
+            }
+
+            /// Has it name `instance`, where it names none.
+            pub fn name_sink(&mut self, instance: &str) {
+                let named = match self {
+                    $(Self::$variant(payload) => &mut payload.sink,)*
+                };
+                named.get_or_insert_with(|| instance.to_owned());
             }
 
             /// Bytes it occupies.
@@ -85,11 +107,13 @@ macro_rules! payloads {
 
 payloads! {
     Kafka(KafkaPayload), Kafka, kafka, "a Kafka sink";
+    #[serde(rename = "filesystem")]
     File(FilePayload), Filesystem, file, "a file sink";
     Postgres(PostgresPayload), Postgres, postgres, "a PostgreSQL sink";
     Mongo(MongoPayload), Mongo, mongo, "a MongoDB sink";
     Redis(RedisPayload), Redis, redis, "a Redis sink";
     Http(HttpPayload), Http, http, "an HTTP sink";
+    #[serde(skip)]
     Custom(CustomPayload), Custom, custom, "a sink of your own";
 }
 

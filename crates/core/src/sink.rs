@@ -128,6 +128,16 @@ pub trait Sink: Send + Sync + 'static {
     /// Writes `batch` and answers with exactly one [`Delivery`] per payload, in order.
     fn deliver(&self, batch: &[Self::Payload]) -> impl Future<Output = Vec<Delivery>> + Send;
 
+    /// Asks the far side whether it is there; called now and then while nothing is delivered, so that
+    /// `/readyz` knows. It leaves nothing behind there, and may be dropped where it waits.
+    ///
+    /// # Errors
+    ///
+    /// When nothing could be delivered now.
+    fn probe(&self) -> impl Future<Output = Result<(), SinkError>> + Send {
+        async { Ok(()) }
+    }
+
     /// Flushes what `deliver` accepted and releases the connection.
     fn close(&self) -> impl Future<Output = ()> + Send {
         async {}

@@ -25,8 +25,8 @@ pub struct HealthConfig {
     /// waits is ended by its time-out and never gets here.
     #[serde(with = "lenient::duration")]
     pub hook_stuck: Duration,
-    /// How long a sink that holds something may accept nothing before `/readyz` fails; default
-    /// 1 minute.
+    /// How long a sink that holds something may accept nothing, or one that is idle not answer, before
+    /// `/readyz` fails; default 1 minute.
     #[serde(with = "lenient::duration")]
     pub sink_window: Duration,
 }

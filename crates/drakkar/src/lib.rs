@@ -24,11 +24,7 @@ mod worker; // the builder, the run, the shutdown
 pub use bytes::Bytes;
 pub use config::{Config, ConfigError, Line, Loaded, Note, Origin};
 pub use drakkar_core::{
-    Collect, CustomPayload, Delivery, DeliveryFailure, Failure, FilePayload, Handler, Header,
-    HookError, HookResult, HttpPayload, Input, Json, JsonObject, KafkaPayload, Keep, Message,
-    MessageGroup, MongoPayload, Offset, OnDeliveryError, OnError, Output, Payload, PayloadError,
-    Pending, PostgresPayload, PostgresWrite, Precomputed, Ready, RedisPayload, Secret, Sink,
-    SinkError, SinkKind, SinkName, SourceMessage, SpooledFile, StopSignal, Task, TaskFailure,
+    Collect, CustomPayload, Delivery, DeliveryFailure, Failure, FilePayload, Handler, Header, HookError, HookResult, HttpPayload, Input, Json, JsonObject, KafkaPayload, Keep, Message, MessageGroup, MongoPayload, Offset, OnDeliveryError, OnError, Output, Payload, PayloadError, Pending, PostgresPayload, PostgresWrite, Precomputed, Ready, RedisPayload, Secret, Sink, SinkError, SinkKind, SinkName, SourceMessage, SpooledFile, StopSignal, Task, TaskFailure, FileContent, RedisCommand, RedisOnlyIf,
     TaskId, TaskResult, Timestamp, TopicPartition, Usage, WindowGroup,
 };
 pub use drakkar_pipeline::AfterError;
@@ -36,6 +32,8 @@ pub use drakkar_pipeline::AfterError;
 pub use drakkar_sinks::sqlx;
 pub use drakkar_telemetry::prometheus;
 pub use error::RunError;
+#[cfg(feature = "redis")]
+pub use redis;
 pub use startup::HookFuture;
 pub use worker::Worker;
 
@@ -53,8 +51,7 @@ pub mod sections {
     };
     pub use drakkar_kafka::KafkaConfig;
     pub use drakkar_sinks::{
-        BatchConfig, CircuitBreakerConfig, Compression, CustomSinkConfig, DlqConfig,
-        FileSinkConfig, Fsync, KafkaSinkConfig, OnOpen, PostgresSinkConfig, SinksConfig,
+    BatchConfig, CircuitBreakerConfig, Compression, CustomSinkConfig, DlqConfig, FileSinkConfig, Fsync, KafkaSinkConfig, OnOpen, PostgresSinkConfig, SinksConfig, Compress, RedisSinkConfig, RotateConfig,
     };
     pub use drakkar_telemetry::{LogFormat, LogLevel, LogOutput, LoggingConfig};
 }
@@ -71,7 +68,5 @@ mod guides {
     mod fan_out {}
     #[doc = include_str!("../../../docs/sinks.md")]
     mod sinks {}
-    #[cfg(feature = "postgres")]
-    #[doc = include_str!("../../../docs/sinks/postgres.md")]
-    mod postgres {}
+    cfg, feature, postgres, doc, include_str, docs, sinks, md, mod, kafka, kafka_sinks, files, file_sinks,
 }

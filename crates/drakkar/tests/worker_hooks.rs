@@ -7,6 +7,7 @@ use std::{
     net::TcpStream,
     sync::{
         Arc, LazyLock, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
         mpsc::{self, Receiver, Sender},
     },
     thread,
@@ -14,7 +15,8 @@ use std::{
 };
 
 use drakkar::{
-    Bytes, Config, Handler, HookResult, Message, Pending, Ready, RunError, Task, Worker,
+    Bytes, Config, Delivery, Handler, HookResult, Message, Pending, Ready, RunError, Sink,
+    SinkError, Task, Worker,
     prometheus::{IntCounter, Registry},
 };
 use rdkafka::{
@@ -374,4 +376,37 @@ fn while_a_hook_blocks_one_thread_the_other_partitions_are_worked_on_and_committ
     });
     world.until_committed(1, 2);
     drop(release);
+}
+
+/// A sink that is there or not.
+#[derive(Clone, Default)]
+struct Far(Arc<AtomicBool>);
+
+impl Sink for Far {
+    type Payload = ();
+
+    async fn deliver(&self, batch: &[()]) -> Vec<Delivery> {
+        vec![Delivery::Confirmed; batch.len()]
+    }
+
+    async fn probe(&self) -> Result<(), SinkError> {
+        let is_gone = self.0.load(Ordering::SeqCst);
+        if is_gone { Err(SinkError::new("gone", "nobody answers")) } else { Ok(()) }
+    }
+}
+
+#[test]
+fn a_sink_that_goes_away_while_nothing_is_meant_for_it_makes_the_worker_unready_until_it_is_back() {
+    let (world, far) = (World::new(), Far::default());
+    let mut config = world.config();
+    config.health.sink_window = Duration::from_millis(100);
+    let worker = Worker::new(ready()).sink("far", far.clone()).config(config).unwrap();
+    let (_stop, _) = world.run(worker);
+    world.until("/readyz", |answer| answer.contains(" 200 "));
+    far.0.store(true, Ordering::SeqCst);
+    let unready = world.until("/readyz", |answer| answer.contains(" 503 "));
+    assert!(unready.contains("sink custom/far has accepted nothing for"), "{unready}");
+    assert!(world.get("/healthz").unwrap().contains(" 200 "), "a restart cures nothing");
+    far.0.store(false, Ordering::SeqCst);
+    world.until("/readyz", |answer| answer.contains(" 200 "));
 }

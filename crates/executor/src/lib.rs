@@ -11,6 +11,7 @@ mod cpus; // how many slots where nobody says
 mod limits; // what a program may use at most
 mod env; // what a child may inherit
 mod queue; // who is next
+mod fair; // who is next where programs share the slots
 mod orphans; // who has lost its parent
 mod warden; // a process that outlives the worker, to end what it started
 mod guard; // nothing outlives its task
@@ -26,6 +27,7 @@ mod memory_guard; // what to do when it gets short
 mod stand_in; // what takes the place of processes in a test
 mod runner; // one slot: a task from start to end
 mod persistent; // processes that answer many tasks
+mod threads; // where slots run
 mod slots; // who runs and who waits
 mod pool; // all of the above, running
 

@@ -154,9 +154,11 @@ impl Orphans {
         };
         let (mut text, mut chunk) = (Vec::new(), [0; 1024]);
         loop {
-            match list.read_at(&mut chunk, text.len() as u64)? {
-                0 => break,
-                read => text.extend_from_slice(&chunk[..read]),
+            let read = list.read_at(&mut chunk, text.len() as u64)?;
+            text.extend_from_slice(&chunk[..read]);
+            // The kernel fills what it is given, as far as whole numbers fit.
+            if read < chunk.len() / 2 {
+                break;
             }
         }
         Ok(String::from_utf8_lossy(&text).split_ascii_whitespace().filter_map(pid).collect())

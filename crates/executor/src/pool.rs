@@ -1,8 +1,8 @@
 //! The slots: one long-lived runner each, fed from one queue.
 //!
 //! A queued job is data, not a future; a hundred thousand of them cost what they hold. The queue is
-//! bounded by whoever submits. A runner takes the next job, has it started on a spawning thread,
-//! stays with the process until its group is gone, and only then reports and takes another.
+//! bounded by whoever submits. A runner takes the next job, starts it, stays with the process until its
+//! group is gone, and only then reports and takes another.
 
 use std::{
     collections::BTreeMap,
@@ -27,16 +27,18 @@ use tracing::{error, warn};
 use crate::{
     ExecutorConfig, ProgramStats,
     env::Environment,
+    fair::Spot,
     guard::Guard,
     memory_guard,
     persistent::{self, Programs},
-    programs,
-    queue::{Place, Rank},
+    programs::{self, Lanes},
+    queue::Rank,
     runner::{Experience, Runner},
     slots::{Control, Held, Queued, Shared},
     spawn::{self, Common, Spawner},
     spool::Spool,
     stand_in::StandIn,
+    threads,
 };
 
 /// How much longer than its graces the kernel may take to make a killed process disappear.
@@ -49,7 +51,7 @@ pub struct Job {
     pub task: Arc<Task>,
     /// Its place in line.
     pub rank: Rank,
-    /// Told how it ended, on a worker of the runtime: it must not block.
+    /// Told how it ended, on the thread of the slot or a worker of the runtime: it must not block.
     pub done: Box<dyn FnOnce(Run) + Send>,
 }
 
@@ -107,7 +109,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// The system refuses a thread.
-    #[error("cannot start a spawning thread")]
+    #[error("cannot start the threads of the pool")]
     Thread(#[source] io::Error),
     /// The directory for output in files cannot be used.
     #[error("cannot use executor.spool.dir")]
@@ -127,6 +129,7 @@ pub struct Pool {
 struct Owner {
     shared: Arc<Shared>,
     programs: Programs,
+    lanes: Lanes,
     /// Program of the tasks that name none.
     default: Option<PathBuf>,
     runners: TaskTracker,
@@ -151,7 +154,7 @@ impl Drop for Owner {
 }
 
 impl Pool {
-    /// Starts the slots and the spawning threads on the current runtime.
+    /// Starts the slots on threads of their own, and what else there is on the current runtime.
     ///
     /// # Errors
     ///
@@ -171,27 +174,36 @@ impl Pool {
         stand_in: Option<&Arc<dyn StandIn>>,
     ) -> Result<Self, StartError> {
         let runtime = Handle::try_current()?;
-        let common = Common {
+        let common = Arc::new(Common {
             binary_path: config.binary_path.clone(),
             environment: Environment::new(config, std::env::vars_os())?,
             limits: config.limits,
             guard: Guard::start(&runtime).map_err(StartError::Guard)?,
             presets: programs::presets(&config.programs),
-        };
+        });
         let guard = Arc::clone(&common.guard);
         let are_played = stand_in.is_some_and(|stand_in| stand_in.plays());
         if !are_played {
             find_programs(config, &common)?;
         }
-        let spawner = Spawner::start(config, common, &runtime).map_err(StartError::Thread)?;
-        let experience = Arc::new(Experience::new());
         let spool = Spool::open(&config.spool).map_err(StartError::Spool)?;
-        let shared = Arc::new(Shared::new(config.priority_ageing));
         let runners = TaskTracker::new();
-        for _ in 0..config.slots() {
+        let spawner = Spawner::start(config, &common, &runtime).map_err(StartError::Thread)?;
+        let (here, threads) = match stand_in {
+            // What plays processes does so in the time of whoever tests.
+            Some(_) => (spawner.clone(), vec![runtime.clone()]),
+            None => {
+                let threads = threads::start(config.slots(), &runners);
+                (Spawner::Here(Arc::clone(&common)), threads.map_err(StartError::Thread)?)
+            }
+        };
+        let experience = Arc::new(Experience::new());
+        let (lanes, granted) = programs::lanes(&config.programs);
+        let shared = Arc::new(Shared::new(config.priority_ageing, granted));
+        for (_, thread) in (0..config.slots()).zip(threads.iter().cycle()) {
             let (experience, spool) = (Arc::clone(&experience), spool.clone());
-            let runner = Runner::new(config, spawner.clone(), experience, spool, stand_in.cloned());
-            runners.spawn_on(serve(Arc::clone(&shared), runner), &runtime);
+            let runner = Runner::new(config, here.clone(), experience, spool, stand_in.cloned());
+            runners.spawn_on(serve(Arc::clone(&shared), runner), thread);
         }
         let programs = if are_played {
             Programs::default()
@@ -216,6 +228,7 @@ impl Pool {
         let owner = Owner {
             shared,
             programs,
+            lanes,
             default: config.binary_path.clone(),
             runners,
             guard,
@@ -233,12 +246,13 @@ impl Pool {
         if let Some(program) = self.inner.programs.get(named.map(PathBuf::as_path)) {
             return Ticket(Claim::Program(program.submit(job)));
         }
+        let lane = self.inner.lanes.of(named.map(PathBuf::as_path));
         let shared = Arc::clone(&self.inner.shared);
         let control = Arc::new(Control::default());
         let queued = Queued { job, since: Instant::now(), control: Arc::clone(&control) };
-        let place = shared.admit(queued);
+        let spot = shared.admit(lane, queued);
         shared.work.notify_one();
-        Ticket(Claim::Slot { place, control, shared })
+        Ticket(Claim::Slot { spot, control, shared })
     }
 
     /// How full the pool is now.
@@ -311,7 +325,7 @@ pub struct Ticket(Claim);
 
 enum Claim {
     /// On a process of its own.
-    Slot { place: Option<Place>, control: Arc<Control>, shared: Arc<Shared> },
+    Slot { spot: Option<Spot>, control: Arc<Control>, shared: Arc<Shared> },
     /// On an answer of a persistent program.
     Program(persistent::Claim),
 }
@@ -321,8 +335,8 @@ impl Ticket {
     #[must_use]
     pub fn cancel_queued(&self) -> bool {
         match &self.0 {
-            Claim::Slot { place, shared, .. } => {
-                place.and_then(|place| shared.withdraw(place)).is_some()
+            Claim::Slot { spot, shared, .. } => {
+                spot.and_then(|spot| shared.withdraw(spot)).is_some()
             }
             Claim::Program(claim) => claim.cancel_queued(),
         }
@@ -356,7 +370,7 @@ impl Ticket {
 
 /// One slot, for as long as the pool is open.
 async fn serve(shared: Arc<Shared>, mut runner: Runner) {
-    while let Some((place, queued)) = shared.next().await {
+    while let Some((spot, queued)) = shared.next().await {
         let Queued { job, since, control } = &queued;
         let running = runner.run(&job.task, since.elapsed(), &control.kill);
         // A fault of ours: neither the slot nor the task may be lost by it.
@@ -366,7 +380,7 @@ async fn serve(shared: Arc<Shared>, mut runner: Runner) {
                 output: Output::default(),
             })
         });
-        let Some((Queued { job, .. }, run)) = shared.ended(place, queued, run) else { continue };
+        let Some((Queued { job, .. }, run)) = shared.ended(spot, queued, run) else { continue };
         if catch_unwind(AssertUnwindSafe(|| (job.done)(run))).is_err() {
             error!(category = "executor", task = %job.task.id(), "the receiver of a result panicked");
         }

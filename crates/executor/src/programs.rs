@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     ffi::OsStr,
     fmt,
-    num::{NonZeroU64, NonZeroUsize},
+    num::{NonZeroU32, NonZeroU64, NonZeroUsize},
     ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
@@ -16,7 +16,10 @@ use std::{
 use drakkar_core::{Task, lenient};
 use serde::{Deserialize, Serialize};
 
-use crate::Variables;
+use crate::{
+    Variables,
+    fair::{LaneId, Share},
+};
 
 /// Requests on their way to one process, at most.
 const MAX_DEPTH: usize = 1024;
@@ -71,6 +74,11 @@ pub struct ProgramConfig {
     pub args: Vec<String>,
     /// Variables of its processes, over `executor.env`. Default: none.
     pub env: Variables,
+    /// Slots that a one-shot program may have at once. Default: all.
+    pub max_concurrent: Option<NonZeroUsize>,
+    /// Time in slots that a one-shot program gets beside others, while tasks of the same priority wait
+    /// for them. Default: 1.
+    pub weight: NonZeroU32,
     /// How a persistent program is talked to. Default: `json_lines`.
     pub protocol: Protocol,
     /// Processes of a persistent program; they take no slots of `executor.max_executors`.
@@ -120,6 +128,8 @@ impl Default for ProgramConfig {
             binary: None,
             args: Vec::new(),
             env: Variables::default(),
+            max_concurrent: None,
+            weight: NonZeroU32::MIN,
             protocol: Protocol::default(),
             instances: None,
             depth: NonZeroUsize::MIN,
@@ -157,6 +167,15 @@ impl ProgramConfig {
         for variable in self.env.complaints() {
             check(false, &variable);
         }
+        let takes_slots = self.mode == Mode::OneShot;
+        check(
+            takes_slots || self.max_concurrent.is_none(),
+            "max_concurrent: a persistent program takes no slots; it has instances and depth",
+        );
+        check(
+            takes_slots || self.weight == NonZeroU32::MIN,
+            "weight: a persistent program takes no slots",
+        );
         let depth = self.depth.get();
         check(depth <= MAX_DEPTH, &format!("depth: must not exceed {MAX_DEPTH}"));
         let is_lines = self.protocol == Protocol::Lines;
@@ -219,6 +238,28 @@ pub(crate) fn presets(programs: &BTreeMap<String, ProgramConfig>) -> Presets {
         .collect()
 }
 
+/// The lanes of the one-shot programs; everything else shares the first one.
+pub(crate) struct Lanes(HashMap<PathBuf, LaneId>);
+
+impl Lanes {
+    /// Where tasks of `program` wait.
+    pub(crate) fn of(&self, program: Option<&Path>) -> LaneId {
+        program.and_then(|program| self.0.get(program)).copied().unwrap_or_default()
+    }
+}
+
+/// A lane for each one-shot program, and the shares of all lanes.
+pub(crate) fn lanes(programs: &BTreeMap<String, ProgramConfig>) -> (Lanes, Vec<Share>) {
+    let (mut lanes, mut shares) = (HashMap::new(), vec![Share::default()]);
+    for (name, program) in programs {
+        if program.mode == Mode::OneShot {
+            lanes.insert(PathBuf::from(name), shares.len());
+            shares.push(Share { limit: program.max_concurrent, weight: program.weight });
+        }
+    }
+    (Lanes(lanes), shares)
+}
+
 /// What starts a process of a persistent program: a task like any other, with an input that stays
 /// open.
 pub(crate) fn start_task(name: &str, program: &ProgramConfig) -> Task {
@@ -265,6 +306,18 @@ mod tests {
             assert!(wrong.iter().any(|text| text.starts_with(&prefix)), "{key} in {wrong:?}");
         }
         assert_eq!(wrong.len(), 7);
+    }
+
+    #[test]
+    fn a_program_that_takes_no_slots_has_no_share_of_them() {
+        let config: ProgramConfig =
+            serde_json::from_str(r#"{"mode": "persistent", "max_concurrent": 1, "weight": 2}"#)
+                .unwrap();
+        let wrong = config.validate("convert").join("\n");
+        assert!(wrong.contains("programs.convert.max_concurrent: "), "{wrong}");
+        assert!(wrong.contains("programs.convert.weight: "), "{wrong}");
+        let one_shot = ProgramConfig { mode: Mode::OneShot, ..config };
+        assert_eq!(one_shot.validate("convert"), Vec::<String>::new());
     }
 
     #[test]

@@ -64,14 +64,14 @@ impl Place {
         self.rank
     }
 
-    fn age(self) -> Age {
+    pub(crate) fn age(self) -> Age {
         Age(self.rank.since, self.rank.sequence, self.arrival, self.rank.priority)
     }
 }
 
 /// A place, the oldest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Age(Instant, u64, u64, i64);
+pub(crate) struct Age(Instant, u64, u64, i64);
 
 impl Age {
     fn place(self) -> Place {

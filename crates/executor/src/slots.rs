@@ -13,9 +13,9 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     Job, Run,
+    fair::{FairQueue, LaneId, Share, Spot},
     memory_guard::Guarded,
     persistent::Programs,
-    queue::{Place, Queue},
 };
 
 /// What a ticket and a runner share.
@@ -38,8 +38,8 @@ pub(crate) struct Queued {
 }
 
 pub(crate) struct State {
-    pub(crate) queue: Queue<Queued>,
-    pub(crate) running: HashMap<Place, Arc<Control>>,
+    pub(crate) queue: FairQueue<Queued>,
+    pub(crate) running: HashMap<Spot, Arc<Control>>,
     closed: bool,
     starts: u64,
     pub(crate) paused: bool,
@@ -55,15 +55,15 @@ pub(crate) struct Shared {
 }
 
 enum Next {
-    Job(Place, Queued),
+    Job(Spot, Queued),
     Nothing,
     Closed,
 }
 
 impl Shared {
-    pub(crate) fn new(ageing: Duration) -> Self {
+    pub(crate) fn new(ageing: Duration, shares: impl IntoIterator<Item = Share>) -> Self {
         let state = State {
-            queue: Queue::new(ageing),
+            queue: FairQueue::new(ageing, shares, Instant::now()),
             running: HashMap::new(),
             closed: false,
             starts: 0,
@@ -78,18 +78,18 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn admit(&self, queued: Queued) -> Option<Place> {
+    pub(crate) fn admit(&self, lane: LaneId, queued: Queued) -> Option<Spot> {
         let mut state = self.lock();
         if state.closed {
             drop(state);
             drop(queued);
             return None;
         }
-        Some(state.queue.push(queued.job.rank, queued))
+        Some(state.queue.push(lane, queued.job.rank, queued, Instant::now()))
     }
 
-    pub(crate) fn withdraw(&self, place: Place) -> Option<Queued> {
-        self.lock().queue.withdraw(place)
+    pub(crate) fn withdraw(&self, spot: Spot) -> Option<Queued> {
+        self.lock().queue.withdraw(spot, Instant::now())
     }
 
     fn try_next(&self) -> Next {
@@ -101,22 +101,22 @@ impl Shared {
         if state.paused && !state.running.is_empty() {
             return Next::Nothing;
         }
-        let Some((place, queued)) = state.queue.pop(Instant::now()) else { return Next::Nothing };
+        let Some((spot, queued)) = state.queue.pop(Instant::now()) else { return Next::Nothing };
         state.starts += 1;
         queued.control.start.store(state.starts, Ordering::Relaxed);
         queued.control.started.store(true, Ordering::Release);
-        state.running.insert(place, Arc::clone(&queued.control));
-        Next::Job(place, queued)
+        state.running.insert(spot, Arc::clone(&queued.control));
+        Next::Job(spot, queued)
     }
 
     /// The next job; `None` once the pool is closed.
-    pub(crate) async fn next(&self) -> Option<(Place, Queued)> {
+    pub(crate) async fn next(&self) -> Option<(Spot, Queued)> {
         loop {
             let mut work = std::pin::pin!(self.work.notified());
             // In line for a wake-up before looking: what is submitted in between is not missed.
             work.as_mut().enable();
             match self.try_next() {
-                Next::Job(place, queued) => return Some((place, queued)),
+                Next::Job(spot, queued) => return Some((spot, queued)),
                 Next::Closed => return None,
                 Next::Nothing => work.await,
             }
@@ -126,19 +126,20 @@ impl Shared {
     /// What has ended frees a slot, or waits for one again.
     pub(crate) fn ended(
         &self,
-        place: Place,
+        spot: Spot,
         queued: Queued,
         run: Option<Run>,
     ) -> Option<(Queued, Run)> {
         let Control { unwanted, taken_back, started, .. } = &*queued.control;
         let is_back = taken_back.swap(false, Ordering::AcqRel) && run.is_none();
         let mut state = self.lock();
-        state.running.remove(&place);
+        state.running.remove(&spot);
         if is_back && !state.closed && !unwanted.load(Ordering::Acquire) {
             started.store(false, Ordering::Release);
-            state.queue.put_back(place, queued);
+            state.queue.end(spot, Some(queued), Instant::now());
             return None;
         }
+        state.queue.end(spot, None, Instant::now());
         drop(state);
         run.map(|run| (queued, run))
     }
@@ -150,7 +151,7 @@ impl Shared {
             for control in state.running.values() {
                 control.kill.notify_one();
             }
-            state.queue.clear().collect()
+            state.queue.clear()
         };
         drop(dropped);
         self.work.notify_waiters();

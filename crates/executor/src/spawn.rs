@@ -1,8 +1,9 @@
 //! Task → process, on threads of our own.
 //!
 //! Spawning blocks its thread until the program is loaded, so it happens neither on the runtime's
-//! workers, whose other tasks would wait, nor on its blocking pool, whose threads end when idle. The
-//! threads enter the runtime, so that what they spawn is registered there.
+//! workers, whose other tasks would wait, nor on its blocking pool, whose threads end when idle. A slot
+//! has a thread to itself and spawns there; for whoever lives on the runtime, as persistent programs do,
+//! there are threads that enter the runtime, so that what they spawn is registered there.
 //!
 //! Everything stays on the `posix_spawn` path of the standard library: a `fork` would cost tens of
 //! milliseconds per gigabyte that the worker holds. That is why there is no `pre_exec` here, and why a
@@ -42,7 +43,7 @@ pub(crate) struct Common {
     pub(crate) presets: Presets,
 }
 
-struct Request {
+pub(crate) struct Request {
     task: Arc<Task>,
     reply: oneshot::Sender<Result<Process, SpawnError>>,
 }
@@ -121,41 +122,48 @@ impl SpawnError {
     }
 }
 
-/// A way to the spawning threads; they end when the last one is dropped.
+/// Where processes are started.
 #[derive(Clone)]
-pub(crate) struct Spawner {
-    requests: mpsc::Sender<Request>,
+pub(crate) enum Spawner {
+    /// On the thread of whoever asks, which has nothing else to do.
+    Here(Arc<Common>),
+    /// On threads of our own; they end when the last way to them is dropped.
+    Elsewhere(mpsc::Sender<Request>),
 }
 
 impl Spawner {
     /// Starts the threads, which register what they spawn with `runtime`.
     pub(crate) fn start(
         config: &ExecutorConfig,
-        common: Common,
+        common: &Arc<Common>,
         runtime: &Handle,
     ) -> io::Result<Self> {
         let (requests, inbox) = mpsc::channel();
-        let (inbox, common) = (Arc::new(Mutex::new(inbox)), Arc::new(common));
+        let inbox = Arc::new(Mutex::new(inbox));
         let threads = config.slots().min(cpus::count().get().clamp(2, MAX_THREADS));
         for number in 0..threads {
             let (inbox, common, runtime) =
-                (Arc::clone(&inbox), Arc::clone(&common), runtime.clone());
+                (Arc::clone(&inbox), Arc::clone(common), runtime.clone());
             thread::Builder::new()
                 .name(format!("drakkar-spawn-{number}"))
                 .spawn(move || serve(&inbox, &common, &runtime))?;
         }
-        Ok(Self { requests })
+        Ok(Self::Elsewhere(requests))
     }
 
     /// Starts a process for `task`.
     pub(crate) async fn spawn(&self, task: &Arc<Task>) -> Result<Process, SpawnError> {
+        let requests = match self {
+            Self::Here(common) => return spawn(common, task),
+            Self::Elsewhere(requests) => requests,
+        };
         let (reply, answer) = oneshot::channel();
         let gone = || SpawnError {
             program: task.id().to_string(),
             reason: "the spawning threads are gone".to_owned(),
             kind: Kind::Other,
         };
-        self.requests.send(Request { task: Arc::clone(task), reply }).map_err(|_| gone())?;
+        requests.send(Request { task: Arc::clone(task), reply }).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 }

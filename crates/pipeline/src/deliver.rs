@@ -8,8 +8,8 @@
 use std::sync::Arc;
 
 use drakkar_core::{
-    Cause, DeadLetter, DeliveryFailure, Handler, OnDeliveryError, Payload, SourceMessage, Stage,
-    TaskId,
+    Carried, Cause, DeadLetter, DeliveryFailure, Handler, OnDeliveryError, Payload, SourceMessage,
+    Stage, TaskId,
     hold::{Held, Hold},
 };
 use drakkar_sinks::{Refused, Settled};
@@ -38,8 +38,12 @@ pub(crate) async fn deliver<H: Handler>(
         Err(payloads) => join_all(payloads.into_iter().map(one)).await,
     };
     let mut causes = given_up.into_iter().flatten();
-    let Some(mut cause) = causes.next() else { return Ok(()) };
-    let more = causes.count();
+    let Some(first) = causes.next() else { return Ok(()) };
+    let mut more = 0;
+    let mut cause = causes.fold(first, |first, other| {
+        more += 1;
+        first.carrying(other.carried)
+    });
     if more > 0 {
         cause.message = format!("{} (and {more} more payloads of this hook)", cause.message);
     }
@@ -110,23 +114,33 @@ async fn verdict<H: Handler>(
 }
 
 fn cause(failed: DeliveryFailure, writes: u32) -> Cause {
-    let DeliveryFailure { sink, error, task, .. } = failed;
-    let cause = Cause::new(Stage::Deliver, error.class, error.message).sink(sink).attempt(writes);
+    let DeliveryFailure { sink, mut payload, error, task, .. } = failed;
+    if !sink.instance.is_empty() {
+        payload.name_sink(&sink.instance); // Who delivers it again must not have to guess.
+    }
+    let cause = Cause::new(Stage::Deliver, error.class, error.message)
+        .carrying(Carried::of(&payload))
+        .sink(sink)
+        .attempt(writes);
     match &task {
         Some(task) => cause.task(task),
         None => cause,
     }
 }
 
-/// Sends every one of `messages` to the dead-letter topic; returns when all are confirmed there.
+/// Sends every one of `messages` to the dead-letter topic; returns when all are confirmed there. Refused
+/// payloads travel with the first: delivered again, they must not come once per message.
 pub(crate) async fn dead_letter<H: Handler>(
     shared: &Shared<H>,
     messages: &[Arc<SourceMessage>],
     cause: &Cause,
     hold: &Arc<Hold>,
 ) {
-    join_all(messages.iter().map(|message| async {
-        let letter = DeadLetter { message: Arc::clone(message), cause: cause.clone() };
+    let Some(first) = messages.first() else { return };
+    let behind = &Cause { carried: cause.carried.elsewhere(first), ..cause.clone() };
+    join_all(messages.iter().enumerate().map(|(index, message)| async move {
+        let cause = if index == 0 { cause } else { behind }.clone();
+        let letter = DeadLetter { message: Arc::clone(message), cause };
         shared.sinks.dead_letter(letter.clone(), hold).await;
         shared.metrics.message_dead_lettered(&letter, |message| shared.label(message));
     }))

@@ -26,7 +26,8 @@ use crate::{
     status::HeldPartition,
 };
 
-/// What is kept of the error text of something that waits, in bytes: a message may have 100 000 tasks.
+/// What is kept of the error text of something that waits, in bytes: a message may have 100 000 tasks. Of
+/// the payloads that were refused nothing is kept.
 const KEPT_TEXT: usize = 512;
 
 /// Something that failed for good, before its dead letters are written.
@@ -314,6 +315,8 @@ impl<H: Handler> Partition<H> {
         let text = &mut given_up.cause.message;
         text.truncate(text.floor_char_boundary(KEPT_TEXT));
         text.shrink_to_fit();
+        let carried = &mut given_up.cause.carried;
+        *carried = std::mem::take(carried).left_out();
         if let Failed::Task { key, outcome } = &given_up.what {
             self.result_bytes += size(outcome.as_ref());
             if let Some(active) = self.tasks.get_mut(key) {

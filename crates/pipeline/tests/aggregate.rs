@@ -11,8 +11,8 @@ use std::{
 use bytes::Bytes;
 use common::{Echo, Whole, echo, ending, record, values, whole};
 use drakkar_core::{
-    Collect, Delivery, Failure, Handler, HookResult, KafkaPayload, Message, MessageGroup, OnError,
-    Pending, Precomputed, SinkError, Stage, Task, TaskResult,
+    Carried, Collect, Delivery, Failure, Handler, HookResult, KafkaPayload, Message, MessageGroup,
+    OnError, Pending, Precomputed, SinkError, Stage, Task, TaskResult,
 };
 use drakkar_testing::{Script, World};
 use tokio::sync::Semaphore;
@@ -233,6 +233,10 @@ async fn a_payload_of_a_group_that_is_refused_dead_letters_its_messages() {
     produce(&mut world, ["a", "b"]);
     world.committed(0, 2).await;
     assert_eq!(stages(&world), [(0, Stage::Deliver), (1, Stage::Deliver)]);
+    // Delivered again, it must come once.
+    let carried = |offset| world.dead_letters.at(0, offset).unwrap().cause.carried;
+    assert!(matches!(carried(0), Carried::Payloads(all) if all.len() == 1), "{:?}", carried(0));
+    assert_eq!(carried(1), Carried::Elsewhere("orders:0:0".to_owned()));
 }
 
 #[tokio::test]

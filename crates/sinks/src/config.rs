@@ -21,7 +21,7 @@ mod redis;
 
 pub use delivery::{BatchConfig, CircuitBreakerConfig};
 pub use dlq::DlqConfig;
-pub use file::{FileSinkConfig, Fsync};
+pub use file::{Compress, FileSinkConfig, Fsync, RotateConfig};
 pub use http::HttpSinkConfig;
 pub use kafka::{Compression, KafkaSinkConfig};
 pub use mongo::MongoSinkConfig;

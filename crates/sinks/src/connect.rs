@@ -227,7 +227,9 @@ impl Sinks {
         let mut builder = custom.build(builder, &sinks.custom, &mut ready)?;
         for (name, config) in &sinks.filesystem {
             ready.connected(SinkName::new(SinkKind::Filesystem, name.as_str()));
-            builder = builder.batch(&config.batch).filesystem(name, file(name, config)?);
+            builder = builder
+                .batch(&config.batch)
+                .filesystem(name, file(name, config, &identity.worker)?);
         }
         macro_rules! connect {
             ($(#[cfg(feature = $feature:literal)] $kind:ident: $sink:ident as $name:ident;)*) => {
@@ -281,8 +283,8 @@ async fn each<S: Connect>(
     try_join_all(asked).await
 }
 
-fn file(name: &str, config: &FileSinkConfig) -> Result<FileSink, ConnectError> {
-    FileSink::open(config).map_err(|source| ConnectError::Directory {
+fn file(name: &str, config: &FileSinkConfig, worker: &str) -> Result<FileSink, ConnectError> {
+    FileSink::open(config, worker).map_err(|source| ConnectError::Directory {
         key: format!("sinks.filesystem.{name}"),
         path: config.base_path.clone(),
         source,

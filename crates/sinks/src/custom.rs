@@ -38,6 +38,10 @@ impl<S: Sink<Payload: Clone>> Sink for Custom<S> {
         batch.iter().filter_map(answer).collect()
     }
 
+    async fn probe(&self) -> Result<(), SinkError> {
+        self.sink.probe().await
+    }
+
     async fn close(&self) {
         self.sink.close().await;
     }

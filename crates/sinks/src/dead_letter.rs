@@ -1,11 +1,12 @@
 //! Messages that were given up → their dead-letter topic.
 //!
 //! The record is the message byte for byte, with why it was given up in headers behind its own. Its
-//! lane holds whatever is not accepted: there is nowhere else for it to go.
+//! lane holds whatever is not accepted: there is nowhere else for it to go. So a letter that the topic
+//! does not take with the payloads it carries is written without them.
 
 use std::borrow::Cow;
 
-use drakkar_core::{DeadLetter, Delivery, Sink};
+use drakkar_core::{DeadLetter, Delivery, Sink, SinkError};
 
 use crate::{
     Identity,
@@ -31,21 +32,43 @@ impl DeadLetterSink {
     }
 }
 
-impl Sink for DeadLetterSink {
-    type Payload = DeadLetter;
-
-    async fn deliver(&self, batch: &[DeadLetter]) -> Vec<Delivery> {
+impl DeadLetterSink {
+    async fn write<'a>(&self, letters: impl Iterator<Item = &'a DeadLetter>) -> Vec<Delivery> {
         let Identity { group, worker } = &self.identity;
-        let records: Vec<Record<'_>> = batch
-            .iter()
+        let records: Vec<Record<'_>> = letters
             .map(|letter| Record {
                 topic: self.topic(letter),
+                partition: None,
+                timestamp: None,
                 key: letter.message.key.as_ref(),
                 value: letter.message.value.as_ref(),
                 headers: Cow::Owned(letter.headers(group, worker)),
             })
             .collect();
         self.producer.deliver(&records).await
+    }
+}
+
+impl Sink for DeadLetterSink {
+    type Payload = DeadLetter;
+
+    async fn deliver(&self, batch: &[DeadLetter]) -> Vec<Delivery> {
+        let mut outcomes = self.write(batch.iter()).await;
+        let lighter = |index: usize| Some((index, batch[index].without_payloads()?));
+        let is_refused = |index: &usize| matches!(outcomes[*index], Delivery::Permanent(_));
+        let lighter: Vec<(usize, DeadLetter)> =
+            (0..batch.len()).filter(is_refused).filter_map(lighter).collect();
+        if !lighter.is_empty() {
+            let again = self.write(lighter.iter().map(|(_, letter)| letter)).await;
+            for ((index, _), outcome) in lighter.into_iter().zip(again) {
+                outcomes[index] = outcome;
+            }
+        }
+        outcomes
+    }
+
+    async fn probe(&self) -> Result<(), SinkError> {
+        self.producer.probe().await
     }
 
     async fn close(&self) {

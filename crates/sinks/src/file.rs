@@ -1,202 +1,110 @@
-//! Lines → files below a directory.
+//! Lines, rows and bytes → files below a directory.
 //!
-//! All I/O is done by one thread per sink, one job at a time: everything that waited is one write and
-//! one `fdatasync` per file. Files are opened for each write, so one that was renamed or removed
-//! meanwhile is made anew, and no descriptor is kept. Containment is the directory handle's
-//! (`cap-std`): a path that leaves it, by `..`, as an absolute path or through a symlink, is refused.
+//! All writing is done by one thread per sink: a disk that hangs blocks it and nobody else. The sink
+//! hands it what it is given and waits for its answer.
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    io,
-    path::{Component, Path, PathBuf},
-    sync::mpsc,
-    thread,
-};
+use std::{collections::HashMap, io, sync::mpsc, thread, time::SystemTime};
 
-use bytes::Bytes;
-use cap_std::{
-    ambient_authority,
-    fs::{Dir, OpenOptions},
-};
 use drakkar_core::{Delivery, FilePayload, Sink, SinkError};
 use tokio::sync::oneshot;
-use tracing::debug;
 
-use crate::{FileSinkConfig, Fsync};
+use crate::FileSinkConfig;
 
-mod append; // one file: all lines or none
+pub(crate) mod template; // payload -> path
+mod writer; // payloads -> their files, on the thread
+mod directory; // below which every file is
+mod append; // one file: all or nothing
+mod rotation; // when a file is renamed, and to what
+mod keeper; // what becomes of renamed files
+
+use directory::Directory;
+use rotation::Rotation;
+use template::{Places, Template};
+use writer::Writer;
 
 /// A directory as a destination.
 pub struct FileSink {
     jobs: mpsc::Sender<Job>,
 }
 
-struct Job {
-    lines: Vec<Line>,
-    reply: oneshot::Sender<Vec<Delivery>>,
-}
-
-struct Line {
-    path: PathBuf,
-    text: Bytes,
+enum Job {
+    Write {
+        payloads: Vec<FilePayload>,
+        reply: oneshot::Sender<Vec<Delivery>>,
+    },
+    /// Is the directory there, and does it take files?
+    Probe(oneshot::Sender<io::Result<()>>),
 }
 
 impl FileSink {
-    /// Opens the directory, makes it where it does not exist, and starts the thread that writes.
+    /// Opens the directory, makes it where it does not exist, and starts the thread that writes;
+    /// `worker` is what `{worker_id}` in the path stands for.
     ///
     /// # Errors
     ///
-    /// When the directory cannot be made, opened or written to.
-    pub fn open(config: &FileSinkConfig) -> io::Result<Self> {
-        Dir::create_ambient_dir_all(&config.base_path, ambient_authority())?;
-        let dir = Dir::open_ambient_dir(&config.base_path, ambient_authority())?;
-        prove_writable(&dir)?;
-        let writer = Writer { dir, fsync: config.fsync };
-        let (jobs, queue) = mpsc::channel();
-        thread::Builder::new().name("file-sink".to_owned()).spawn(move || writer.run(&queue))?;
+    /// When the directory cannot be made, opened or written to, or the path is no template.
+    pub fn open(config: &FileSinkConfig, worker: &str) -> io::Result<Self> {
+        Self::open_with_clock(config, worker, SystemTime::now)
+    }
+
+    /// The same by another clock, which tells when files are too old and what they are called then.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_with_clock(
+        config: &FileSinkConfig,
+        worker: &str,
+        clock: impl Fn() -> SystemTime + Send + 'static,
+    ) -> io::Result<Self> {
+        let template = Template::parse(&config.path)
+            .map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
+        let directory = Directory::open(&config.base_path)?;
+        let rotation = Rotation::new(&config.rotate);
+        let mut writer = Writer {
+            places: Places::new(template, worker),
+            keeper: keeper::start(directory.handle(), rotation)?,
+            directory,
+            rotation,
+            fsync: config.fsync,
+            clock: Box::new(clock),
+            seen: HashMap::new(),
+        };
+        let (jobs, queue) = mpsc::channel::<Job>();
+        thread::Builder::new().name("file-sink".to_owned()).spawn(move || {
+            for job in queue {
+                // Whoever gave up waiting does not want to know.
+                match job {
+                    Job::Write { payloads, reply } => drop(reply.send(writer.write(&payloads))),
+                    Job::Probe(reply) => drop(reply.send(writer.directory.prove_writable())),
+                }
+            }
+        })?;
         Ok(Self { jobs })
     }
-}
-
-fn prove_writable(dir: &Dir) -> io::Result<()> {
-    let name = format!(".drakkar-{:016x}", fastrand::u64(..));
-    dir.create(&name)?;
-    dir.remove_file(&name)
 }
 
 impl Sink for FileSink {
     type Payload = FilePayload;
 
     async fn deliver(&self, batch: &[FilePayload]) -> Vec<Delivery> {
-        let lines = batch
-            .iter()
-            .map(|payload| Line { path: payload.path.clone(), text: payload.line.clone() })
-            .collect();
         let (reply, outcomes) = oneshot::channel();
-        if self.jobs.send(Job { lines, reply }).is_ok()
+        if self.jobs.send(Job::Write { payloads: batch.to_vec(), reply }).is_ok()
             && let Ok(outcomes) = outcomes.await
         {
             return outcomes;
         }
-        let ended = SinkError::new("writer_ended", "the thread that writes has ended");
-        vec![Delivery::Transient(ended); batch.len()]
+        vec![Delivery::Transient(ended()); batch.len()]
+    }
+
+    async fn probe(&self) -> Result<(), SinkError> {
+        let (reply, answer) = oneshot::channel();
+        self.jobs.send(Job::Probe(reply)).map_err(|_| ended())?;
+        let answer = answer.await.map_err(|_| ended())?;
+        answer.map_err(|error| SinkError::new(format!("{:?}", error.kind()), error.to_string()))
     }
 }
 
-/// The thread's own: the only one that touches the directory.
-struct Writer {
-    dir: Dir,
-    fsync: Fsync,
-}
-
-impl Writer {
-    /// Works until the sink is dropped.
-    fn run(&self, queue: &mpsc::Receiver<Job>) {
-        while let Ok(Job { lines, reply }) = queue.recv() {
-            // Whoever gave up waiting does not want to know.
-            drop(reply.send(self.write(&lines)));
-        }
-    }
-
-    fn write(&self, lines: &[Line]) -> Vec<Delivery> {
-        let mut outcomes = Vec::with_capacity(lines.len());
-        let mut files: BTreeMap<&Path, Vec<usize>> = BTreeMap::new();
-        for (index, line) in lines.iter().enumerate() {
-            outcomes.push(match refusal(line) {
-                Some(error) => Delivery::Permanent(error),
-                None => {
-                    files.entry(&line.path).or_default().push(index);
-                    Delivery::Confirmed // Unless its file says otherwise.
-                }
-            });
-        }
-        for (path, of_file) in files {
-            let texts = of_file.iter().map(|&index| &*lines[index].text);
-            if let Err(error) = self.append(path, texts) {
-                let delivery = judged(path, &error);
-                for index in of_file {
-                    outcomes[index] = delivery.clone();
-                }
-            }
-        }
-        outcomes
-    }
-
-    fn append<'a>(&self, path: &Path, lines: impl Iterator<Item = &'a [u8]>) -> io::Result<()> {
-        let mut file = self.open(path)?;
-        append::lock(&file)?;
-        // Before the lines, so that a failure leaves none to be written twice.
-        if self.fsync == Fsync::Batch && file.metadata()?.len() == 0 {
-            self.sync_dirs(path)?;
-        }
-        append::append(&mut file, lines, self.fsync)
-    }
-
-    fn open(&self, path: &Path) -> io::Result<File> {
-        let mut options = OpenOptions::new();
-        options.read(true).append(true).create(true);
-        let file = match self.dir.open_with(path, &options) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if let Some(parent) = path.parent() {
-                    self.dir.create_dir_all(parent)?;
-                }
-                self.dir.open_with(path, &options)?
-            }
-            opened => opened?,
-        };
-        if !file.metadata()?.is_file() {
-            return Err(io::ErrorKind::IsADirectory.into());
-        }
-        Ok(file.into_std())
-    }
-
-    /// A file is on the disk when the directories that name it are.
-    fn sync_dirs(&self, path: &Path) -> io::Result<()> {
-        for dir in path.ancestors().skip(1) {
-            let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-            self.dir.open(dir)?.sync_all()?;
-        }
-        Ok(())
-    }
-}
-
-/// Why this line can never be written, as far as the line itself tells.
-fn refusal(line: &Line) -> Option<SinkError> {
-    let shown = line.path.display();
-    let inside = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
-    if !line.path.components().all(inside) {
-        let text = format!("{shown} is not a path below base_path");
-        return Some(SinkError::new("outside_base_path", text));
-    }
-    if line.path.file_name().is_none() {
-        return Some(SinkError::new("no_file_name", format!("{shown:?} names no file")));
-    }
-    if line.text.contains(&b'\n') {
-        let text = format!("the line for {shown} contains a line feed");
-        return Some(SinkError::new("line_feed", text));
-    }
-    None
-}
-
-/// What an error of the system means for the lines of `path`.
-fn judged(path: &Path, error: &io::Error) -> Delivery {
-    use io::ErrorKind as Kind;
-    let shown = path.display();
-    let class = |class: &str| SinkError::new(class, format!("{shown}: {error}"));
-    // The directory handle's own refusal; the system's `PermissionDenied` has a number.
-    let escapes = error.kind() == Kind::PermissionDenied && error.raw_os_error().is_none();
-    debug!(path = %shown, %error, "cannot append");
-    if escapes {
-        return Delivery::Permanent(class("outside_base_path"));
-    }
-    let error_kind = class(&format!("{:?}", error.kind()));
-    match error.kind() {
-        Kind::InvalidFilename
-        | Kind::InvalidInput
-        | Kind::IsADirectory
-        | Kind::NotADirectory
-        | Kind::AlreadyExists => Delivery::Permanent(error_kind),
-        _ => Delivery::Transient(error_kind),
-    }
+fn ended() -> SinkError {
+    SinkError::new("writer_ended", "the thread that writes has ended")
 }

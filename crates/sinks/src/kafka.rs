@@ -1,11 +1,12 @@
 //! Records → a Kafka topic.
 //!
-//! One record per payload: its own topic or the sink's, its key, its value (none is a tombstone) and
-//! its headers, nulls included. How a record is sent and what an answer means is the producer's.
+//! One record per payload: its own topic or the sink's, its partition and timestamp where it names
+//! them, its key, its value (none is a tombstone) and its headers, nulls included. How a record is sent
+//! and what an answer means is the producer's.
 
 use std::borrow::Cow;
 
-use drakkar_core::{Delivery, KafkaPayload, Sink};
+use drakkar_core::{Delivery, KafkaPayload, Sink, SinkError};
 
 pub(crate) mod producer; // records -> brokers -> one answer each
 mod client; // one librdkafka producer
@@ -33,12 +34,18 @@ impl Sink for KafkaSink {
             .iter()
             .map(|payload| Record {
                 topic: Cow::Borrowed(payload.topic.as_deref().unwrap_or(topic)),
+                partition: payload.partition,
+                timestamp: payload.timestamp,
                 key: payload.key.as_ref(),
                 value: payload.value.as_ref(),
                 headers: Cow::Borrowed(&payload.headers),
             })
             .collect();
         self.producer.deliver(&records).await
+    }
+
+    async fn probe(&self) -> Result<(), SinkError> {
+        self.producer.probe().await
     }
 
     async fn close(&self) {

@@ -35,6 +35,7 @@ use crate::Settled;
 use batch::Batch;
 use breaker::Breaker;
 pub(crate) use breaker::Threshold;
+use idle::Idle;
 use room::{Room, Space};
 use trouble::Trouble;
 
@@ -42,6 +43,7 @@ mod breaker; // whether the sink is written to at all
 mod batch; // one write, repeated until each payload is answered
 mod room; // who may come in, and who is held
 mod trouble; // whether the sink accepts anything, said once
+mod idle; // whether it is there when nothing is meant for it
 #[cfg(test)]
 mod tests;
 
@@ -261,7 +263,8 @@ impl<P: Send + Sync + 'static> Lane<P> {
         }
     }
 
-    /// How long the sink has accepted nothing, if it holds something.
+    /// How long the sink has accepted nothing, if it holds something, or has not answered when it was
+    /// asked.
     pub(crate) fn held(&self) -> Option<(SinkName, Duration)> {
         let since = self.common.trouble.since()?;
         Some((self.name().clone(), since))
@@ -302,10 +305,12 @@ impl<S: Sink> Belt<S> {
     async fn run(mut self, stop: Arc<Notify>) {
         let mut stuck = self.common.trouble.stuck();
         let mut circuit = self.common.breaker.as_ref().map(|breaker| breaker.watch());
+        let mut idle = Idle::new(Arc::clone(&self.sink), Arc::clone(&self.common));
         let mut taken = Vec::new();
         let mut open = true;
         while open || !self.waiting.is_empty() || !self.running.is_empty() {
             let lingers = if open { self.lingers() } else { None };
+            let is_idle = open && self.waiting.is_empty() && self.running.is_empty();
             tokio::select! {
                 biased; // Finish before starting.
                 Some(ended) = self.running.join_next() => self.ended(ended),
@@ -328,6 +333,10 @@ impl<S: Sink> Belt<S> {
                 () = sleep_until(lingers.unwrap_or_else(Instant::now)), if lingers.is_some() => {}
                 // What was sent before is still received.
                 () = stop.notified(), if open => self.queue.close(),
+                () = idle.ask(), if is_idle => {}
+            }
+            if !is_idle {
+                idle.interrupt();
             }
             self.dispatch(open);
         }

@@ -12,7 +12,7 @@ mod connect; // configuration -> sinks that answered
 mod sinks; // payload -> the lane of its sink
 mod lane; // many payloads -> one write -> one outcome each
 mod custom; // a sink that somebody else wrote
-mod file; // lines -> files below a directory
+mod file; // lines, rows, bytes -> files below a directory
 #[cfg(feature = "postgres")]
 mod postgres; // rows -> a table
 #[cfg(feature = "mongo")]
@@ -27,9 +27,9 @@ mod kafka; // records -> a topic
 mod dead_letter; // messages that were given up -> their topic
 
 pub use config::{
-    BatchConfig, CircuitBreakerConfig, Compression, CustomSinkConfig, DlqConfig, FileSinkConfig,
-    Fsync, HttpSinkConfig, KafkaSinkConfig, MissingSink, MongoSinkConfig, PostgresSinkConfig,
-    RedisSinkConfig, SinksConfig,
+    BatchConfig, CircuitBreakerConfig, Compress, Compression, CustomSinkConfig, DlqConfig,
+    FileSinkConfig, Fsync, HttpSinkConfig, KafkaSinkConfig, MissingSink, MongoSinkConfig,
+    PostgresSinkConfig, RedisSinkConfig, RotateConfig, SinksConfig,
 };
 pub use connect::{ConnectError, Connected, CustomSinks, Identity};
 pub use file::FileSink;

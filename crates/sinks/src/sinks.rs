@@ -187,7 +187,8 @@ macro_rules! kinds {
                 Settled::Refused(Box::new(Refused { payload, sink, error, attempts: 0 }))
             }
 
-            /// Sinks that hold something, each with how long it has accepted nothing.
+            /// Sinks that hold something, each with how long it has accepted nothing; and those that did
+            /// not answer when they were asked, since then.
             #[must_use]
             pub fn held(&self) -> Vec<(SinkName, Duration)> {
                 let mut held = Vec::new();

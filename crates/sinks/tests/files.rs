@@ -2,71 +2,14 @@
 
 #![allow(clippy::unwrap_used)] // A helper of a test fails the test.
 
-use std::{fs, io::Write, os::unix::fs::symlink, path::Path, sync::Arc, time::Duration};
+mod desk;
 
-use bytes::Bytes;
-use drakkar_core::{FilePayload, Payload, hold::HoldBoard, retry::Backoff};
+use std::{fs, io::Write, os::unix::fs::symlink, sync::Arc, time::Duration};
+
+use desk::{Desk, SOON, line_for};
 use drakkar_sinks::{FileSink, FileSinkConfig, Fsync, Settled, Sinks};
 use futures_util::future::join_all;
 use tempfile::TempDir;
-
-/// Longest wait for anything that must happen.
-const SOON: Duration = Duration::from_secs(40);
-
-struct Desk {
-    base: TempDir,
-    sinks: Sinks,
-    board: Arc<HoldBoard>,
-}
-
-impl Desk {
-    fn open() -> Self {
-        Self::open_with(Fsync::Batch)
-    }
-
-    fn open_with(fsync: Fsync) -> Self {
-        let base = TempDir::new().unwrap();
-        let config = FileSinkConfig {
-            base_path: base.path().join("out/results"),
-            fsync,
-            ..FileSinkConfig::default()
-        };
-        let backoff = Backoff { initial: Duration::from_millis(5), max: Duration::from_millis(20) };
-        let sinks = Sinks::builder(Arc::new(()))
-            .backoff(backoff)
-            .filesystem("files", FileSink::open(&config).unwrap())
-            .build();
-        Self { base, sinks, board: Arc::default() }
-    }
-
-    fn path(&self, path: &str) -> std::path::PathBuf {
-        self.base.path().join("out/results").join(path)
-    }
-
-    fn text(&self, path: &str) -> String {
-        fs::read_to_string(self.path(path)).unwrap()
-    }
-
-    async fn append(&self, path: impl AsRef<Path>, line: &str) -> Settled {
-        self.sinks.deliver(line_for(path, line), &self.board.task()).await
-    }
-
-    /// The class of the error that refuses this path.
-    async fn refusal(&self, path: impl AsRef<Path>) -> String {
-        match self.append(&path, "x").await {
-            Settled::Refused(refused) => refused.error.class,
-            Settled::Confirmed => panic!("{} was written to", path.as_ref().display()),
-        }
-    }
-}
-
-fn line_for(path: impl AsRef<Path>, line: &str) -> Payload {
-    Payload::File(FilePayload {
-        sink: None,
-        path: path.as_ref().to_owned(),
-        line: Bytes::copy_from_slice(line.as_bytes()),
-    })
-}
 
 #[tokio::test]
 async fn lines_are_appended_and_missing_directories_are_made() {
@@ -170,7 +113,7 @@ async fn what_can_never_be_a_line_of_a_file_is_refused_and_its_neighbours_are_no
 
 #[tokio::test]
 async fn a_file_that_is_renamed_or_removed_meanwhile_is_made_anew() {
-    let desk = Desk::open_with(Fsync::Never);
+    let desk = Desk::open_with(|config| config.fsync = Fsync::Never);
     assert_eq!(desk.append("a.jsonl", "1").await, Settled::Confirmed);
     fs::rename(desk.path("a.jsonl"), desk.path("a.jsonl.1")).unwrap();
     assert_eq!(desk.append("a.jsonl", "2").await, Settled::Confirmed);
@@ -188,8 +131,9 @@ async fn two_sinks_may_append_to_one_file() {
         fsync: Fsync::Never,
         ..FileSinkConfig::default()
     };
-    let other =
-        Sinks::builder(Arc::new(())).filesystem("other", FileSink::open(&config).unwrap()).build();
+    let other = Sinks::builder(Arc::new(()))
+        .filesystem("other", FileSink::open(&config, "worker-1").unwrap())
+        .build();
     let mut sent = Vec::new();
     for n in 0..500 {
         for sinks in [&desk.sinks, &other] {
@@ -230,17 +174,41 @@ async fn while_a_file_cannot_be_opened_its_lines_are_held_and_written_once_when_
     assert_eq!(desk.board.held_tasks(), 0);
 }
 
+#[tokio::test]
+async fn what_waits_for_a_file_that_is_renamed_meanwhile_is_written_to_the_new_one() {
+    let desk = Desk::open();
+    assert_eq!(desk.append("a", "1").await, Settled::Confirmed);
+    // As another worker does that ends the file.
+    let locked = fs::File::open(desk.path("a")).unwrap();
+    locked.lock().unwrap();
+    let (sinks, hold) = (desk.sinks.clone(), desk.board.task());
+    let sent = tokio::spawn(async move { sinks.deliver(line_for("a", "2"), &hold).await });
+    let is_open = || {
+        let open = fs::read_dir("/proc/self/fd").unwrap().filter(|entry| {
+            let target = fs::read_link(entry.as_ref().unwrap().path());
+            target.is_ok_and(|target| target == desk.path("a"))
+        });
+        open.count() == 2
+    };
+    let opened = async {
+        while !is_open() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(SOON, opened).await.unwrap();
+    fs::rename(desk.path("a"), desk.path("b")).unwrap();
+    drop(locked);
+    assert_eq!(sent.await.unwrap(), Settled::Confirmed);
+    assert_eq!((desk.text("b").as_str(), desk.text("a").as_str()), ("1\n", "2\n"));
+}
+
 #[test]
 fn a_directory_that_cannot_be_written_to_is_an_error_at_the_start() {
     let base = TempDir::new().unwrap();
     fs::write(base.path().join("file"), "").unwrap();
     let base_path = base.path().join("file");
     assert!(
-        FileSink::open(&FileSinkConfig {
-            base_path,
-            fsync: Fsync::Batch,
-            ..FileSinkConfig::default()
-        })
-        .is_err()
+        FileSink::open(&FileSinkConfig { base_path, ..FileSinkConfig::default() }, "worker-1")
+            .is_err()
     );
 }

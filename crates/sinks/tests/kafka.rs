@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use broker::{BROKER, Broker, Read, SOON, identity, send, sink, until_held};
 use bytes::Bytes;
 use drakkar_core::{
-    Cause, DeadLetter, Header, KafkaPayload, Offset, SourceMessage, Stage, Timestamp,
+    Carried, Cause, DeadLetter, Header, KafkaPayload, Offset, SourceMessage, Stage, Timestamp,
     TopicPartition, hold::HoldBoard,
 };
 use drakkar_sinks::{ConnectError, CustomSinks, DlqConfig, Settled, Sinks, SinksConfig};
@@ -67,6 +67,79 @@ async fn a_payload_may_name_its_topic_and_a_name_that_is_none_is_refused() {
         panic!("a topic that cannot exist was accepted");
     };
     assert_eq!(refused.error.class, "InvalidTopic");
+    sinks.close(SOON).await;
+}
+
+fn class(settled: Settled) -> String {
+    match settled {
+        Settled::Refused(refused) => refused.error.class,
+        Settled::Confirmed => "confirmed".to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn a_payload_may_name_its_partition_and_say_when_it_was_made() {
+    BROKER.topic_of("placed", 3);
+    let sinks = BROKER.sinks("placed").await;
+    let board = Arc::default();
+    let made = [Timestamp::Created(1_700_000_000_123), Timestamp::Appended(1)];
+    for (partition, timestamp) in [(2, made[0]), (1, made[1])] {
+        let payload = KafkaPayload::raw("v").key("k").partition(partition).timestamp(timestamp);
+        assert_eq!(send(&sinks, payload, &board).await.unwrap(), Settled::Confirmed);
+        let read = BROKER.read_partition("placed", partition, 1);
+        assert_eq!(read[0].0, Some(timestamp.millis()));
+        assert_eq!(read[0].1.key.as_deref(), Some(&b"k"[..]));
+    }
+    sinks.close(SOON).await;
+}
+
+#[tokio::test]
+async fn a_partition_or_a_time_that_cannot_be_is_refused_and_its_neighbours_are_not() {
+    BROKER.topic_of("misplaced", 2);
+    let sinks = BROKER.sinks("misplaced").await;
+    let board = Arc::default();
+    let payload = || KafkaPayload::raw("v").partition(1);
+    let sent = [
+        payload(),
+        payload().partition(2),
+        payload().partition(-1),
+        // The client would write the time of writing instead.
+        payload().timestamp(Timestamp::Created(0)),
+        payload().timestamp(Timestamp::Created(-5)),
+        payload().timestamp(None),
+    ]
+    .map(|payload| send(&sinks, payload, &board));
+    let mut classes = Vec::new();
+    for settled in join_all(sent).await {
+        classes.push(class(settled.unwrap()));
+    }
+    let expected = [
+        "confirmed",
+        "UnknownPartition",
+        "UnknownPartition",
+        "InvalidTimestamp",
+        "InvalidTimestamp",
+        "confirmed",
+    ];
+    assert_eq!(classes, expected);
+    assert_eq!(BROKER.read_partition("misplaced", 1, 2).len(), 2);
+    sinks.close(SOON).await;
+}
+
+#[tokio::test]
+async fn while_nobody_can_say_how_many_partitions_there_are_a_missing_one_is_held() {
+    let broker = Broker::start();
+    broker.topic("few");
+    let sinks = broker.sinks("few").await;
+    let board = Arc::default();
+    assert_eq!(send(&sinks, KafkaPayload::raw("0"), &board).await.unwrap(), Settled::Confirmed);
+    broker.with(|cluster| cluster.broker_down(1).unwrap());
+    let waits = send(&sinks, KafkaPayload::raw("1").partition(1), &board);
+    until_held(&board, 1).await;
+    assert!(!waits.is_finished());
+    broker.with(|cluster| cluster.broker_up(1).unwrap());
+    let settled = timeout(SOON, waits).await.unwrap().unwrap();
+    assert_eq!(class(settled), "UnknownPartition");
     sinks.close(SOON).await;
 }
 
@@ -215,6 +288,30 @@ async fn a_dead_letter_is_the_message_byte_for_byte_in_the_topic_of_its_source()
         headers: letter.headers("group", "worker-1"),
     };
     assert_eq!(BROKER.read("orders_dlq", 1), [expected]);
+    sinks.close(SOON).await;
+}
+
+#[tokio::test]
+async fn a_dead_letter_that_is_too_large_with_its_payload_is_written_without() {
+    let too_large = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
+    let broker = Broker::start();
+    broker.topic("out");
+    broker.topic("orders_dlq");
+    let sinks = broker.sinks("out").await;
+    // With its payload, then the same alone.
+    broker.with(move |cluster| {
+        cluster.request_errors(RDKafkaApiKey::Produce, &[too_large, too_large]);
+    });
+    let mut letter = letter("orders");
+    let payload = Carried::of(&KafkaPayload::raw("refused").into());
+    letter.cause = letter.cause.carrying(payload);
+    let hold = Arc::new(HoldBoard::default()).task();
+    timeout(SOON, sinks.dead_letter(letter.clone(), &hold)).await.unwrap();
+    let written = &broker.read("orders_dlq", 1)[0];
+    let without = letter.without_payloads().unwrap();
+    assert_eq!(written.headers, without.headers("group", "worker-1"));
+    sinks.dead_letter(letter.clone(), &hold).await;
+    assert_eq!(broker.read("orders_dlq", 2)[1].headers, letter.headers("group", "worker-1"));
     sinks.close(SOON).await;
 }
 

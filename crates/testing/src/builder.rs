@@ -3,8 +3,9 @@
 use std::{num::NonZeroUsize, pin::Pin, sync::Arc, time::Duration};
 
 use drakkar_core::{
-    DeadLetter, FilePayload, Handler, HookResult, KafkaPayload, OnInvalid, Sink,
-    backpressure::Limits, flood::FloodLimits, order::Ordering, retry::Backoff,
+    DeadLetter, FilePayload, Handler, HookResult, HttpPayload, KafkaPayload, MongoPayload,
+    OnInvalid, PostgresPayload, RedisPayload, Sink, backpressure::Limits, flood::FloodLimits,
+    order::Ordering, retry::Backoff,
 };
 use drakkar_executor::{ExecutorConfig, Scripted};
 use drakkar_pipeline::{AfterError, CommitPace, Periodic, Settings};
@@ -12,6 +13,7 @@ use drakkar_sinks::{CircuitBreakerConfig, SinksConfig};
 
 use crate::{
     Call, Runs, Script, World, aggregates,
+    kinds::Kinds,
     origin::{self, SWITCH},
     patience::is_paused,
     place::Place,
@@ -71,8 +73,7 @@ impl<H: Handler> WorldBuilder<H> {
             settings,
             limits: Limits::new(100_000, 64 << 20),
             partitions: 1,
-            kafka: Vec::new(),
-            files: Vec::new(),
+            kinds: Kinds::default(),
             others: Vec::new(),
             dead_letters: Script::confirming(),
             play: None,
@@ -158,14 +159,42 @@ impl<H: Handler> WorldBuilder<H> {
     /// Adds a Kafka sink, for a handler that names its sinks. Without any there is one, `results`.
     #[must_use]
     pub fn kafka_sink(mut self, name: &str, script: &Script<KafkaPayload>) -> Self {
-        self.setup.kafka.push((name.to_owned(), script.clone()));
+        self.setup.kinds.kafka.push(name, script);
         self
     }
 
     /// Adds a file sink. Without any there is one, `files`.
     #[must_use]
     pub fn file_sink(mut self, name: &str, script: &Script<FilePayload>) -> Self {
-        self.setup.files.push((name.to_owned(), script.clone()));
+        self.setup.kinds.files.push(name, script);
+        self
+    }
+
+    /// Adds a PostgreSQL sink. Without any there is one, `postgres`.
+    #[must_use]
+    pub fn postgres_sink(mut self, name: &str, script: &Script<PostgresPayload>) -> Self {
+        self.setup.kinds.postgres.push(name, script);
+        self
+    }
+
+    /// Adds a MongoDB sink. Without any there is one, `mongo`.
+    #[must_use]
+    pub fn mongo_sink(mut self, name: &str, script: &Script<MongoPayload>) -> Self {
+        self.setup.kinds.mongo.push(name, script);
+        self
+    }
+
+    /// Adds a Redis sink. Without any there is one, `redis`.
+    #[must_use]
+    pub fn redis_sink(mut self, name: &str, script: &Script<RedisPayload>) -> Self {
+        self.setup.kinds.redis.push(name, script);
+        self
+    }
+
+    /// Adds an HTTP sink. Without any there is one, `http`.
+    #[must_use]
+    pub fn http_sink(mut self, name: &str, script: &Script<HttpPayload>) -> Self {
+        self.setup.kinds.http.push(name, script);
         self
     }
 
@@ -214,15 +243,9 @@ impl<H: Handler> WorldBuilder<H> {
     /// When the handler overrides a hook that would never be called, or a part does not start.
     #[track_caller]
     pub fn start(self) -> World {
-        let Self { handler, periodics, mut setup, is_in_memory, may_have_unused_hooks } = self;
+        let Self { handler, periodics, setup, is_in_memory, may_have_unused_hooks } = self;
         if let Some(fault) = aggregates::fault_of::<H>().filter(|_| !may_have_unused_hooks) {
             panic!("{fault}");
-        }
-        if setup.kafka.is_empty() {
-            setup.kafka.push(("results".to_owned(), Script::confirming()));
-        }
-        if setup.files.is_empty() {
-            setup.files.push(("files".to_owned(), Script::confirming()));
         }
         let asked = origin::asked_for().filter(|_| !is_in_memory);
         assert!(

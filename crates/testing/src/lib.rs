@@ -12,6 +12,7 @@ mod record; // what a test puts into the topic
 mod patience; // how long to wait, and what to say then
 mod recorded; // what a sink accepted
 mod script; // sinks that record, refuse, fail and dawdle on demand
+mod kinds; // one for each kind, or those that the test names
 mod processes; // which programs ran, and what is played instead
 mod aggregates; // hooks that would never be called
 mod source; // the poll thread's side of the channels
@@ -30,8 +31,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use builder::WorldBuilder;
 pub use drakkar_core::{
-    Cause, DeadLetter, Delivery, FilePayload, KafkaPayload, OnInvalid, SinkError, Stage,
-    order::Ordering, source::Position,
+    Cause, DeadLetter, Delivery, FilePayload, HttpPayload, KafkaPayload, MongoPayload, OnInvalid,
+    PostgresPayload, RedisPayload, SinkError, Stage, order::Ordering, source::Position,
 };
 pub use drakkar_executor::{ExecutorConfig, Run, Scripted};
 pub use drakkar_pipeline::{AfterError, Periodic, PipelineError, Settings};

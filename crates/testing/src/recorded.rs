@@ -172,7 +172,7 @@ impl Recorded<FilePayload> {
     #[must_use]
     #[track_caller]
     pub fn json<T: DeserializeOwned>(&self) -> Vec<T> {
-        self.all().iter().map(|payload| decoded(Some(&payload.line))).collect()
+        self.all().iter().map(|payload| decoded(Some(payload.content.bytes()))).collect()
     }
 }
 

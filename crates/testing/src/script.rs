@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use drakkar_core::{DeadLetter, Delivery, FilePayload, KafkaPayload, Sink, SinkError};
+use drakkar_core::{
+    DeadLetter, Delivery, FilePayload, HttpPayload, KafkaPayload, MongoPayload, PostgresPayload,
+    RedisPayload, Sink, SinkError,
+};
 
 use crate::{Recorded, lock};
 
@@ -106,28 +109,26 @@ impl<P: Clone + Send + Sync + 'static> Script<P> {
     }
 }
 
-impl Script<KafkaPayload> {
-    /// A Kafka sink that confirms everything.
-    #[must_use]
-    pub fn kafka() -> Self {
-        Self::confirming()
-    }
+macro_rules! named {
+    ($($name:ident: $payload:ty, $what:literal;)*) => {$(
+        impl Script<$payload> {
+            #[doc = concat!($what, " that confirms everything.")]
+            #[must_use]
+            pub fn $name() -> Self {
+                Self::confirming()
+            }
+        }
+    )*};
 }
 
-impl Script<FilePayload> {
-    /// A file sink that confirms everything.
-    #[must_use]
-    pub fn files() -> Self {
-        Self::confirming()
-    }
-}
-
-impl Script<DeadLetter> {
-    /// A dead-letter topic that confirms everything.
-    #[must_use]
-    pub fn dead_letters() -> Self {
-        Self::confirming()
-    }
+named! {
+    kafka: KafkaPayload, "A Kafka sink";
+    files: FilePayload, "A file sink";
+    postgres: PostgresPayload, "A PostgreSQL sink";
+    mongo: MongoPayload, "A MongoDB sink";
+    redis: RedisPayload, "A Redis sink";
+    http: HttpPayload, "An HTTP sink";
+    dead_letters: DeadLetter, "A dead-letter topic";
 }
 
 impl<P> Shared<P> {
@@ -142,6 +143,11 @@ impl<P> Shared<P> {
 impl<P: Clone + Send + Sync + 'static> Sink for Script<P> {
     type Payload = P;
 
+    /// Whether it is down is all that it says.
+    async fn probe(&self) -> Result<(), SinkError> {
+        if self.shared.is_down.load(Ordering::SeqCst) { Err(down()) } else { Ok(()) }
+    }
+
     async fn deliver(&self, batch: &[P]) -> Vec<Delivery> {
         self.shared.writes.fetch_add(1, Ordering::SeqCst);
         let takes = *lock(&self.shared.takes);
@@ -149,8 +155,7 @@ impl<P: Clone + Send + Sync + 'static> Sink for Script<P> {
             tokio::time::sleep(takes).await;
         }
         if self.shared.fails() {
-            let error = SinkError::new("Down", "the test says that this sink is down");
-            return vec![Delivery::Transient(error); batch.len()];
+            return vec![Delivery::Transient(down()); batch.len()];
         }
         let rule = Arc::clone(&lock(&self.shared.rule));
         let answers: Vec<Delivery> = batch.iter().map(|payload| rule(payload)).collect();
@@ -158,4 +163,8 @@ impl<P: Clone + Send + Sync + 'static> Sink for Script<P> {
         self.shared.recorded.extend(confirmed.map(|(payload, _)| payload.clone()));
         answers
     }
+}
+
+fn down() -> SinkError {
+    SinkError::new("Down", "the test says that this sink is down")
 }

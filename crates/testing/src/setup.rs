@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use drakkar_core::{DeadLetter, FilePayload, Handler, KafkaPayload, Ready, backpressure::Limits};
+use drakkar_core::{DeadLetter, Handler, Ready, backpressure::Limits};
 use drakkar_executor::{ExecutorConfig, Pool, StandIn};
 use drakkar_pipeline::{Periodic, Pipeline, Settings, Status, Stop};
 use drakkar_sinks::{Sinks, SinksBuilder, SinksConfig};
@@ -10,12 +10,13 @@ use drakkar_telemetry::Metrics;
 use tokio::sync::watch;
 
 use crate::{
-    Recorded, Runs, Script, World,
+    Runs, Script, World,
+    kinds::Kinds,
     patience::is_paused,
     place::{Opened, Place},
     processes::{Play, Stage},
     running::Running,
-    state::{Accepted, Log, State},
+    state::{Log, State},
 };
 
 /// What a world needs to begin again after a crash.
@@ -26,8 +27,7 @@ pub(crate) struct Setup {
     pub(crate) settings: Settings,
     pub(crate) limits: Limits,
     pub(crate) partitions: i32,
-    pub(crate) kafka: Vec<(String, Script<KafkaPayload>)>,
-    pub(crate) files: Vec<(String, Script<FilePayload>)>,
+    pub(crate) kinds: Kinds,
     /// What adds the sinks of the user's own.
     pub(crate) others: Vec<Arc<AddSink>>,
     pub(crate) dead_letters: Script<DeadLetter>,
@@ -68,7 +68,7 @@ impl Setup {
             runs: self.runs.clone(),
             pool: pool.clone(),
             sinks: sinks.clone(),
-            accepted: self.accepted(),
+            accepted: self.kinds.accepted(),
             dead_letters: self.dead_letters.recorded(),
             fault,
         });
@@ -93,8 +93,12 @@ impl Setup {
         let drain = self.executor.drain_timeout_seconds;
         let running = Running::start(pipeline, ready, stop.clone(), drain, state.fault.clone());
         let mut world = World {
-            results: self.kafka[0].1.recorded(),
-            files: self.files[0].1.recorded(),
+            results: self.kinds.kafka.first(),
+            files: self.kinds.files.first(),
+            postgres: self.kinds.postgres.first(),
+            mongo: self.kinds.mongo.first(),
+            redis: self.kinds.redis.first(),
+            http: self.kinds.http.first(),
             dead_letters: self.dead_letters.recorded(),
             runs: self.runs.clone(),
             metrics,
@@ -112,35 +116,15 @@ impl Setup {
     }
 
     fn sinks(&self, metrics: &Arc<Metrics>) -> Sinks {
-        let mut sinks = Sinks::builder(Arc::clone(metrics) as _).config(&self.patience);
-        for (name, script) in &self.kafka {
-            sinks = sinks.kafka(name, script.clone());
-        }
-        for (name, script) in &self.files {
-            sinks = sinks.filesystem(name, script.clone());
-        }
-        for add in &self.others {
-            sinks = add(sinks);
-        }
+        let sinks = Sinks::builder(Arc::clone(metrics) as _).config(&self.patience);
+        let sinks = self.others.iter().fold(self.kinds.add_to(sinks), |sinks, add| add(sinks));
         sinks.dead_letter(self.dead_letters.clone()).build()
-    }
-
-    fn accepted(&self) -> Vec<Accepted> {
-        fn of<P: Send + Sync + 'static>(name: &str, recorded: Recorded<P>) -> Accepted {
-            (name.to_owned(), Box::new(move || recorded.len()))
-        }
-        let kafka = self.kafka.iter().map(|(name, script)| of(name, script.recorded()));
-        let files = self.files.iter().map(|(name, script)| of(name, script.recorded()));
-        kafka.chain(files).collect()
     }
 
     /// What is waited for in vain shows this world.
     fn belongs_to(&self, state: &Arc<State>) {
         self.runs.belongs_to(Arc::downgrade(state));
         self.dead_letters.recorded().belongs_to(Arc::downgrade(state));
-        let kafka = self.kafka.iter().map(|(_, script)| script.recorded());
-        kafka.for_each(|recorded| recorded.belongs_to(Arc::downgrade(state)));
-        let files = self.files.iter().map(|(_, script)| script.recorded());
-        files.for_each(|recorded| recorded.belongs_to(Arc::downgrade(state)));
+        self.kinds.belongs_to(state);
     }
 }

@@ -11,7 +11,7 @@ use drakkar_executor::Pool;
 use drakkar_sinks::Sinks;
 use tokio::sync::watch;
 
-use crate::{Recorded, Runs, TaskRun, lock, origin::Commits};
+use crate::{Recorded, Runs, TaskRun, kinds::Accepted, lock, origin::Commits};
 
 /// Most lines that are shown of anything.
 const SHOWN: usize = 8;
@@ -56,9 +56,6 @@ pub(crate) struct State {
     pub(crate) dead_letters: Recorded<DeadLetter>,
     pub(crate) fault: watch::Sender<Option<String>>,
 }
-
-/// A sink, and how many payloads it accepted.
-pub(crate) type Accepted = (String, Box<dyn Fn() -> usize + Send + Sync>);
 
 impl State {
     pub(crate) fn id(&self, partition: i32) -> TopicPartition {
@@ -141,8 +138,12 @@ impl fmt::Display for State {
             self.write_partition(f, partition)?;
         }
         self.write_runs(f)?;
-        for (name, accepted) in &self.accepted {
-            writeln!(f, "  sink {name}: {} accepted", accepted())?;
+        for Accepted { name, is_named, count } in &self.accepted {
+            let count = count();
+            // Which of the others the handler has, nobody knows.
+            if *is_named || 0 < count {
+                writeln!(f, "  sink {name}: {count} accepted")?;
+            }
         }
         for (sink, since) in self.sinks.held() {
             writeln!(f, "  held: {sink} has accepted nothing for {since:?}")?;

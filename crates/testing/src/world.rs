@@ -4,8 +4,8 @@ use std::{panic::Location, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use drakkar_core::{
-    DeadLetter, FilePayload, Handler, KafkaPayload, Offset, SourceMessage, TopicPartition,
-    source::Position,
+    DeadLetter, FilePayload, Handler, HttpPayload, KafkaPayload, MongoPayload, Offset,
+    PostgresPayload, RedisPayload, SourceMessage, TopicPartition, source::Position,
 };
 use drakkar_executor::Pool;
 use drakkar_pipeline::{PipelineError, Status, Stop};
@@ -38,6 +38,14 @@ pub struct World {
     pub results: Recorded<KafkaPayload>,
     /// What the (first) file sink accepted.
     pub files: Recorded<FilePayload>,
+    /// What the (first) PostgreSQL sink accepted.
+    pub postgres: Recorded<PostgresPayload>,
+    /// What the (first) MongoDB sink accepted.
+    pub mongo: Recorded<MongoPayload>,
+    /// What the (first) Redis sink accepted.
+    pub redis: Recorded<RedisPayload>,
+    /// What the (first) HTTP sink accepted.
+    pub http: Recorded<HttpPayload>,
     /// What the dead-letter topic accepted.
     pub dead_letters: Recorded<DeadLetter>,
     /// The runs of programs, real or played.

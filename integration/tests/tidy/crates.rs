@@ -15,7 +15,7 @@ const EDGES: [(&str, &[&str]); 14] = [
     ("pipeline", &["core", "executor", "sinks", "telemetry"]),
     ("debug", &["core", "telemetry"]),
     ("drakkar", &["core", "debug", "executor", "kafka", "pipeline", "sinks", "telemetry"]),
-    ("cli", &["drakkar"]),
+    ("cli", &["core", "drakkar", "sinks"]),
     ("testing", &["core", "executor", "kafka", "pipeline", "sinks", "telemetry"]),
     ("bench", &["core", "drakkar", "executor", "program"]),
     ("integration", &["drakkar"]),

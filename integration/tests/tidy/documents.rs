@@ -103,6 +103,7 @@ fn keys() -> BTreeMap<String, Value> {
         ("sinks.filesystem", json(&drakkar::sections::FileSinkConfig::default())),
         ("sinks.postgres", json(&drakkar::sections::PostgresSinkConfig::default())),
         ("executor.programs", json(&drakkar::sections::ProgramConfig::default())),
+        ("sinks.redis", json(&drakkar::sections::RedisSinkConfig::default())),
         ("sinks.custom", json(&drakkar::sections::CustomSinkConfig::default())),
     ];
     for (kind, mut instance) in instances {

@@ -147,6 +147,13 @@ pub(crate) struct Replay {
     /// Send to this topic instead of the ones the messages came from.
     #[arg(long, value_name = "TOPIC")]
     pub to: Option<String>,
+    /// Deliver the payloads that sinks refused to these sinks, without running a task again. The sinks
+    /// are those of --config. Stops at the first that is refused again.
+    #[arg(long, requires = "config", conflicts_with_all = ["to", "max_replays"])]
+    pub to_sink: bool,
+    /// With --to-sink: name what is refused again, and go on.
+    #[arg(long, requires = "to_sink")]
+    pub keep_going: bool,
     /// A message that was replayed so often is parked. 0 parks everything.
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub max_replays: u32,
@@ -154,7 +161,7 @@ pub(crate) struct Replay {
     #[arg(long, value_name = "TOPIC")]
     pub park_to: Option<String>,
     /// Progress is kept as the committed offsets of the group `drakkar-replay.NAME`. Default: the
-    /// dead-letter topic.
+    /// dead-letter topic; with --to-sink, that and `.to-sink`.
     #[arg(long)]
     pub name: Option<String>,
     /// Begin at the first letter, wherever the last replay of that name stopped.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{anyhow, bail};
-use drakkar::{Loaded, sections::Cluster};
+use drakkar::{Config, Loaded, sections::Cluster};
 use rdkafka::{
     ClientConfig, ClientContext,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
@@ -47,11 +47,11 @@ impl Kafka {
         if place.config.is_none() && place.topic.is_none() {
             bail!(Usage("say which letters: --config FILE, or --brokers and --topic".to_owned()));
         }
-        let mut config = Loaded::read(place.config.as_deref())?.config;
-        if let Some(brokers) = &place.brokers {
-            config.kafka.brokers.clone_from(brokers);
-            config.dlq.brokers.clear();
-        }
+        Self::read(place, &configuration(place)?)
+    }
+
+    /// The same where the configuration is at hand.
+    pub(super) fn read(place: &Place, config: &Config) -> anyhow::Result<Self> {
         let named = place.topic.clone();
         let named = named.or_else(|| Some(config.dlq.topic.clone()).filter(|it| !it.is_empty()));
         let topic = match (named, config.kafka.topics().as_slice()) {
@@ -76,6 +76,16 @@ impl Kafka {
     pub(super) fn source_consumer(&self) -> anyhow::Result<Client> {
         Client::new(&self.source, READER, self.timeout)
     }
+}
+
+/// The configuration, as the options change it.
+pub(super) fn configuration(place: &Place) -> anyhow::Result<Config> {
+    let mut config = Loaded::read(place.config.as_deref())?.config;
+    if let Some(brokers) = &place.brokers {
+        config.kafka.brokers.clone_from(brokers);
+        config.dlq.brokers.clear();
+    }
+    Ok(config)
 }
 
 /// A consumer that is in no group.

@@ -14,6 +14,9 @@ pub(super) const REPLAYS: &str = "drakkar-replays";
 /// Added to a parked letter: which letter it is a copy of.
 pub(super) const PARKED_FROM: &str = "drakkar-parked-from";
 
+/// A payload that was refused, as JSON.
+pub(super) const PAYLOAD: &str = "drakkar-payload";
+
 /// The first header of ours.
 const FIRST: &str = "drakkar-stage";
 
@@ -44,6 +47,13 @@ impl Letter {
         let is_it = |header: &&Header| header.name.strip_prefix("drakkar-") == Some(name);
         let value = ours.iter().find(is_it)?.value.as_ref()?;
         Some(String::from_utf8_lossy(value))
+    }
+
+    /// The payloads that a sink refused, as JSON.
+    pub(super) fn payloads(&self) -> Vec<&[u8]> {
+        let ours = self.record.headers[self.message..].iter();
+        let of_payloads = ours.filter(|header| &*header.name == PAYLOAD);
+        of_payloads.map(|header| header.value.as_deref().unwrap_or_default()).collect()
     }
 
     fn number(&self, name: &str) -> Option<i64> {

@@ -16,8 +16,11 @@ mod send; // records -> brokers -> confirmed
 mod parked; // which letters are in the parking topic
 mod stop; // SIGINT, SIGTERM
 mod progress; // how far a replay came
+mod pace; // at most so many per second
+mod bar; // a line for who watches
 mod run; // each letter its fate, confirmed in batches
 mod replay; // replay: letters back to their topic
+mod to_sink; // replay --to-sink: refused payloads to their sinks
 mod park; // park: letters out of the way
 
 use std::{io, process::ExitCode};

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    io::{IsTerminal, Write},
+    io::Write,
     time::Duration,
 };
 
@@ -17,9 +17,11 @@ use tokio::time::Instant;
 use super::{
     Ended,
     args::Pace,
+    bar::{Bar, clear},
     connect::{Client, Kafka},
     fate::{Fate, Outgoing},
     letter::Letter,
+    pace::Pacer,
     progress::Progress,
     read::Reader,
     send::{self, Sender},
@@ -34,9 +36,6 @@ const BATCH_BYTES: usize = 8 << 20;
 
 /// A batch is confirmed at the latest after this.
 const BATCH_TIME: Duration = Duration::from_secs(1);
-
-/// Between two looks at whether to stop.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// How many letters met which fate.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -93,10 +92,8 @@ pub(super) struct Run<'a> {
     batch_begun: Instant,
     /// Up to where every partition was seen to, once the batch is confirmed.
     passed: BTreeMap<i32, i64>,
-    /// When the next letter may go.
-    due: Instant,
+    pacer: Pacer,
     tally: Tally,
-    shown: Instant,
 }
 
 impl<'a> Run<'a> {
@@ -121,9 +118,8 @@ impl<'a> Run<'a> {
             batch_bytes: 0,
             batch_begun: now,
             passed: BTreeMap::new(),
-            due: now,
+            pacer: Pacer::new(pace),
             tally: Tally::default(),
-            shown: now,
         })
     }
 
@@ -137,8 +133,7 @@ impl<'a> Run<'a> {
         reader: &mut Reader,
         decide: impl Fn(&Letter) -> Fate,
     ) -> (anyhow::Result<Ended>, Tally) {
-        let total = reader.left();
-        let outcome = self.pass(reader, total, decide);
+        let outcome = self.pass(reader, decide);
         let settled = self.settle(reader);
         clear();
         let ended = outcome.and(settled).map(|()| match self.tally.refused {
@@ -152,12 +147,13 @@ impl<'a> Run<'a> {
     fn pass(
         &mut self,
         reader: &mut Reader,
-        total: u64,
         decide: impl Fn(&Letter) -> Fate,
     ) -> anyhow::Result<()> {
+        let mut bar = Bar::new(reader.left());
         let mut sent = 0;
         while self.pace.limit.is_none_or(|limit| sent < limit) {
-            self.show(total, reader.left());
+            let Tally { replayed, parked, .. } = self.tally;
+            bar.show(reader.left(), || format!("{replayed} replayed, {parked} parked"));
             let Some(record) = reader.next(|| self.stop.is_set())? else { break };
             let letter = Letter::new(record);
             match decide(&letter) {
@@ -196,19 +192,10 @@ impl<'a> Run<'a> {
 
     /// Waits until the rate allows another letter; false when told to stop meanwhile.
     fn may_send(&mut self, reader: &Reader) -> anyhow::Result<bool> {
-        let Some(rate) = self.pace.rate.filter(|_| !self.pace.dry_run) else {
-            return Ok(!self.stop.is_set());
-        };
-        let now = Instant::now();
-        if BATCH_TIME < self.due.saturating_duration_since(now) {
+        if BATCH_TIME < self.pacer.wait() {
             self.settle(reader)?; // Nothing waits for its confirmation while we wait.
         }
-        while Instant::now() < self.due && !self.stop.is_set() {
-            std::thread::sleep(LOOK.min(self.due.saturating_duration_since(Instant::now())));
-        }
-        // Time that was lost is not made up for by a burst.
-        self.due = self.due.max(Instant::now() - LOOK) + Duration::from_secs(1) / rate.get();
-        Ok(!self.stop.is_set())
+        Ok(self.pacer.pass(self.stop))
     }
 
     fn send(
@@ -305,27 +292,5 @@ impl<'a> Run<'a> {
         let target = if sent.is_parked { &self.parking } else { &self.source };
         target.sender.send(0, &sent.record);
         Ok(target.sender.settle()?.first().map(|(_, code)| *code))
-    }
-
-    /// A line that is redrawn, where somebody watches.
-    fn show(&mut self, total: u64, left: u64) {
-        if self.shown.elapsed() < Duration::from_millis(100) || !std::io::stderr().is_terminal() {
-            return;
-        }
-        self.shown = Instant::now();
-        let done = total.saturating_sub(left);
-        let filled = usize::try_from(20 * done / total.max(1)).unwrap_or(20);
-        let Tally { replayed, parked, .. } = self.tally;
-        eprint!(
-            "\r\x1b[K[{:<20}] {done}/{total} | {replayed} replayed, {parked} parked",
-            "#".repeat(filled)
-        );
-    }
-}
-
-/// Removes the line.
-fn clear() {
-    if std::io::stderr().is_terminal() {
-        eprint!("\r\x1b[K");
     }
 }

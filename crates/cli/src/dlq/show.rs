@@ -1,6 +1,9 @@
 //! Letters for people and machines: one line each, or everything about one.
 
-use std::io::{self, BufWriter, Write};
+use std::{
+    fmt::Write as _,
+    io::{self, BufWriter, Write},
+};
 
 use anyhow::bail;
 use drakkar::Bytes;
@@ -10,7 +13,7 @@ use super::{
     Ended, Usage,
     args::{List, Output, Show},
     connect::{Kafka, READER},
-    letter::{Letter, escape, time_text},
+    letter::{Letter, PAYLOAD, escape, time_text},
     read::{Range, Reader},
 };
 
@@ -142,11 +145,30 @@ fn full(letter: &Letter) -> String {
         let row = |header: &drakkar::Header| {
             format!("  {} = {}", escape(header.name.as_bytes()), or_null(header.value.as_ref()))
         };
-        lines.extend(headers.iter().map(row));
+        let is_shown_below = |header: &&drakkar::Header| name == "why" && &*header.name == PAYLOAD;
+        lines.extend(headers.iter().filter(|header| !is_shown_below(header)).map(row));
+    }
+    for json in letter.payloads() {
+        lines.push(format!("payload    {} bytes", json.len()));
+        lines.push(plain(json));
     }
     lines.push(format!("value      {} bytes", record.value.as_ref().map_or(0, Bytes::len)));
     lines.push(or_null(record.value.as_ref()));
     lines.join("\n") + "\n"
+}
+
+/// JSON as it is, but for characters that a terminal would obey.
+fn plain(json: &[u8]) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in String::from_utf8_lossy(json).chars() {
+        if c.is_control() || c == '\u{2028}' || c == '\u{2029}' {
+            // As JSON writes it; a String takes everything that is written to it.
+            write!(text, "\\u{:04x}", u32::from(c)).ok();
+        } else {
+            text.push(c);
+        }
+    }
+    text
 }
 
 fn full_json(letter: &Letter) -> Value {
@@ -155,6 +177,9 @@ fn full_json(letter: &Letter) -> Value {
     if let Some(all) = all.as_object_mut() {
         let headers: Value = letter.record.headers.iter().map(header).collect();
         all.insert("headers".to_owned(), headers);
+        // As text: a number of JSON may have more digits than one in here.
+        let payloads: Value = letter.payloads().into_iter().map(String::from_utf8_lossy).collect();
+        all.insert("payloads".to_owned(), payloads);
         all.insert("value".to_owned(), text(letter.record.value.as_ref()).into());
     }
     all
@@ -190,6 +215,17 @@ mod tests {
         assert_eq!(all["headers"][1], json!(["a", "2"]));
         assert_eq!(all["attempt"], 4);
         assert_eq!(all["key"], "\\xff\\u{0}k");
+    }
+
+    #[test]
+    fn a_payload_is_shown_as_it_is_on_a_line_of_its_own_and_no_terminal_obeys_it() {
+        let mut letter = letter(&[]);
+        let json = "{\"kafka\":{\"value\":\"\\\"1\u{7f}\"}}";
+        letter.record.headers.push(drakkar::Header::new(PAYLOAD, json));
+        let text = full(&letter);
+        let shown = "payload    26 bytes\n{\"kafka\":{\"value\":\"\\\"1\\u007f\"}}\n";
+        assert!(text.contains(shown) && !text.contains(PAYLOAD), "{text}");
+        assert_eq!(full_json(&letter)["payloads"][0], json);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{PayloadError, wire};
-use crate::Header;
+use crate::{Header, Timestamp};
 
 /// One record for a Kafka sink.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +13,11 @@ pub struct KafkaPayload {
     pub sink: Option<String>,
     /// Topic instead of the one the sink is configured with.
     pub topic: Option<String>,
+    /// Partition instead of the one its key leads to.
+    pub partition: Option<i32>,
+    /// When the record was made; `None` is when it is written. A topic that keeps the brokers' time
+    /// (`LogAppendTime`) ignores it.
+    pub timestamp: Option<Timestamp>,
     /// Key of the record.
     #[serde(with = "wire::option")]
     pub key: Option<Bytes>,
@@ -73,11 +78,46 @@ impl KafkaPayload {
         self
     }
 
+    /// Writes to this partition instead of the one the key leads to. One that the topic does not have
+    /// is refused for good.
+    #[must_use]
+    pub fn partition(mut self, partition: i32) -> Self {
+        self.partition = Some(partition);
+        self
+    }
+
+    /// Says when the record was made, for example as the source message has it. It must be later than
+    /// the Unix epoch.
+    #[must_use]
+    pub fn timestamp(mut self, timestamp: impl Into<Option<Timestamp>>) -> Self {
+        self.timestamp = timestamp.into();
+        self
+    }
+
     /// Bytes of key, value and headers.
     #[must_use]
     pub fn size(&self) -> usize {
         let of = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
         let headers: usize = self.headers.iter().map(|h| h.name.len() + of(&h.value)).sum();
         of(&self.key) + of(&self.value) + headers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_survives_being_written_and_read_as_json() {
+        let mut payload = KafkaPayload::raw(&b"\xff"[..])
+            .key("k")
+            .partition(3)
+            .timestamp(Timestamp::Created(1_700))
+            .header("h", &b"\xfe"[..]);
+        payload.headers.push(Header { name: "none".into(), value: None });
+        for payload in [payload, KafkaPayload::tombstone("gone")] {
+            let json = serde_json::to_string(&payload).unwrap();
+            assert_eq!(serde_json::from_str::<KafkaPayload>(&json).unwrap(), payload, "{json}");
+        }
     }
 }

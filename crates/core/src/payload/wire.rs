@@ -2,7 +2,7 @@
 //! `{"base64": "..."}`.
 //!
 //! For fields: `#[serde(with = "wire")]` on [`Bytes`], `#[serde(with = "wire::option")]` on an
-//! `Option` of them.
+//! `Option` of them, `wire::list` on a `Vec` of them, `wire::pairs` on a `Vec` of two and two.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -53,6 +53,39 @@ pub(crate) mod option {
         from: D,
     ) -> Result<Option<Bytes>, D::Error> {
         Option::<Shown<String>>::deserialize(from)?.map(read).transpose()
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct One(#[serde(with = "self")] Bytes);
+
+/// The same for several.
+pub(crate) mod list {
+    use super::{Bytes, Deserialize, Deserializer, One, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(list: &[Bytes], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(list.iter().cloned().map(One))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Bytes>, D::Error> {
+        let list = Vec::<One>::deserialize(from)?;
+        Ok(list.into_iter().map(|One(bytes)| bytes).collect())
+    }
+}
+
+/// The same for several that come in twos.
+pub(crate) mod pairs {
+    use super::{Bytes, Deserialize, Deserializer, One, Serializer};
+
+    type Pair = (Bytes, Bytes);
+
+    pub(crate) fn serialize<S: Serializer>(pairs: &[Pair], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(pairs.iter().cloned().map(|(first, second)| (One(first), One(second))))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Pair>, D::Error> {
+        let pairs = Vec::<(One, One)>::deserialize(from)?;
+        Ok(pairs.into_iter().map(|(One(first), One(second))| (first, second)).collect())
     }
 }
 

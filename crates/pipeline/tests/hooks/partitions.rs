@@ -25,7 +25,17 @@ async fn on_ready_is_first_and_sees_the_sinks_and_the_registry() {
     world.produce(0, "a");
     world.committed(0, 1).await;
     assert_eq!(entries(&diary)[..2], ["ready", "assign orders:0"]);
-    assert_eq!(*seen.lock().unwrap(), ["kafka/results", "filesystem/files"]);
+    assert_eq!(
+        *seen.lock().unwrap(),
+        [
+            "kafka/results",
+            "filesystem/files",
+            "postgres/postgres",
+            "mongo/mongo",
+            "redis/redis",
+            "http/http"
+        ]
+    );
 }
 
 #[tokio::test]

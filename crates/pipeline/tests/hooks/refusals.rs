@@ -1,14 +1,20 @@
 //! `on_delivery_error`: what becomes of a payload that a sink refuses for good.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use drakkar_core::{
-    Collect, Delivery, DeliveryFailure, Handler, HookResult, KafkaPayload, Message, Offset,
-    OnDeliveryError, Pending, Precomputed, Stage, Task, TaskResult,
+    Carried, Collect, Delivery, DeliveryFailure, Handler, HookResult, KafkaPayload, Message,
+    Offset, OnDeliveryError, Pending, Precomputed, SinkError, Stage, Task, TaskResult,
 };
 use drakkar_telemetry::Hook;
-use drakkar_testing::World;
+use drakkar_testing::{Script, World};
 
 use tokio::time::Instant;
 
@@ -117,6 +123,31 @@ async fn several_refused_payloads_make_one_dead_letter_and_each_is_asked_about()
     assert!(letters[0].cause.message.contains("2 more payloads"), "{}", letters[0].cause.message);
     let asked = entries(&diary).iter().filter(|entry| entry.starts_with("refused")).count();
     assert_eq!(asked, 3);
+}
+
+#[tokio::test]
+async fn a_dead_letter_carries_every_payload_that_was_refused_and_names_its_sink() {
+    let witness = Witness { payloads: 3, ..Witness::refusing(|_| Ok(OnDeliveryError::Dlq)) };
+    let refused = Arc::new(AtomicUsize::new(0));
+    let results =
+        Script::answering(move |_: &KafkaPayload| match refused.fetch_add(1, Ordering::Relaxed) {
+            1 => Delivery::Confirmed,
+            _ => Delivery::Permanent(SinkError::new("TooLarge", "it is too large")),
+        });
+    let mut world = World::of(witness).results(&results).start();
+    world.produce(0, "a");
+    world.committed(0, 1).await;
+    let one = || Carried::of(&KafkaPayload::raw("A").sink("results").into());
+    assert_eq!(world.dead_letters.only().cause.carried, one().and(one()));
+    assert_eq!(world.results.len(), 1, "what was confirmed is not in the letter");
+}
+
+#[tokio::test]
+async fn a_dead_letter_of_something_else_carries_no_payload() {
+    let mut world = World::of(Witness::new().0).start();
+    world.produce(0, "invalid");
+    world.committed(0, 1).await;
+    assert_eq!(world.dead_letters.only().cause.carried, Carried::default());
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use drakkar_core::Timestamp;
 use rdkafka::{
     ClientConfig, ClientContext,
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
@@ -67,6 +68,22 @@ pub(super) fn ask(client: &Client, topic: &str, within: Duration) -> KafkaResult
     }
 }
 
+/// How many partitions `topic` has now; blocks. The client takes note of it.
+pub(super) fn partitions(client: &Client, topic: &str) -> KafkaResult<i32> {
+    let metadata = client.client().fetch_metadata(Some(topic), QUESTION)?;
+    let found = metadata.topics().iter().find(|found| found.name() == topic);
+    // One that is not there has no partitions yet.
+    let count = found.map_or(0, |found| found.partitions().len());
+    match found.and_then(MetadataTopic::error) {
+        Some(error) => Err(KafkaError::MetadataFetch(error.into())),
+        None if count == 0 => Err(KafkaError::MetadataFetch(Code::UnknownTopicOrPartition)),
+        None => Ok(i32::try_from(count).unwrap_or(i32::MAX)),
+    }
+}
+
+/// How long one question may take.
+const QUESTION: Duration = Duration::from_secs(5);
+
 /// How long a topic that does not exist is asked for again.
 const TOPIC_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -78,6 +95,8 @@ pub(super) fn enqueue(
     let (reply, answer) = oneshot::channel();
     let mut native: BaseRecord<'_, [u8], [u8], _> =
         BaseRecord::with_opaque_to(&record.topic, Box::new(reply));
+    native.partition = record.partition;
+    native.timestamp = record.timestamp.map(Timestamp::millis);
     native.key = record.key.map(AsRef::as_ref);
     native.payload = record.value.map(AsRef::as_ref);
     if !record.headers.is_empty() {

@@ -7,13 +7,14 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
 
 use bytes::Bytes;
-use drakkar_core::{Delivery, Header};
+use drakkar_core::{Delivery, Header, SinkError, Timestamp};
 use rdkafka::{error::RDKafkaErrorCode as Code, producer::Producer as _};
 use tokio::{
     sync::oneshot,
@@ -32,6 +33,8 @@ use crate::{
 
 /// How long to wait for room in the client's own queue before looking again.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
+/// How long the brokers may take to say whether they are there.
+const PROBE_WITHIN: Duration = Duration::from_secs(5);
 /// How long a client may take to end.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
@@ -39,6 +42,10 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Record<'a> {
     pub topic: Cow<'a, str>,
+    /// `None` where its key, or the client, decides.
+    pub partition: Option<i32>,
+    /// `None` is when it is sent.
+    pub timestamp: Option<Timestamp>,
     pub key: Option<&'a Bytes>,
     pub value: Option<&'a Bytes>,
     pub headers: Cow<'a, [Header]>,
@@ -102,11 +109,36 @@ impl Producer {
         let all: Vec<&Record<'_>> = records.iter().collect();
         let mut answers = self.send(&current(&self.client), &all).await;
         self.send_suspects_alone(records, &mut answers).await;
+        self.ask_for_partitions(records, &mut answers).await;
         answers
             .into_iter()
             .zip(records)
-            .map(|(answer, record)| verdict::delivery(answer, &record.topic))
+            .map(|(answer, record)| verdict::delivery(answer, record))
             .collect()
+    }
+
+    /// Whether the brokers answer, and know the topic. Where each record names its own nothing is asked:
+    /// the alternative is to ask about every topic of the cluster.
+    pub(crate) async fn probe(&self) -> Result<(), SinkError> {
+        let topic = self.settings.topic.clone();
+        if topic.is_empty() {
+            return Ok(());
+        }
+        let client = current(&self.client);
+        let asked = Arc::clone(&client);
+        let answer = on_thread(move || client::ask(&asked, &topic, PROBE_WITHIN)).await;
+        match answer {
+            // Without a thread nothing is known.
+            Some(Ok(Topic::Present)) | None => Ok(()),
+            Some(Ok(Topic::Absent(reason))) => {
+                let text = format!("topic {}: {reason}", self.settings.topic);
+                Err(SinkError::new("NoTopic", text))
+            }
+            Some(Err(error)) => {
+                let said = client.context().last_error().unwrap_or_else(|| error.to_string());
+                Err(SinkError::new("NoAnswer", said))
+            }
+        }
     }
 
     /// Waits until the client has ended.
@@ -120,9 +152,10 @@ impl Producer {
 
     /// Where the answer may be about a neighbour, the record is judged by itself.
     async fn send_suspects_alone(&self, records: &[Record<'_>], answers: &mut [Answer]) {
-        let suspects: Vec<usize> = (0..answers.len())
-            .filter(|&index| answers[index].is_err_and(verdict::is_shared))
-            .collect();
+        let is_suspect = |&index: &usize| {
+            answers[index].is_err_and(verdict::is_shared) && fault(&records[index]).is_none()
+        };
+        let suspects: Vec<usize> = (0..answers.len()).filter(is_suspect).collect();
         if suspects.is_empty() {
             return;
         }
@@ -137,6 +170,27 @@ impl Producer {
         let judged = self.send(&client, &alone).await;
         for (index, answer) in suspects.into_iter().zip(judged) {
             answers[index] = answer;
+        }
+    }
+
+    /// What the client knows of a topic may be minutes old: a partition that a record names is only
+    /// missing when the brokers say so now.
+    async fn ask_for_partitions(&self, records: &[Record<'_>], answers: &mut [Answer]) {
+        let mut topics = BTreeMap::new();
+        for (answer, record) in answers.iter_mut().zip(records) {
+            let (Err(Code::UnknownPartition), Some(partition)) = (*answer, record.partition) else {
+                continue;
+            };
+            let topic: &str = &record.topic;
+            if !topics.contains_key(topic) {
+                let (client, asked) = (current(&self.client), topic.to_owned());
+                let count = on_thread(move || client::partitions(&client, &asked)).await;
+                topics.insert(topic, count.and_then(Result::ok));
+            }
+            if partition >= 0 && topics[topic].is_none_or(|count| partition < count) {
+                // It is there by now, or nobody could say: tried again.
+                *answer = Err(Code::UnknownTopicOrPartition);
+            }
         }
     }
 
@@ -178,8 +232,8 @@ impl Producer {
         client: &Client,
         record: &Record<'_>,
     ) -> Result<oneshot::Receiver<Answer>, Code> {
-        if !is_topic(&record.topic) {
-            return Err(Code::InvalidTopic);
+        if let Some(fault) = fault(record) {
+            return Err(fault);
         }
         let until = Instant::now() + self.settings.delivery_timeout;
         loop {
@@ -221,6 +275,20 @@ impl Producer {
             Err(error) => error!(section = self.key, %error, "cannot make a Kafka client"),
         }
     }
+}
+
+/// What no broker needs to be asked about.
+fn fault(record: &Record<'_>) -> Option<Code> {
+    if !is_topic(&record.topic) {
+        return Some(Code::InvalidTopic);
+    }
+    if record.partition.is_some_and(|partition| partition < 0) {
+        return Some(Code::UnknownPartition); // To the client it is "any".
+    }
+    if record.timestamp.is_some_and(|timestamp| timestamp.millis() <= 0) {
+        return Some(Code::InvalidTimestamp); // To the client 0 is "now".
+    }
+    None
 }
 
 fn current(client: &Mutex<Arc<Client>>) -> Arc<Client> {
@@ -284,5 +352,31 @@ mod tests {
         let Err(error) = connected else { panic!("made a client of nonsense") };
         let text = error.to_string();
         assert!(text.contains("sasl.pasword") && !text.contains("hunter2"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_probe_says_whether_the_brokers_and_the_topic_are_there() {
+        let cluster = rdkafka::mocking::MockCluster::new(1).unwrap();
+        cluster.create_topic("t", 1, 1).unwrap();
+        let producer = async |topic: &str| {
+            let sink = KafkaSinkConfig {
+                topic: topic.to_owned(),
+                brokers: cluster.bootstrap_servers(),
+                client_config: [("reconnect.backoff.max.ms".to_owned(), "200".to_owned())].into(),
+                ..KafkaSinkConfig::default()
+            };
+            let source = drakkar_core::kafka_client::Cluster::default();
+            let settings = ProducerSettings::of_sink(&sink, &source, "w");
+            let within = Duration::from_secs(30);
+            Producer::connect("sinks.kafka.a".to_owned(), settings, within).await.unwrap()
+        };
+        let (there, nameless) = (producer("t").await, producer("").await);
+        assert_eq!(there.probe().await, Ok(()));
+        cluster.broker_down(1).unwrap();
+        assert_eq!(there.probe().await.unwrap_err().class, "NoAnswer");
+        assert_eq!(nameless.probe().await, Ok(()), "it has no topic to ask for");
+        cluster.broker_up(1).unwrap();
+        let back = async { while there.probe().await.is_err() {} };
+        tokio::time::timeout(Duration::from_secs(40), back).await.unwrap();
     }
 }

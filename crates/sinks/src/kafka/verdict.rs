@@ -6,6 +6,8 @@
 use drakkar_core::{Delivery, SinkError};
 use rdkafka::types::RDKafkaErrorCode as Code;
 
+use super::producer::Record;
+
 /// Whether the answer may be about a neighbour: brokers refuse a whole batch for one bad record, or
 /// for the size of all of them together.
 pub(super) fn is_shared(code: Code) -> bool {
@@ -13,17 +15,23 @@ pub(super) fn is_shared(code: Code) -> bool {
         code,
         Code::MessageSizeTooLarge
             | Code::InvalidMessageSize
+            | Code::InvalidTimestamp
             | Code::InvalidRecord
             | Code::InvalidDifferentRecord
     )
 }
 
-/// What became of a record that was sent to `topic`, on its own where it mattered.
-pub(super) fn delivery(answer: Result<(), Code>, topic: &str) -> Delivery {
+/// What became of `record`, sent on its own where it mattered, its topic's partitions asked for where
+/// that mattered.
+pub(super) fn delivery(answer: Result<(), Code>, record: &Record<'_>) -> Delivery {
     let Err(code) = answer else {
         return Delivery::Confirmed;
     };
+    let topic = &record.topic;
+    let names_none = code == Code::UnknownPartition && record.partition.is_some();
     let advice = match code {
+        Code::UnknownPartition if names_none => "; the payload names a partition it does not have",
+        Code::InvalidTimestamp => "; it must be after 1970 and within the limits of the topic",
         Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {
             "; create the topic"
         }
@@ -38,10 +46,13 @@ pub(super) fn delivery(answer: Result<(), Code>, topic: &str) -> Delivery {
     match code {
         Code::MessageSizeTooLarge
         | Code::InvalidMessageSize
+        | Code::InvalidTimestamp
         | Code::InvalidRecord
         | Code::InvalidTopic
         // The client cannot even encode it.
         | Code::InvalidArgument => Delivery::Permanent(error),
+        // A record that names none goes to one that is there.
+        _ if names_none => Delivery::Permanent(error),
         _ => Delivery::Transient(error),
     }
 }

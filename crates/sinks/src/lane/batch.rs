@@ -149,6 +149,9 @@ impl<S: Sink> Batch<S> {
         if confirmed > 0 {
             self.common.trouble.accepted();
         }
+        if heard > 0 {
+            self.common.trouble.asked(Ok(()));
+        }
         let name = &self.common.settings.name;
         self.common.observe(|observer| observer.batch(name, confirmed, took));
         Attempt { answered: before - self.payloads.len(), heard, error, retry_after }
@@ -272,7 +275,7 @@ impl<P> Ticket<P> {
     }
 }
 
-fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
+pub(super) fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "the sink panicked".to_owned())

@@ -306,3 +306,6 @@ async fn closing_finishes_what_is_under_way_and_gives_up_what_is_held_in_bounded
 
 #[path = "patience_tests.rs"]
 mod patience_tests; // slow, silent, down for long
+
+#[path = "idle_tests.rs"]
+mod idle_tests; // asked while nothing is meant for it

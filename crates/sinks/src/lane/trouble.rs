@@ -2,7 +2,8 @@
 //!
 //! A batch that cannot leave its place holds. When every place holds, the lane is stuck: what waits
 //! behind is held as well. The log hears of a hold when it begins, once a minute while it lasts, and
-//! when it ends; holds that come and go in quick succession are said once.
+//! when it ends; holds that come and go in quick succession are said once. A sink that does not answer
+//! while nothing is meant for it is said when that begins and when it ends.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -36,6 +37,8 @@ struct State {
     begun: Option<Instant>,
     /// Since when nothing was accepted.
     barren: Option<Instant>,
+    /// Since when it does not answer although it was asked.
+    silent: Option<Instant>,
     /// When the log last heard of a hold.
     said: Option<Instant>,
     /// Whether the log heard of this hold.
@@ -52,9 +55,30 @@ impl Trouble {
         self.stuck.subscribe()
     }
 
-    /// How long nothing was accepted, if something is held.
+    /// How long nothing was accepted, if something is held; or how long it does not answer.
     pub(super) fn since(&self) -> Option<Duration> {
-        self.state().barren.map(|barren| barren.elapsed())
+        let state = self.state();
+        let began = [state.barren, state.silent].into_iter().flatten().min();
+        began.map(|began| began.elapsed())
+    }
+
+    /// What the sink answered when it was asked whether it is there.
+    pub(super) fn asked(&self, answer: Result<(), SinkError>) {
+        let mut state = self.state();
+        match (answer, state.silent) {
+            (Ok(()), None) | (Err(_), Some(_)) => {}
+            (Ok(()), Some(since)) => {
+                state.silent = None;
+                drop(state);
+                info!(sink = %self.name, silent_for = ?since.elapsed(), "sink answers again");
+            }
+            (Err(error), None) => {
+                state.silent = Some(Instant::now());
+                drop(state);
+                let (sink, class, message) = (&self.name, &error.class, &error.message);
+                warn!(%sink, class, error = message, "sink does not answer; nothing is meant for it");
+            }
+        }
     }
 
     /// The sink accepted something.

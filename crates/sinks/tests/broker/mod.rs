@@ -73,8 +73,13 @@ impl Broker {
     }
 
     pub(crate) fn topic(&self, name: &str) {
+        self.topic_of(name, 1);
+    }
+
+    /// Makes a topic of so many partitions.
+    pub(crate) fn topic_of(&self, name: &str, partitions: i32) {
         let name = name.to_owned();
-        self.with(move |cluster| cluster.create_topic(&name, 1, 1).unwrap());
+        self.with(move |cluster| cluster.create_topic(&name, partitions, 1).unwrap());
     }
 
     /// The cluster as a consumer would name it.
@@ -111,6 +116,16 @@ impl Broker {
 
     /// Reads partition 0 of `topic` until it holds `count` records.
     pub(crate) fn read(&self, topic: &str, count: usize) -> Vec<Read> {
+        self.read_partition(topic, 0, count).into_iter().map(|(_, read)| read).collect()
+    }
+
+    /// Reads a partition until it holds `count` records; each with its timestamp.
+    pub(crate) fn read_partition(
+        &self,
+        topic: &str,
+        partition: i32,
+        count: usize,
+    ) -> Vec<(Option<i64>, Read)> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", &self.address)
             .set("group.id", "reader")
@@ -119,14 +134,15 @@ impl Broker {
             .create()
             .unwrap();
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
+        list.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
         consumer.assign(&list).unwrap();
         let until = Instant::now() + SOON;
         let mut read = Vec::new();
         while read.len() < count {
             assert!(Instant::now() < until, "{topic} holds {} of {count}: {read:?}", read.len());
             if let Some(message) = consumer.poll(Duration::from_millis(100)) {
-                read.push(detached(&message.unwrap()));
+                let message = message.unwrap();
+                read.push((message.timestamp().to_millis(), detached(&message)));
             }
         }
         read

@@ -66,7 +66,8 @@ async fn a_handler_hears_of_its_worker_and_of_its_partitions_in_the_order_of_a_w
     world.settled().await;
     world.shutdown().await.unwrap();
     let expected = [
-        "ready: kafka/results, filesystem/files, custom/audit",
+        "ready: kafka/results, filesystem/files, postgres/postgres, mongo/mongo, redis/redis, http/http, \
+             custom/audit",
         "assign 0",
         "arrange 1",
         "revoke 0",

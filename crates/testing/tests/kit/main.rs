@@ -4,6 +4,7 @@
 mod handler; // one that words count with `wc`, in many ways
 mod processes; // programs that are played
 mod sinks; // sinks that fail and dawdle
+mod kinds; // every kind of them
 mod life; // rebalance, crash, shutdown
 mod hooks; // the hooks around the messages
 mod failing; // what a test sees when it fails

@@ -55,7 +55,7 @@ async fn all_lines_of_a_search_with_many_hits_go_to_the_file_sink() {
     let world = after(json!({"request_id": "r-1", "pattern": "the"})).await;
     let report = only_report(&world);
     let lines = world.files.all();
-    let all: Value = serde_json::from_slice(&lines[0].line).unwrap();
+    let all: Value = serde_json::from_slice(lines[0].content.bytes()).unwrap();
     assert_eq!(report["hits"].as_array().unwrap().len(), SHOWN);
     assert_eq!(all["hits"].as_array().unwrap().len() as u64, report["matches"].as_u64().unwrap());
 }

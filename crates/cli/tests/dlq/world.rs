@@ -52,9 +52,20 @@ pub(crate) struct Letter {
     class: &'static str,
     number: usize,
     is_foreign: bool,
+    /// What a worker wrote behind its other headers of a payload that a sink refused.
+    payload: Option<Pairs>,
 }
 
 impl Letter {
+    /// Given up because a sink refused what these headers are about.
+    pub(crate) fn refused(mut self, headers: &[(&str, &str)]) -> Self {
+        let pair = |(name, value): &(&str, &str)| {
+            (format!("drakkar-{name}"), Some(value.as_bytes().to_vec()))
+        };
+        self.payload = Some(headers.iter().map(pair).collect());
+        self
+    }
+
     pub(crate) fn class(mut self, class: &'static str) -> Self {
         self.class = class;
         self
@@ -70,7 +81,7 @@ impl Letter {
     pub(crate) fn headers(&self, source: &str) -> Pairs {
         let number = self.number.to_string();
         let ours = [
-            ("drakkar-stage", "execute"),
+            ("drakkar-stage", if self.payload.is_some() { "deliver" } else { "execute" }),
             ("drakkar-error-class", self.class),
             ("drakkar-error-message", "why"),
             ("drakkar-attempt", "4"),
@@ -81,7 +92,8 @@ impl Letter {
         ];
         let ours = ours.map(|(name, value)| (name.to_owned(), Some(value.as_bytes().to_vec())));
         let ours = ours.into_iter().filter(|_| !self.is_foreign);
-        self.record.headers.iter().cloned().chain(ours).collect()
+        let payload = self.payload.iter().flatten().cloned();
+        self.record.headers.iter().cloned().chain(ours).chain(payload).collect()
     }
 }
 
@@ -96,7 +108,7 @@ pub(crate) fn letter(number: usize, headers: &[(&str, Option<&[u8]>)]) -> Letter
         value: Some(format!("{{\"n\": {number}}}").into_bytes()),
         headers: headers.iter().map(own).collect(),
     };
-    Letter { record, class: "exit_code", number, is_foreign: false }
+    Letter { record, class: "exit_code", number, is_foreign: false, payload: None }
 }
 
 /// How the command ended.

@@ -1,0 +1,68 @@
+//! Programs that share the slots: limits and weights, with real processes.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // In a test a panic is the report.
+
+mod support;
+
+use std::num::NonZeroUsize;
+
+use drakkar_core::Task;
+use drakkar_executor::{ExecutorConfig, ProgramConfig};
+use support::{Marker, config, finished, pool, submit, until};
+
+/// Some slots, and programs by name and binary.
+fn sharing(slots: usize, programs: [(&str, &str, Option<usize>); 2]) -> ExecutorConfig {
+    let programs = programs.map(|(name, binary, limit)| {
+        let max_concurrent = limit.and_then(NonZeroUsize::new);
+        let binary = Some(binary.into());
+        (name.to_owned(), ProgramConfig { binary, max_concurrent, ..ProgramConfig::default() })
+    });
+    ExecutorConfig { programs: programs.into(), ..config(slots) }
+}
+
+#[tokio::test]
+async fn a_flood_of_slow_tasks_of_one_program_does_not_keep_another_from_running() {
+    let pool = pool(&sharing(2, [("slow", "sleep", None), ("quick", "true", None)]));
+    let slow: Vec<_> =
+        (0..60).map(|_| submit(&pool, Task::new().program("slow").arg("0.2"))).collect();
+    until("the flood fills the slots", || pool.stats().active == 2).await;
+    for _ in 0..10 {
+        let (_ticket, end) = submit(&pool, Task::new().program("quick"));
+        finished(end.await.unwrap());
+    }
+    let started = slow.iter().filter(|(ticket, _)| ticket.has_started()).count();
+    assert!(started < 40, "{started} of 60 went before ten that came later");
+    for (ticket, _) in &slow {
+        ticket.kill();
+    }
+}
+
+#[tokio::test]
+async fn a_program_at_its_limit_leaves_the_other_slots_to_others() {
+    let pool = pool(&sharing(3, [("stuck", "sleep", Some(2)), ("quick", "true", None)]));
+    let marker = Marker::new();
+    let stuck = || marker.mark(Task::new().program("stuck").arg("1000"));
+    let held: Vec<_> = (0..10).map(|_| submit(&pool, stuck())).collect();
+    marker.until_alive(2).await;
+    for _ in 0..20 {
+        let (_ticket, end) = submit(&pool, Task::new().program("quick"));
+        finished(end.await.unwrap());
+        let started = held.iter().filter(|(ticket, _)| ticket.has_started()).count();
+        assert_eq!((started, marker.alive()), (2, 2));
+    }
+    // An end makes room for one more of the same.
+    held[0].0.kill();
+    until("the next one starts", || held[2].0.has_started()).await;
+    marker.until_alive(2).await;
+    assert!(!held[3].0.has_started());
+}
+
+#[tokio::test]
+async fn a_task_without_a_name_shares_with_named_programs() {
+    let pool = pool(&sharing(1, [("limited", "true", Some(1)), ("other", "true", None)]));
+    let ends = ["limited", "/bin/true", "other", "limited", "true"]
+        .map(|program| submit(&pool, Task::new().program(program)).1);
+    for end in ends {
+        finished(end.await.unwrap());
+    }
+}

@@ -1,0 +1,156 @@
+//! The directory below which every file is: opening, locking, renaming.
+//!
+//! Containment is the directory handle's (`cap-std`): a path that leaves it, by `..`, as an absolute
+//! path or through a symlink, is refused. Files are opened for each write, so no descriptor is kept,
+//! however many there are.
+
+use std::{
+    ffi::OsStr,
+    fs::{File, TryLockError},
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use cap_std::{
+    ambient_authority,
+    fs::{Dir, MetadataExt as _, OpenOptions},
+};
+use tokio::time::Instant;
+
+use super::rotation::{self, COMPRESSED};
+
+/// How long another process may hold the lock on a file.
+const LOCK_WITHIN: Duration = Duration::from_secs(5);
+/// How often in a row a file may be renamed while its lock is waited for.
+const RENAMED_MEANWHILE: usize = 100;
+
+/// A directory that files are appended to.
+pub(super) struct Directory(Dir);
+
+impl Directory {
+    /// Makes the directory where it does not exist, and proves that files can be made in it.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        Dir::create_ambient_dir_all(path, ambient_authority())?;
+        let dir = Dir::open_ambient_dir(path, ambient_authority())?;
+        let directory = Self(dir);
+        directory.prove_writable()?;
+        Ok(directory)
+    }
+
+    /// Makes a file and removes it.
+    pub(super) fn prove_writable(&self) -> io::Result<()> {
+        let name = format!(".drakkar-{:016x}", fastrand::u64(..));
+        self.0.create(&name)?;
+        self.0.remove_file(&name)
+    }
+
+    pub(super) fn handle(&self) -> &Dir {
+        &self.0
+    }
+
+    /// Opens the file for appending, makes it where it does not exist, and keeps other workers out
+    /// until it is closed: taking back a write, or renaming the file, must not take theirs.
+    pub(super) fn open_file(&self, path: &Path) -> io::Result<File> {
+        for _ in 0..RENAMED_MEANWHILE {
+            let file = self.append_to(path)?;
+            lock(&file)?;
+            match self.0.metadata(path) {
+                Ok(named) if is_same(&named, &file)? => return Ok(file),
+                // Renamed or removed between opening and locking: what is written now comes too late.
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    fn append_to(&self, path: &Path) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create(true);
+        let file = match self.0.open_with(path, &options) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if let Some(parent) = path.parent() {
+                    self.0.create_dir_all(parent)?;
+                }
+                self.0.open_with(path, &options)?
+            }
+            opened => opened?,
+        };
+        if !file.metadata()?.is_file() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        Ok(file.into_std())
+    }
+
+    /// A file is on the disk when the directories that name it are.
+    pub(super) fn sync_names(&self, path: &Path) -> io::Result<()> {
+        for dir in path.ancestors().skip(1) {
+            self.0.open(named(dir))?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    /// Gives the file a name with the time in it. Whoever calls this has locked the file.
+    pub(super) fn rename(&self, path: &Path, now: SystemTime) -> io::Result<()> {
+        let name = path.file_name().unwrap_or(OsStr::new(""));
+        let dir = self.0.open_dir(named(parent(path)))?;
+        let exists = |name: &OsStr| match dir.symlink_metadata(name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            found => found.map(|_| true),
+        };
+        for n in 0.. {
+            let renamed = rotation::renamed(name, now, n);
+            let mut compressed = renamed.clone();
+            compressed.push(COMPRESSED);
+            // In this order: a file that is being compressed has one of the two names all the time, and
+            // the compressed one last. Nobody else renames a file of this name without its lock.
+            if !exists(&renamed)? && !exists(&compressed)? {
+                return dir.rename(name, &dir, &renamed);
+            }
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
+    }
+}
+
+/// The directory of a file, empty for the top one.
+pub(super) fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
+}
+
+/// Opening needs a name.
+pub(super) fn named(dir: &Path) -> &Path {
+    if dir.as_os_str().is_empty() { Path::new(".") } else { dir }
+}
+
+fn is_same(named: &cap_std::fs::Metadata, file: &File) -> io::Result<bool> {
+    let opened = file.metadata()?;
+    Ok((named.dev(), named.ino()) == (opened.dev(), opened.ino()))
+}
+
+/// A name is on the disk when its directory is.
+pub(super) fn sync(dir: &Dir) -> io::Result<()> {
+    dir.open(".")?.sync_all()
+}
+
+/// Locks the file until it is closed.
+pub(super) fn lock(file: &File) -> io::Result<()> {
+    let until = Instant::now() + LOCK_WITHIN;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            // Some network file systems have no locks; then nothing can be done about neighbours.
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
+                return Ok(());
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                thread::sleep(Duration::from_millis(2));
+            }
+            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Three nodes.
+
+use std::{path::Path, process::Command};
+
+use drakkar::redis::cluster_async::ClusterConnection;
+
+use super::*;
+
+/// A cluster on loopback; gone when dropped.
+struct Nodes {
+    dir: tempfile::TempDir,
+    ports: [String; 3],
+}
+
+impl Nodes {
+    fn start() -> Self {
+        let ports = [(); 3].map(|()| OwnServer::down("redis").port.to_string());
+        let nodes = Self { dir: tempfile::TempDir::new().unwrap(), ports };
+        let [first, second, third] = &nodes.ports;
+        Nodes::run(&["cluster", nodes.dir.path().to_str().unwrap(), first, second, third]);
+        nodes
+    }
+
+    fn run(arguments: &[&str]) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("redis/server");
+        let output = Command::new(script).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+    }
+
+    fn node(&self, number: u8) -> String {
+        self.dir.path().join(number.to_string()).to_str().unwrap().to_owned()
+    }
+
+    fn url(&self) -> String {
+        format!("redis://:{PASSWORD}@127.0.0.1:{}", self.ports[0])
+    }
+}
+
+impl Drop for Nodes {
+    fn drop(&mut self) {
+        for number in 1..=3 {
+            Self::run(&["wipe", &self.node(number)]);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_cluster_every_payload_finds_its_node_and_a_node_that_is_away_is_waited_for() {
+    let nodes = Nodes::start();
+    let script = "return redis.call('INCRBY', KEYS[1], ARGV[1])";
+    let more = json!({"cluster": true, "key_prefix": "p:", "scripts": {"bump": script}});
+    let connected = sinks::connect(config(&nodes.url(), &more)).await.unwrap();
+    let mut handle = connected.ready.sink::<ClusterConnection>("r").expect("a connection").clone();
+    let sinks = connected.sinks;
+
+    let per_key = |key: u32| pushes(&format!("list:{key}"), 10);
+    let mut payloads: Vec<RedisPayload> = (0..100).flat_map(per_key).collect();
+    payloads
+        .extend((0..100).map(|key| RedisPayload::script("bump", [format!("sum:{key}")], ["2"])));
+    payloads.push(RedisPayload::publish("channel", "message"));
+    delivered(&sinks, payloads).await;
+
+    let wrong = vec![
+        RedisPayload::set("list:0", "1").nx(),
+        RedisPayload::incrby("list:0", 1),
+        RedisPayload::script("bump", ["sum:0", "sum:1"], ["1"]),
+    ];
+    let settled = sinks::deliver_all(&sinks, wrong).await;
+    assert_eq!(settled[0], Settled::Confirmed);
+    assert_eq!(refused(&settled[1]).error.class, "WRONGTYPE");
+    assert_eq!(refused(&settled[2]).error.class, "CROSSSLOT");
+
+    Nodes::run(&["kill", &nodes.node(2)]);
+    let held =
+        delivering(&sinks, (0..100).flat_map(|key| pushes(&format!("late:{key}"), 10)).collect());
+    holds(&sinks).await;
+    Nodes::run(&["start", &nodes.node(2), &nodes.ports[1]]);
+    ends_well(held).await;
+
+    for key in 0..100 {
+        for list in ["list", "late"] {
+            let mut ask = redis::cmd("LRANGE");
+            ask.arg(format!("p:{list}:{key}")).arg(0).arg(-1);
+            let found: Vec<String> = ask.query_async(&mut handle).await.unwrap();
+            assert_eq!(found, numbers(10), "{list}:{key}");
+        }
+        let sum: i64 =
+            redis::cmd("GET").arg(format!("p:sum:{key}")).query_async(&mut handle).await.unwrap();
+        assert_eq!(sum, 2);
+    }
+}

@@ -1,0 +1,136 @@
+//! Servers that are away, slow, full or no primary: what is meant for them is held, nothing is
+//! refused, and everything goes on by itself.
+
+use super::{relay::Relay, *};
+
+/// Sets of `count` keys, so that doing it twice shows nowhere.
+fn sets(count: u32) -> Vec<RedisPayload> {
+    (0..count).map(|number| RedisPayload::set(format!("key:{number}"), "1")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_goes_down_under_load_costs_no_payload() {
+    let server = OwnServer::start("redis");
+    let sinks = sink_with(&url(&server), &json!({"batch": {"max_items": 10}})).await;
+    let delivering = delivering(&sinks, sets(5_000));
+    let mut outside = Outside::of(&url(&server));
+    until("the first writes", SOON, || match outside.ask::<u32>(&["DBSIZE"]) {
+        0 => Err("none yet"),
+        _ => Ok(()),
+    });
+    server.kill();
+    holds(&sinks).await;
+    server.restart();
+    ends_well(delivering).await;
+    assert_eq!(Outside::of(&url(&server)).ask::<u32>(&["DBSIZE"]), 5_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_are_cut_again_and_again_cost_no_payload_and_no_order() {
+    let server = OwnServer::start("redis");
+    let batch = json!({"batch": {"max_items": 50, "linger": "10s"}}); // Each of them is full.
+    let sinks = sink_with(&url(&server), &batch).await;
+    let delivering = delivering(&sinks, pushes("list", 5_000));
+    let mut outside = Outside::of(&url(&server));
+    let mut cut = 0;
+    while !delivering.is_finished() {
+        // All but the one that asks.
+        cut += outside.ask::<u32>(&["CLIENT", "KILL", "TYPE", "normal"]);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    ends_well(delivering).await;
+    assert!(0 < cut, "nothing was cut");
+    // What was applied and not answered is there twice, and then it is the whole batch.
+    let found: Vec<u32> = outside.ask(&["LRANGE", "list", "0", "-1"]);
+    let mut batches: Vec<&[u32]> = found.chunks(50).collect();
+    batches.dedup();
+    assert_eq!(batches.concat(), (0..5_000).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stands_still_is_waited_for() {
+    let server = OwnServer::start("redis");
+    let sinks = sink(&url(&server)).await;
+    server.signal("STOP");
+    let delivering = delivering(&sinks, sets(1_000));
+    holds(&sinks).await; // It was given up once by now.
+    server.signal("CONT");
+    ends_well(delivering).await;
+    assert_eq!(Outside::of(&url(&server)).ask::<u32>(&["DBSIZE"]), 1_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_arrives_late_does_not_undo_what_was_written_since() {
+    let server = OwnServer::start("redis");
+    let way = Relay::to(server.port).await;
+    let sinks = sink(&format!("redis://:{PASSWORD}@127.0.0.1:{}", way.port)).await;
+    way.hold_back_the_first();
+    // It is sent, is not answered in time, and is sent again on another connection.
+    delivered(&sinks, vec![RedisPayload::set("key", "early")]).await;
+    delivered(&sinks, vec![RedisPayload::set("key", "last")]).await;
+    way.let_it_go().await;
+    assert_eq!(Outside::of(&url(&server)).ask::<String>(&["GET", "key"]), "last");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_memory_holds_what_it_cannot_take_and_order_survives() {
+    let server = OwnServer::start("redis");
+    let sinks = sink(&url(&server)).await;
+    let mut outside = Outside::of(&url(&server));
+    outside.tell(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    outside.tell(&["CONFIG", "SET", "maxmemory", "1"]);
+    let delivering = delivering(&sinks, pushes("list", 1_000));
+    holds(&sinks).await;
+    outside.tell(&["CONFIG", "SET", "maxmemory", "0"]);
+    ends_well(delivering).await;
+    assert_eq!(outside.list("list"), numbers(1_000), "each once, in order");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_full_server_could_not_take_is_not_written_over_what_came_after_it() {
+    let server = OwnServer::start("redis");
+    let batch = json!({"batch": {"max_items": 3, "linger": "10s"}}); // It is one.
+    let sinks = sink_with(&url(&server), &batch).await;
+    let mut outside = Outside::of(&url(&server));
+    outside.tell(&["SET", "large", &"x".repeat(30 << 20)]);
+    outside.tell(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    outside.tell(&["CONFIG", "SET", "maxmemory", "15mb"]);
+    let payloads = vec![
+        RedisPayload::set("key", "first"), // There is no room for it,
+        RedisPayload::delete("large"),     // with this there is,
+        RedisPayload::set("key", "last"),  // so that this could be written before the first.
+    ];
+    let delivering = delivering(&sinks, payloads);
+    holds(&sinks).await;
+    outside.tell(&["CONFIG", "SET", "maxmemory", "0"]);
+    ends_well(delivering).await;
+    assert_eq!(outside.ask::<String>(&["GET", "key"]), "last");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_a_replica_for_a_while_holds_writes() {
+    let server = OwnServer::start("redis");
+    let sinks = sink(&url(&server)).await;
+    let mut outside = Outside::of(&url(&server));
+    let nobody = OwnServer::down("redis").port.to_string();
+    outside.tell(&["REPLICAOF", "127.0.0.1", &nobody]);
+    let delivering = delivering(&sinks, pushes("list", 100));
+    holds(&sinks).await;
+    outside.tell(&["REPLICAOF", "NO", "ONE"]);
+    ends_well(delivering).await;
+    assert_eq!(outside.list("list"), numbers(100));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_is_changed_under_way_holds_writes_until_it_is_changed_back() {
+    let server = OwnServer::start("redis");
+    let sinks = sink(&url(&server)).await;
+    let mut outside = Outside::of(&url(&server));
+    outside.tell(&["CONFIG", "SET", "requirepass", "other"]);
+    outside.tell(&["CLIENT", "KILL", "TYPE", "normal"]);
+    let delivering = delivering(&sinks, pushes("list", 100));
+    holds(&sinks).await;
+    outside.tell(&["CONFIG", "SET", "requirepass", PASSWORD]);
+    ends_well(delivering).await;
+    assert_eq!(outside.list("list"), numbers(100));
+}
