@@ -24,8 +24,13 @@ mod worker; // the builder, the run, the shutdown
 pub use bytes::Bytes;
 pub use config::{Config, ConfigError, Line, Loaded, Note, Origin};
 pub use drakkar_core::{
-    Collect, CustomPayload, Delivery, DeliveryFailure, Failure, FilePayload, Handler, Header, HookError, HookResult, HttpPayload, Input, Json, JsonObject, KafkaPayload, Keep, Message, MessageGroup, MongoPayload, Offset, OnDeliveryError, OnError, Output, Payload, PayloadError, Pending, PostgresPayload, PostgresWrite, Precomputed, Ready, RedisPayload, Secret, Sink, SinkError, SinkKind, SinkName, SourceMessage, SpooledFile, StopSignal, Task, TaskFailure, FileContent, RedisCommand, RedisOnlyIf,
-    TaskId, TaskResult, Timestamp, TopicPartition, Usage, WindowGroup,
+    Collect, CustomPayload, Delivery, DeliveryFailure, Failure, FileContent, FilePayload, Handler,
+    Header, HookError, HookResult, HttpPayload, Input, Json, JsonObject, KafkaPayload, Keep,
+    Message, MessageGroup, MongoPayload, Offset, OnDeliveryError, OnError, Output, Payload,
+    PayloadError, Pending, PostgresPayload, PostgresWrite, Precomputed, Ready, RedisCommand,
+    RedisOnlyIf, RedisPayload, Secret, Sink, SinkError, SinkKind, SinkName, SourceMessage,
+    SpooledFile, StopSignal, Task, TaskFailure, TaskId, TaskResult, Timestamp, TopicPartition,
+    Usage, WindowGroup,
 };
 pub use drakkar_pipeline::AfterError;
 #[cfg(feature = "postgres")]
@@ -51,7 +56,9 @@ pub mod sections {
     };
     pub use drakkar_kafka::KafkaConfig;
     pub use drakkar_sinks::{
-    BatchConfig, CircuitBreakerConfig, Compression, CustomSinkConfig, DlqConfig, FileSinkConfig, Fsync, KafkaSinkConfig, OnOpen, PostgresSinkConfig, SinksConfig, Compress, RedisSinkConfig, RotateConfig,
+        BatchConfig, CircuitBreakerConfig, Compress, Compression, CustomSinkConfig, DlqConfig,
+        FileSinkConfig, Fsync, KafkaSinkConfig, OnOpen, PostgresSinkConfig, RedisSinkConfig,
+        RotateConfig, SinksConfig,
     };
     pub use drakkar_telemetry::{LogFormat, LogLevel, LogOutput, LoggingConfig};
 }
@@ -68,5 +75,11 @@ mod guides {
     mod fan_out {}
     #[doc = include_str!("../../../docs/sinks.md")]
     mod sinks {}
-    cfg, feature, postgres, doc, include_str, docs, sinks, md, mod, kafka, kafka_sinks, files, file_sinks,
+    #[doc = include_str!("../../../docs/sinks/kafka.md")]
+    mod kafka_sinks {}
+    #[doc = include_str!("../../../docs/sinks/files.md")]
+    mod file_sinks {}
+    #[cfg(feature = "postgres")]
+    #[doc = include_str!("../../../docs/sinks/postgres.md")]
+    mod postgres_sinks {}
 }
