@@ -13,6 +13,9 @@ pub struct Order {
     /// Whether the result goes to the file sink, too.
     #[serde(default)]
     pub file: bool,
+    /// The table of the PostgreSQL sink that gets a row with the id, if any.
+    #[serde(default)]
+    pub row: Option<String>,
 }
 
 /// What to do with a message.
@@ -68,13 +71,20 @@ pub enum Act {
 impl Order {
     /// The order `id` to do `act`.
     pub fn new(id: impl Into<String>, act: Act) -> Self {
-        Self { id: id.into(), act, file: false }
+        Self { id: id.into(), act, file: false, row: None }
     }
 
     /// Has the result written to the file sink as well.
     #[must_use]
     pub fn with_file(mut self) -> Self {
         self.file = true;
+        self
+    }
+
+    /// Has a row written to `table` as well.
+    #[must_use]
+    pub fn with_row(mut self, table: impl Into<String>) -> Self {
+        self.row = Some(table.into());
         self
     }
 

@@ -43,9 +43,9 @@ pub use handler::{Handler, HookError, HookResult, OnDeliveryError, OnError, Pend
 pub use input::{Input, Json, OnInvalid};
 pub use message::{Header, Message, Offset, SourceMessage, Timestamp, TopicPartition};
 pub use payload::{
-    Collect, CustomPayload, FileContent, FilePayload, HttpBody, HttpPart, HttpPayload,
-    KafkaPayload, MongoPayload, MongoWrite, Payload, PayloadError, PostgresPayload, RedisCommand,
-    RedisOnlyIf, RedisPayload,
+    Collect, CustomPayload, FileContent, FilePayload, HttpBody, HttpPart, HttpPayload, JsonObject,
+    KafkaPayload, MongoPayload, MongoWrite, Payload, PayloadError, PostgresPayload, PostgresWrite,
+    RedisCommand, RedisOnlyIf, RedisPayload,
 };
 pub use ready::Ready;
 pub use result::{Failure, Output, TaskFailure, TaskResult, Usage};

@@ -22,7 +22,7 @@ pub use file::{FileContent, FilePayload};
 pub use http::{HttpBody, HttpPart, HttpPayload};
 pub use kafka::KafkaPayload;
 pub use mongo::{MongoPayload, MongoWrite};
-pub use postgres::PostgresPayload;
+pub use postgres::{JsonObject, PostgresPayload, PostgresWrite};
 pub use redis::{RedisCommand, RedisOnlyIf, RedisPayload};
 
 /// A value that does not serialise.

@@ -25,14 +25,16 @@ pub use bytes::Bytes;
 pub use config::{Config, ConfigError, Line, Loaded, Note, Origin};
 pub use drakkar_core::{
     Collect, CustomPayload, Delivery, DeliveryFailure, Failure, FileContent, FilePayload, Handler,
-    Header, HookError, HookResult, HttpBody, HttpPart, HttpPayload, Input, Json, KafkaPayload,
-    Keep, Message, MessageGroup, MongoPayload, MongoWrite, Offset, OnDeliveryError, OnError,
-    Output, Payload, PayloadError, Pending, PostgresPayload, Precomputed, Ready, RedisCommand,
-    RedisOnlyIf, RedisPayload, Secret, Sink, SinkError, SinkKind, SinkName, SourceMessage,
-    SpooledFile, StopSignal, Task, TaskFailure, TaskId, TaskResult, Timestamp, TopicPartition,
-    Usage, WindowGroup,
+    Header, HookError, HookResult, HttpBody, HttpPart, HttpPayload, Input, Json, JsonObject,
+    KafkaPayload, Keep, Message, MessageGroup, MongoPayload, MongoWrite, Offset, OnDeliveryError,
+    OnError, Output, Payload, PayloadError, Pending, PostgresPayload, PostgresWrite, Precomputed,
+    Ready, RedisCommand, RedisOnlyIf, RedisPayload, Secret, Sink, SinkError, SinkKind, SinkName,
+    SourceMessage, SpooledFile, StopSignal, Task, TaskFailure, TaskId, TaskResult, Timestamp,
+    TopicPartition, Usage, WindowGroup,
 };
 pub use drakkar_pipeline::AfterError;
+#[cfg(feature = "postgres")]
+pub use drakkar_sinks::sqlx;
 pub use drakkar_telemetry::prometheus;
 pub use error::RunError;
 #[cfg(feature = "mongo")]
@@ -58,8 +60,8 @@ pub mod sections {
     pub use drakkar_sinks::{
         BatchConfig, CircuitBreakerConfig, Compress, Compression, CustomSinkConfig, DlqConfig,
         FileSinkConfig, Fsync, HttpEncoding, HttpSinkConfig, HttpTlsConfig, KafkaSinkConfig,
-        MongoOp, MongoSinkConfig, MongoStatementConfig, OnOpen, RedisSinkConfig, RotateConfig,
-        SinksConfig,
+        MongoOp, MongoSinkConfig, MongoStatementConfig, OnOpen, PostgresSinkConfig,
+        RedisSinkConfig, RotateConfig, SinksConfig,
     };
     pub use drakkar_telemetry::{LogFormat, LogLevel, LogOutput, LoggingConfig};
 }
@@ -84,4 +86,7 @@ mod guides {
     mod http {}
     #[doc = include_str!("../../../docs/sinks/mongo.md")]
     mod sinks_mongo {}
+    #[cfg(feature = "postgres")]
+    #[doc = include_str!("../../../docs/sinks/postgres.md")]
+    mod postgres_sinks {}
 }

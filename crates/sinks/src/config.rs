@@ -134,7 +134,11 @@ impl SinksConfig {
                 }
             )*};
         }
-        validate!(kafka, filesystem, postgres, mongo, redis, http, custom);
+        validate!(kafka, filesystem, mongo, redis, http, custom);
+        for (name, sink) in &self.postgres {
+            let at = format!("sinks.postgres.{name}");
+            sink.validate(&at, self.delivery_timeout_seconds, &mut wrong);
+        }
         wrong
     }
 

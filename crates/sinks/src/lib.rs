@@ -44,5 +44,8 @@ pub use postgres::PostgresSink;
 #[cfg(feature = "redis")]
 pub use redis::RedisSink;
 pub use sinks::{Refused, RouteError, Settled, Sinks, SinksBuilder};
+/// The driver, in the version whose pool a handler is given.
+#[cfg(feature = "postgres")]
+pub use sqlx;
 #[cfg(feature = "kafka")]
 pub use {dead_letter::DeadLetterSink, kafka::KafkaSink};

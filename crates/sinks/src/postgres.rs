@@ -1,29 +1,164 @@
 //! Rows → a PostgreSQL database.
+//!
+//! Neighbours of one table go into one statement, which is a transaction of its own; so is a group of
+//! calls of one named statement. Rows keep their order. A write tries once and ends in time by itself:
+//! the server ends a statement that takes too long, so that its outcome is known.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use drakkar_core::{Delivery, PostgresPayload, Sink};
+use drakkar_core::{Delivery, PostgresPayload, Ready, Sink, SinkName};
+use sqlx::{
+    ConnectOptions, Connection, Executor, PgConnection, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use tokio::time::Instant;
+use tracing::warn;
 
 use crate::{
     PostgresSinkConfig,
-    connect::{Connect, ConnectError},
+    connect::{Attempt, Connect, ConnectError, patiently},
 };
+pub(crate) use dsn::options;
+pub(crate) use named::Named;
+use session::Session;
+use settle::{Most, settle};
+use types::Types;
+use verdict::Said;
 
-/// Rows → a PostgreSQL database.
-pub struct PostgresSink {}
+mod dsn; // the address of a database, without showing its secrets
+mod named; // statements of the configuration: where their parameters are
+mod plan; // payloads -> runs that one statement can write
+mod sql; // the text of statements
+mod session; // one write on one connection
+mod types; // what the server expects, asked once
+mod verdict; // what an answer means for the payloads
+mod settle; // runs -> one outcome per payload
+
+/// A PostgreSQL database as a destination.
+pub struct PostgresSink {
+    pool: PgPool,
+    statements: BTreeMap<String, Named>,
+    statement_timeout: Duration,
+    types: Types,
+    most: Most,
+}
 
 impl Connect for PostgresSink {
     type Config = PostgresSinkConfig;
 
-    async fn connect(at: String, _: &Self::Config, _: Duration) -> Result<Self, ConnectError> {
-        Err(ConnectError::Invalid(vec![at]))
+    async fn connect(
+        at: String,
+        config: &Self::Config,
+        within: Duration,
+    ) -> Result<Self, ConnectError> {
+        let invalid =
+            |key: &str, why: String| ConnectError::Invalid(vec![format!("{at}.{key}: {why}")]);
+        let options = options(&config.dsn).map_err(|why| invalid("dsn", why))?;
+        let mut statements = BTreeMap::new();
+        for (name, sql) in &config.statements {
+            let named =
+                Named::parse(sql).map_err(|why| invalid(&format!("statements.{name}"), why))?;
+            statements.insert(name.clone(), named);
+        }
+        let server = dsn::server(&options);
+        let error = |reason| ConnectError::Server {
+            key: at.clone(),
+            server,
+            reason,
+            hint: "check its dsn and statements, and that the server runs",
+        };
+        // Owned by each attempt: a future that borrows from its closure is not known to be `Send`.
+        let asked = Arc::new((at.clone(), options.clone(), statements.clone()));
+        let attempt = move || {
+            let asked = Arc::clone(&asked);
+            async move { probe(&asked.0, &asked.1, &asked.2).await }
+        };
+        patiently(within, error, attempt).await?;
+        Ok(Self {
+            pool: pool(config, options),
+            statements,
+            statement_timeout: config.statement_timeout,
+            types: Types::default(),
+            most: Most::default(),
+        })
     }
+
+    fn offer(&self, sink: SinkName, ready: &mut Ready) {
+        ready.offer(sink, self.pool.clone());
+    }
+}
+
+/// Asks the server whether it lets us in and understands the statements.
+async fn probe(
+    at: &str,
+    options: &PgConnectOptions,
+    statements: &BTreeMap<String, Named>,
+) -> Result<(), Attempt> {
+    let mut connection = options.connect().await.map_err(|error| refusal(&error))?;
+    for (name, named) in statements {
+        match types::describe(&mut connection, named).await {
+            Ok(_) => {}
+            Err(error) => match verdict::said(&error) {
+                Said::AtFault(error) => {
+                    return Err(Attempt::Permanent(format!("statement {name:?}: {error}")));
+                }
+                Said::Later(error) if verdict::is_about_a_table(&error.class) => warn!(
+                    section = at,
+                    statement = name,
+                    %error,
+                    "a statement cannot work yet; what is for it will be held until it can"
+                ),
+                said => return Err(Attempt::Transient(format!("statement {name:?}: {said:?}"))),
+            },
+        }
+    }
+    if let Err(error) = connection.close().await {
+        warn!(section = at, %error, "the connection of the start did not close");
+    }
+    Ok(())
+}
+
+/// Whether another attempt may succeed.
+fn refusal(error: &sqlx::Error) -> Attempt {
+    let text = match error {
+        sqlx::Error::Database(error) => error.message().to_owned(),
+        error => error.to_string(),
+    };
+    let code =
+        error.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default();
+    // invalid_authorization_specification, invalid_catalog_name
+    let is_final = ["28", "3D"].iter().any(|class| code.starts_with(class));
+    match error {
+        sqlx::Error::Tls(_) | sqlx::Error::Configuration(_) => Attempt::Permanent(text),
+        _ if is_final => Attempt::Permanent(text),
+        _ => Attempt::Transient(text),
+    }
+}
+
+fn pool(config: &PostgresSinkConfig, options: PgConnectOptions) -> PgPool {
+    let limit = dsn::limit(config.statement_timeout);
+    PgPoolOptions::new()
+        .min_connections(config.pool_min)
+        .max_connections(config.pool_max.get())
+        .acquire_timeout(config.statement_timeout / 2)
+        .after_connect(move |connection: &mut PgConnection, _| {
+            let limit = sqlx::AssertSqlSafe(limit.clone());
+            Box::pin(async move { connection.execute(limit).await.map(|_| ()) })
+        })
+        .connect_lazy_with(options)
 }
 
 impl Sink for PostgresSink {
     type Payload = PostgresPayload;
 
-    async fn deliver(&self, _: &[PostgresPayload]) -> Vec<Delivery> {
-        Vec::new()
+    async fn deliver(&self, batch: &[PostgresPayload]) -> Vec<Delivery> {
+        let until = Instant::now() + self.statement_timeout;
+        let plan = plan::plan(batch, &self.statements);
+        let mut session = Session::new(self, until);
+        settle(plan, batch.len(), &self.most, &mut session).await
+    }
+
+    async fn close(&self) {
+        self.pool.close().await;
     }
 }

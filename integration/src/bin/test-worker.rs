@@ -11,7 +11,7 @@ use std::{path::PathBuf, process::ExitCode};
 use bytes::Bytes;
 use drakkar::{
     Collect, FilePayload, Handler, HookResult, Json, KafkaPayload, Message, Offset, Pending,
-    Precomputed, Task, TaskResult, Worker,
+    PostgresPayload, Precomputed, Task, TaskResult, Worker,
 };
 use drakkar_integration::{Act, Order, journal::Journal};
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,7 @@ struct Origin {
     source: String,
     act: Act,
     file: bool,
+    row: Option<String>,
 }
 
 impl Origin {
@@ -74,6 +75,7 @@ impl Handler for Raw {
                     source: message.coordinates(),
                     act: Act::Echo,
                     file: false,
+                    row: None,
                 };
                 Ok(Task::for_message(message)
                     .program("/bin/cat")
@@ -120,7 +122,11 @@ impl Handler for Scripted {
         if origin.act == Act::UnknownSink {
             payload = payload.sink("nowhere");
         }
-        let collect = Collect::new().kafka(payload);
+        let mut collect = Collect::new().kafka(payload);
+        if let Some(table) = &origin.row {
+            let row = serde_json::json!({"id": origin.id, "source": origin.source});
+            collect = collect.postgres(PostgresPayload::upsert(table, &row, &["id"])?);
+        }
         Ok(if origin.file {
             collect.file(FilePayload::json("results.jsonl", &origin)?)
         } else {
@@ -178,7 +184,7 @@ fn arrange_one(message: &Message<Option<Json<Order>>>) -> HookResult<Option<Task
 }
 
 fn with_origin<T>(task: Task, message: &Message<T>, order: Order) -> HookResult<Task> {
-    let Order { id, act, file } = order;
-    let origin = Origin { id, source: message.coordinates(), act, file };
+    let Order { id, act, file, row } = order;
+    let origin = Origin { id, source: message.coordinates(), act, file, row };
     Ok(task.metadata(serde_json::to_value(origin)?))
 }

@@ -107,6 +107,7 @@ fn keys() -> BTreeMap<String, Value> {
             "sinks.mongo.<name>.statements",
             json(&drakkar::sections::MongoStatementConfig::default()),
         ),
+        ("sinks.postgres", json(&drakkar::sections::PostgresSinkConfig::default())),
         ("executor.programs", json(&drakkar::sections::ProgramConfig::default())),
         ("sinks.redis", json(&drakkar::sections::RedisSinkConfig::default())),
         ("sinks.custom", json(&drakkar::sections::CustomSinkConfig::default())),

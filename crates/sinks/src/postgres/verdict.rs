@@ -1,0 +1,109 @@
+//! What an answer of the server, or its silence, means for the payloads of a statement.
+//!
+//! By the SQLSTATE, never by the text. A payload is refused only where its values or its shape are at
+//! fault. A table that does not exist may be created and rights may be granted: these are held, as is
+//! everything that is not known to be a payload's fault.
+
+use drakkar_core::SinkError;
+use sqlx::postgres::PgDatabaseError;
+
+const UNDEFINED_TABLE: &str = "42P01";
+const INVALID_SCHEMA: &str = "3F000";
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
+/// What became of a statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Said {
+    /// It is committed.
+    Done,
+    /// Nothing of it is written, and it will never be: a payload in it is at fault.
+    AtFault(SinkError),
+    /// Nothing of it is written; the same may succeed in smaller pieces, or later.
+    TooSlow(SinkError),
+    /// It may succeed later; whether it was written is not known where the connection was lost.
+    Later(SinkError),
+}
+
+/// What `error` means.
+pub(super) fn said(error: &sqlx::Error) -> Said {
+    use sqlx::Error as E;
+    match error {
+        E::Database(error) => match error.try_downcast_ref::<PgDatabaseError>() {
+            Some(error) => of_server(error.code(), error.message(), error.routine()),
+            None => Said::Later(SinkError::new("database", error.message())),
+        },
+        E::PoolTimedOut => Said::Later(SinkError::new(
+            "no_connection",
+            "no connection in time; the server does not answer, or pool_max is too small",
+        )),
+        E::Io(error) => Said::Later(SinkError::new("connection", error.to_string())),
+        // Too large for the protocol.
+        E::Encode(error) => Said::AtFault(SinkError::new("encode", error.to_string())),
+        error => Said::Later(SinkError::new("connection", error.to_string())),
+    }
+}
+
+/// Whether it is something that operators will create or grant.
+pub(super) fn is_about_a_table(class: &str) -> bool {
+    [UNDEFINED_TABLE, INVALID_SCHEMA, INSUFFICIENT_PRIVILEGE].contains(&class)
+}
+
+/// What the code of an error means. The detail is left out: it shows the row.
+fn of_server(code: &str, message: &str, routine: Option<&str>) -> Said {
+    let error = |advice: &str| SinkError::new(code, format!("{message}{advice}"));
+    match code {
+        UNDEFINED_TABLE | INVALID_SCHEMA => Said::Later(error("; create it")),
+        INSUFFICIENT_PRIVILEGE => Said::Later(error("; grant this user the right")),
+        // query_canceled
+        "57014" => Said::TooSlow(error("")),
+        // A table was changed under a prepared statement.
+        "0A000" if routine == Some("RevalidateCachedQuery") => Said::Later(error("")),
+        _ if is_fault_of_a_payload(code) => Said::AtFault(error("")),
+        _ => Said::Later(error("")),
+    }
+}
+
+fn is_fault_of_a_payload(code: &str) -> bool {
+    matches!(
+        code.get(..2),
+        Some(
+            "0A" // feature not supported
+            | "21" // a key twice in one statement
+            | "22" // a value that its type cannot hold
+            | "23" // a constraint is violated
+            | "27" // a trigger is in the way
+            | "42" // no such column, no such type, no such function
+            | "44" // a view's check is violated
+            | "54" // a limit of the server is exceeded
+            | "P0" // a trigger or function refuses
+        )
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_is_at_fault_only_for_its_values_and_its_shape() {
+        for code in ["22001", "22P02", "23505", "23514", "42703", "42804", "54000", "P0001"] {
+            let said = of_server(code, "no", None);
+            assert_eq!(said, Said::AtFault(SinkError::new(code, "no")), "{code}");
+        }
+        for code in [
+            "08006", "25006", "28P01", "3D000", "40001", "40P01", "53100", "53300", "55P03",
+            "57P01", "57P03", "58030", "XX000", "42P01", "42501", "3F000", "99999", "",
+        ] {
+            let said = of_server(code, "no", None);
+            assert!(matches!(&said, Said::Later(error) if error.class == code), "{said:?}");
+        }
+        assert!(matches!(of_server("57014", "", None), Said::TooSlow(_)));
+    }
+
+    #[test]
+    fn a_table_that_was_changed_meanwhile_is_not_the_payloads_fault() {
+        let said = |routine| of_server("0A000", "cached plan", routine);
+        assert!(matches!(said(Some("RevalidateCachedQuery")), Said::Later(_)));
+        assert!(matches!(said(None), Said::AtFault(_)));
+    }
+}

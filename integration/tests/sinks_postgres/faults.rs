@@ -1,0 +1,135 @@
+//! The server goes away, or is slow: rows are held, nothing is refused, and it goes on by itself.
+
+use std::time::Duration;
+
+use drakkar_core::PostgresPayload;
+use drakkar_integration::{OwnServer, proc, sinks, wait};
+use drakkar_sinks::{Settled, Sinks};
+use serde_json::json;
+use tokio::{task::JoinHandle, time::Instant};
+
+use crate::{Db, on_thread, rows::held_back};
+
+pub(crate) async fn own() -> (OwnServer, Db) {
+    let server = on_thread(|| OwnServer::start("postgres")).await;
+    let dsn = format!("postgres://drakkar:tell-nobody@127.0.0.1:{}/postgres", server.port);
+    let db = Db::on(dsn).await;
+    (server, db)
+}
+
+fn delivered(sinks: &Sinks, payloads: Vec<PostgresPayload>) -> JoinHandle<Vec<Settled>> {
+    let sinks = sinks.clone();
+    tokio::spawn(async move { sinks::deliver_all(&sinks, payloads).await })
+}
+
+async fn all_confirmed(deliveries: JoinHandle<Vec<Settled>>) {
+    let settled = deliveries.await.unwrap();
+    assert!(settled.iter().all(|settled| *settled == Settled::Confirmed), "{settled:?}");
+}
+
+/// Waits until `sql` answers with true.
+async fn eventually(db: &Db, what: &str, sql: &str) {
+    let deadline = Instant::now() + wait::SOON;
+    while !db.one::<bool>(sql).await {
+        assert!(Instant::now() < deadline, "waited for {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The sink's connections that wait for a lock.
+const WAITS: &str =
+    "application_name = 'drakkar' AND wait_event_type = 'Lock' AND query LIKE '%{s}%'";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_dies_under_load_and_comes_back_gets_every_row_and_nothing_is_refused() {
+    let (server, db) = own().await;
+    db.run("CREATE TABLE {s}.t (id int PRIMARY KEY, n int)").await;
+    let sinks = db.sinks(&json!({"statement_timeout": 2, "batch": {"max_items": 50}})).await;
+    let mut deliveries = Vec::new();
+    for round in 0..6 {
+        let row = |id: i32| {
+            let row = json!({"id": round * 500 + id, "n": round});
+            PostgresPayload::upsert(db.table("t"), &row, &["id"]).unwrap()
+        };
+        deliveries.push(delivered(&sinks, (0..500).map(row).collect()));
+        match round {
+            1 => server.kill(),
+            2 => held_back(&sinks).await,
+            3 => server.restart(),
+            4 => server.stop(),
+            _ => {}
+        }
+    }
+    held_back(&sinks).await;
+    server.restart();
+    for deliveries in deliveries {
+        all_confirmed(deliveries).await;
+    }
+    assert_eq!(db.one::<i64>("SELECT count(*) FROM {s}.t").await, 3_000);
+    assert!(sinks.held().is_empty());
+}
+
+#[tokio::test]
+async fn a_row_behind_a_lock_is_ended_by_the_server_tried_again_and_lands_once() {
+    let db = Db::new().await;
+    db.run("CREATE TABLE {s}.t (id int)").await;
+    let sinks = db.sinks(&json!({"statement_timeout": "300ms"})).await;
+    let mut other = db.pool.begin().await.unwrap();
+    let lock = format!("LOCK TABLE {}.t IN ACCESS EXCLUSIVE MODE", db.schema);
+    sqlx::query(sqlx::AssertSqlSafe(lock)).execute(&mut *other).await.unwrap();
+    let row = |id: i32| PostgresPayload::insert(db.table("t"), &json!({"id": id})).unwrap();
+    let deliveries = delivered(&sinks, (0..100).map(row).collect());
+    held_back(&sinks).await;
+    other.rollback().await.unwrap();
+    all_confirmed(deliveries).await;
+    // No statement that was given up meanwhile has written them as well.
+    assert_eq!(db.one::<i64>("SELECT count(*) FROM {s}.t").await, 100);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_killed_mid_batch_leaves_nothing_half_written() {
+    let db = Db::new().await;
+    db.run("CREATE TABLE {s}.t (id int PRIMARY KEY)").await;
+    let sinks = db.sinks(&json!({})).await;
+    // Somebody else is about to write row 50: the statement waits for him in its middle.
+    let mut other = db.pool.begin().await.unwrap();
+    let insert = format!("INSERT INTO {}.t VALUES (50)", db.schema);
+    sqlx::query(sqlx::AssertSqlSafe(insert)).execute(&mut *other).await.unwrap();
+    let row = |id: i32| PostgresPayload::insert(db.table("t"), &json!({"id": id})).unwrap();
+    let deliveries = delivered(&sinks, (0..100).map(row).collect());
+    let waits = format!("SELECT 0 < count(*) FROM pg_stat_activity WHERE {WAITS}");
+    eventually(&db, "the statement to wait", &waits).await;
+    let kill =
+        format!("SELECT bool_and(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {WAITS}");
+    assert!(db.one::<bool>(&kill).await);
+    held_back(&sinks).await;
+    other.rollback().await.unwrap();
+    all_confirmed(deliveries).await;
+    assert_eq!(db.one::<i64>("SELECT count(*) FROM {s}.t").await, 100);
+}
+
+#[tokio::test]
+async fn a_write_that_gets_no_answer_is_dropped_and_its_connection_is_not_used_again() {
+    // A server of its own: a process that is frozen may hold up all others.
+    let (_server, db) = own().await;
+    db.run("CREATE TABLE {s}.t (id int PRIMARY KEY, n int)").await;
+    let mut config = db.config(&json!({"statement_timeout": "400ms", "pool_max": 1}));
+    config["delivery_timeout_seconds"] = json!(1);
+    let sinks = sinks::connect(config).await.unwrap().sinks;
+    let row = |id: i32| {
+        let row = json!({"id": id, "n": id});
+        PostgresPayload::upsert(db.table("t"), &row, &["id"]).unwrap()
+    };
+    crate::confirmed(&sinks, vec![row(1)]).await;
+    let of_sink = "SELECT pid FROM pg_stat_activity WHERE application_name = 'drakkar' \
+                   AND query LIKE '%{s}%' AND state = 'idle'";
+    let frozen = u32::try_from(db.one::<i32>(of_sink).await).unwrap();
+    proc::signal(frozen, "STOP");
+    let deliveries = delivered(&sinks, (2..50).map(row).collect());
+    held_back(&sinks).await;
+    all_confirmed(deliveries).await;
+    proc::signal(frozen, "CONT");
+    assert_eq!(db.one::<i64>("SELECT count(*) FROM {s}.t").await, 49);
+    let gone = format!("SELECT 0 = count(*) FROM pg_stat_activity WHERE pid = {frozen}");
+    eventually(&db, "the connection to be gone", &gone).await;
+}
