@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use drakkar_core::{Delivery, MongoPayload, Ready, Sink, SinkName};
+use drakkar_core::{Delivery, MongoPayload, Ready, Sink, SinkError, SinkName};
 use mongodb::{
     Client, Database,
     bson::{Document, RawDocumentBuf, doc},
@@ -76,6 +76,11 @@ impl Sink for MongoSink {
     async fn deliver(&self, batch: &[MongoPayload]) -> Vec<Delivery> {
         let writes = batch.iter().map(|payload| Write::of(payload, &self.statements)).collect();
         deliver::deliver(&self.database, &self.how, writes).await
+    }
+
+    async fn probe(&self) -> Result<(), SinkError> {
+        let asked = self.database.run_command(doc! {"ping": 1}).await;
+        asked.map(drop).map_err(|error| SinkError::new("unanswered", error.kind.to_string()))
     }
 
     /// A handler may hold handles of its own: they are not waited for.

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use drakkar_core::{Delivery, PostgresPayload, Ready, Sink, SinkName};
+use drakkar_core::{Delivery, PostgresPayload, Ready, Sink, SinkError, SinkName};
 use sqlx::{
     ConnectOptions, Connection, Executor, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -156,6 +156,11 @@ impl Sink for PostgresSink {
         let plan = plan::plan(batch, &self.statements);
         let mut session = Session::new(self, until);
         settle(plan, batch.len(), &self.most, &mut session).await
+    }
+
+    async fn probe(&self) -> Result<(), SinkError> {
+        let asked = sqlx::query("SELECT 1").execute(&self.pool).await;
+        asked.map(drop).map_err(|error| SinkError::new("unanswered", error.to_string()))
     }
 
     async fn close(&self) {

@@ -213,4 +213,11 @@ impl Sink for RedisSink {
         let outcome = |of: Option<Delivery>| of.unwrap_or_else(|| Delivery::Transient(missing()));
         outcomes.into_iter().map(outcome).collect()
     }
+
+    async fn probe(&self) -> Result<(), SinkError> {
+        let mut ping = redis::pipe();
+        ping.cmd("PING");
+        let asked = ask(&self.link, &ping).await;
+        asked.map_err(|error| verdict::unanswered(&self.address, &error))
+    }
 }
