@@ -17,14 +17,18 @@ const EDGES: [(&str, &[&str]); 14] = [
     ("drakkar", &["core", "debug", "executor", "kafka", "pipeline", "sinks", "telemetry"]),
     ("cli", &["core", "drakkar", "sinks"]),
     ("testing", &["core", "executor", "kafka", "pipeline", "sinks", "telemetry"]),
-    ("bench", &["core", "drakkar", "executor", "program"]),
-    ("integration", &["drakkar"]),
+    ("bench", &["core", "drakkar", "executor", "program", "sinks"]),
+    ("integration", &["core", "drakkar", "sinks"]),
     ("example-worker", &["drakkar"]),
 ];
 
 /// The only crates that may name these.
-const ONLY: [(&str, &[&str]); 7] = [
+const ONLY: [(&str, &[&str]); 11] = [
     ("rdkafka", &["kafka", "sinks", "cli", "testing", "bench", "integration"]),
+    ("sqlx", &["sinks", "bench"]),
+    ("mongodb", &["sinks", "drakkar", "bench"]),
+    ("redis", &["sinks", "drakkar", "bench"]),
+    ("reqwest", &["sinks"]),
     ("axum", &["debug"]),
     ("rustix", &["executor"]),
     ("prometheus", &["telemetry"]),

@@ -27,6 +27,9 @@ struct Ban {
     #[serde(rename = "crate")]
     name: String,
     reason: String,
+    /// Who may use it all the same.
+    #[serde(default)]
+    wrappers: Vec<String>,
 }
 
 fn deny() -> Deny {
@@ -59,8 +62,17 @@ fn every_dependency_comes_from_crates_io_or_this_repository() {
 #[test]
 fn what_deny_toml_bans_is_not_there_and_each_ban_has_a_reason() {
     let packages = metadata().packages;
-    for Ban { name, reason } in deny().bans.deny {
+    for Ban { name, reason, wrappers } in deny().bans.deny {
         assert!(!reason.is_empty(), "{name}");
-        assert!(packages.iter().all(|package| package.name != name), "{name} is banned: {reason}");
+        if wrappers.is_empty() {
+            let is_there = packages.iter().any(|package| package.name == name);
+            assert!(!is_there, "{name} is banned: {reason}");
+            continue; // A feature that is off may name it.
+        }
+        for package in packages.iter().filter(|package| !wrappers.contains(&package.name)) {
+            let mut lasting = package.dependencies.iter().filter(|used| used.kind.is_none());
+            let uses = lasting.any(|used| used.name == name);
+            assert!(!uses, "{} uses {name}, which is banned: {reason}", package.name);
+        }
     }
 }
