@@ -32,7 +32,13 @@ use crate::{
 
 mod file; // lines of a file
 mod kafka; // records of a topic
+mod postgres; // rows of a table
+mod mongo; // documents of a collection
+mod redis; // values by their key
 mod linger; // how long a payload waits for others
+
+/// Rows that the references write at once, as our sinks do at most.
+const TOGETHER: usize = 1_000;
 
 /// Processes at once; no task here starts one.
 const SLOTS: usize = 2;
@@ -52,6 +58,9 @@ pub(crate) struct Rows {
 enum Kind {
     Kafka,
     File,
+    Postgres,
+    Redis,
+    Mongo,
     /// How long a payload waits for others.
     Linger,
 }
@@ -98,6 +107,17 @@ pub(crate) fn measure(rounds: NonZeroUsize, rows: &Rows) -> anyhow::Result<Vec<F
     }
     if wanted(Kind::File) {
         figures.push(laps(&runtime, &topic, rounds, &file::Files::new()?)?);
+    }
+    if wanted(Kind::Postgres) {
+        let tables = postgres::Tables::at_hand(&runtime)?;
+        figures.push(laps(&runtime, &topic, rounds, &tables)?);
+    }
+    if wanted(Kind::Redis) {
+        figures.push(laps(&runtime, &topic, rounds, &redis::Keys::at_hand(&runtime)?)?);
+    }
+    if wanted(Kind::Mongo) {
+        let collections = mongo::Collections::at_hand(&runtime)?;
+        figures.push(laps(&runtime, &topic, rounds, &collections)?);
     }
     if wanted(Kind::Linger) {
         figures.push(linger::measure(&runtime, rounds)?);
