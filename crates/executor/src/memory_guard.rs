@@ -83,12 +83,21 @@ pub(crate) async fn watch(
 ) {
     let mut tick = interval(EVERY);
     let mut before = Verdict::Go;
+    let mut is_blind = false;
     loop {
         tick.tick().await;
         let Some(free) = free_percent() else {
-            warn!(category = "executor", "cannot tell how much memory is free; it is not guarded");
-            return pool.pause(false);
+            // It may be out of descriptors for a moment.
+            if !std::mem::replace(&mut is_blind, true) {
+                warn!(
+                    category = "executor",
+                    "cannot tell how much memory is free; not guarded until then"
+                );
+            }
+            pool.pause(false);
+            continue;
         };
+        is_blind = false;
         let verdict = config.verdict(free);
         pool.pause(verdict != Verdict::Go);
         if verdict == Verdict::Kill && pool.take_back() {

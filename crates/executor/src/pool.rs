@@ -194,7 +194,11 @@ impl Pool {
             Some(_) => (spawner.clone(), vec![runtime.clone()]),
             None => {
                 let threads = threads::start(config.slots(), &runners);
-                (Spawner::Here(Arc::clone(&common)), threads.map_err(StartError::Thread)?)
+                let threads = threads.map_err(StartError::Thread)?;
+                // A start that blocks must not keep another slot from its time limit.
+                let is_shared = threads.len() < config.slots();
+                let here = if is_shared { spawner.clone() } else { Spawner::Here(common.clone()) };
+                (here, threads)
             }
         };
         let experience = Arc::new(Experience::new());
@@ -311,7 +315,7 @@ impl PoolWatch {
 fn find_programs(config: &ExecutorConfig, common: &Common) -> Result<(), StartError> {
     for (name, program) in &config.programs {
         let (path, start) = (program.path(name), programs::start_task(name, program));
-        let found = spawn::locate(path, common, &start);
+        let found = spawn::locate(path, common, &start, None);
         let runnable = found.and_then(|path| Ok(access(&path, Access::EXEC_OK)?));
         if let Err(source) = runnable {
             return Err(StartError::Program { name: name.clone(), path: path.to_owned(), source });

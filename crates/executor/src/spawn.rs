@@ -2,8 +2,8 @@
 //!
 //! Spawning blocks its thread until the program is loaded, so it happens neither on the runtime's
 //! workers, whose other tasks would wait, nor on its blocking pool, whose threads end when idle. A slot
-//! has a thread to itself and spawns there; for whoever lives on the runtime, as persistent programs do,
-//! there are threads that enter the runtime, so that what they spawn is registered there.
+//! that has a thread to itself spawns there; for whoever shares one or lives on the runtime, as persistent
+//! programs do, there are threads that enter the runtime, so that what they spawn is registered there.
 //!
 //! Everything stays on the `posix_spawn` path of the standard library: a `fork` would cost tens of
 //! milliseconds per gigabyte that the worker holds. That is why there is no `pre_exec` here, and why a
@@ -13,6 +13,7 @@
 //! down, or the system is out of watches), its id is not known and only the failure is reported.
 
 use std::{
+    ffi::{OsStr, OsString},
     fs::File,
     io,
     path::{Path, PathBuf},
@@ -185,7 +186,11 @@ fn spawn(common: &Common, task: &Task) -> Result<Process, SpawnError> {
     let preset = common.presets.get(named);
     let named = preset.map_or(named, |preset| &preset.binary);
     let failed = |error: io::Error| SpawnError::new(named, &error);
-    let path = locate(named, common, task).map_err(failed)?;
+    let own_path = preset.and_then(|preset| {
+        let mut beside = preset.env_beside(task);
+        beside.find(|(name, _)| *name == "PATH").map(|(_, path)| OsStr::new(path))
+    });
+    let path = locate(named, common, task, own_path).map_err(failed)?;
     let ward = common.guard.enrol();
     let (mark, value) = ward.mark();
     let mut command = Command::new(path);
@@ -236,14 +241,22 @@ fn regular(path: &Path) -> io::Result<File> {
 }
 
 /// The path to execute: a name without a slash is looked up in the `PATH` that the process will see
-/// (else in the worker's), anything else starts at the worker's directory, not at the task's.
-pub(crate) fn locate(program: &Path, common: &Common, task: &Task) -> io::Result<PathBuf> {
+/// (`preset`: what its program sets; else in the worker's), anything else starts at the worker's directory,
+/// not at the task's.
+pub(crate) fn locate(
+    program: &Path,
+    common: &Common,
+    task: &Task,
+    preset: Option<&OsStr>,
+) -> io::Result<PathBuf> {
     let is_bare = !program.as_os_str().as_encoded_bytes().contains(&b'/');
     if !is_bare {
         return std::path::absolute(program);
     }
     let own = std::env::var_os("PATH");
-    let search = common.environment.get(task, "PATH").or(own.as_ref());
+    let search = preset
+        .or_else(|| common.environment.get(task, "PATH").map(OsString::as_os_str))
+        .or(own.as_deref());
     let mut error = Errno::NOENT;
     for dir in search.into_iter().flat_map(std::env::split_paths) {
         let candidate = std::path::absolute(dir.join(program))?;

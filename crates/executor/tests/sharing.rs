@@ -66,3 +66,20 @@ async fn a_task_without_a_name_shares_with_named_programs() {
         finished(end.await.unwrap());
     }
 }
+
+#[tokio::test]
+async fn a_program_with_a_search_path_of_its_own_is_found_there_by_the_start_and_by_every_task() {
+    let dir = tempfile::tempdir().unwrap();
+    let only_here = "only-on-its-own-path";
+    std::os::unix::fs::symlink("/bin/true", dir.path().join(only_here)).unwrap();
+    let path = dir.path().to_str().unwrap().to_owned();
+    let program = ProgramConfig {
+        binary: Some(only_here.into()),
+        env: [("PATH".to_owned(), path)].into(),
+        ..ProgramConfig::default()
+    };
+    let programs = [("own".to_owned(), program)].into();
+    let pool = pool(&ExecutorConfig { programs, ..config(1) });
+    let (_ticket, end) = submit(&pool, Task::new().program("own"));
+    finished(end.await.unwrap());
+}
