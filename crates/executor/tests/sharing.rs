@@ -7,7 +7,7 @@ mod support;
 use std::num::NonZeroUsize;
 
 use drakkar_core::Task;
-use drakkar_executor::{ExecutorConfig, ProgramConfig};
+use drakkar_executor::{ExecutorConfig, ProgramConfig, Variables};
 use support::{Marker, config, finished, pool, submit, until};
 
 /// Some slots, and programs by name and binary.
@@ -75,7 +75,7 @@ async fn a_program_with_a_search_path_of_its_own_is_found_there_by_the_start_and
     let path = dir.path().to_str().unwrap().to_owned();
     let program = ProgramConfig {
         binary: Some(only_here.into()),
-        env: [("PATH".to_owned(), path)].into(),
+        env: Variables([("PATH".to_owned(), path)].into()),
         ..ProgramConfig::default()
     };
     let programs = [("own".to_owned(), program)].into();

@@ -11,8 +11,8 @@ use sqlx::{
     ConnectOptions, Connection, Executor, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use tokio::time::Instant;
-use tracing::warn;
+use tokio::time::{Instant, timeout};
+use tracing::{debug, warn};
 
 use crate::{
     PostgresSinkConfig,
@@ -33,6 +33,9 @@ mod session; // one write on one connection
 mod types; // what the server expects, asked once
 mod verdict; // what an answer means for the payloads
 mod settle; // runs -> one outcome per payload
+
+/// How long connections may take to be given back at the end.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 /// A PostgreSQL database as a destination.
 pub struct PostgresSink {
@@ -163,7 +166,10 @@ impl Sink for PostgresSink {
         asked.map(drop).map_err(|error| SinkError::new("unanswered", error.to_string()))
     }
 
+    /// A handler may hold connections of its own: they are not waited for long.
     async fn close(&self) {
-        self.pool.close().await;
+        if timeout(CLOSE_WITHIN, self.pool.close()).await.is_err() {
+            debug!("connections that somebody else uses are left open");
+        }
     }
 }

@@ -61,6 +61,10 @@ pub(crate) fn options(dsn: &Secret) -> Result<PgConnectOptions, String> {
                 .to_owned(),
         );
     }
+    // A password with a slash that is not encoded is taken apart: the rest of it is where the name should be.
+    if options.get_database().is_some_and(|name| name.contains('@')) {
+        return Err(unreadable.to_owned());
+    }
     let options = match options.get_application_name() {
         Some(_) => options,
         None => options.application_name("drakkar"),
@@ -103,6 +107,7 @@ mod tests {
         refused("", "is required");
         refused("mysql://u:hunter2@h/d", "does not begin with");
         refused("postgres://u:pa/hunter2@h/d", "cannot be read");
+        refused("postgres://u:1/hunter2@h/d", "cannot be read");
         refused("postgres://u:1?hunter2@h/d", "has a parameter that is not known");
         refused("postgres://u:p@h/d?pasword=hunter2", "is not known: pasword");
         refused("postgres://u:p@h/d?sslmode=hunter2", "a value that cannot be read");

@@ -61,7 +61,7 @@ impl<'s> Session<'s> {
         self.as_json(shape, items).await
     }
 
-    /// Whether the fast way could be gone and has written something.
+    /// Whether the fast way could be gone: then it has written everything.
     async fn as_arrays(&mut self, shape: &Shape<'_>, items: &[Item<'_>]) -> Result<bool, Said> {
         let sink = self.sink;
         let connection = self.connection()?;
@@ -79,12 +79,8 @@ impl<'s> Session<'s> {
             query = query.bind(texts.collect::<Vec<_>>());
         }
         match query.execute(&mut **connection).await.map_err(|error| said(&error)) {
-            Ok(done) if 0 < done.rows_affected() => Ok(true),
-            // Maybe because the table was changed: that is the case where it must not write.
-            Ok(_) => {
-                sink.types.forget_table(&shape.table);
-                Ok(false)
-            }
+            Ok(_) => Ok(true),
+            // A row is, or the table was changed: then it has not been written either.
             Err(Said::AtFault(_)) => {
                 self.is_careful = true;
                 sink.types.forget_table(&shape.table);
@@ -115,16 +111,17 @@ impl<'s> Session<'s> {
     /// Executes a named statement for each item, all or nothing.
     async fn calls(&mut self, name: &str, named: &Named, items: &[Item<'_>]) -> Result<(), Said> {
         let (sink, until) = (self.sink, self.until);
+        // No value of any payload is in what is asked here: none can be at fault.
+        let not_asked = |error: sqlx::Error| Said::Later(error_of(said(&error)));
         let connection = self.connection()?;
-        let known = sink.types.call(connection, name, named).await.map_err(|error| said(&error))?;
+        let known = sink.types.call(connection, name, named).await.map_err(not_asked)?;
         let said = match transact(connection, &known.sql, items, until).await {
             Err(said @ Said::AtFault(_)) if !known.is_fresh => said,
             other => return other,
         };
         // What it expects may have changed since.
         sink.types.forget_call(name);
-        let again =
-            sink.types.call(connection, name, named).await.map_err(|error| self::said(&error))?;
+        let again = sink.types.call(connection, name, named).await.map_err(not_asked)?;
         if again.sql == known.sql {
             return Err(said);
         }

@@ -73,21 +73,23 @@ pub(super) fn from_json(shape: &Shape<'_>) -> String {
     text
 }
 
-/// Rows from one array of texts per column; none once the table has other types than these.
+/// Rows from one array of texts per column. Once the table has other types than these, the statement
+/// fails: to find no row would look the same as a table that answers so (a trigger that writes elsewhere).
 pub(super) fn from_arrays(table: &str, names: &[Cow<'_, str>], columns: &[&Column]) -> String {
     let each = |text: &dyn Fn(usize, &Column) -> String| {
         let all: Vec<String> = columns.iter().enumerate().map(|(n, of)| text(n, of)).collect();
         all.join(", ")
     };
     format!(
-        "(SELECT {} FROM unnest({}) AS u({}) WHERE (SELECT count(*) FROM pg_catalog.pg_attribute \
-         WHERE attrelid = {}::regclass AND NOT attisdropped AND (attname, atttypid) IN ({})) = {})",
+        "(SELECT {} FROM unnest({}) AS u({}) WHERE (SELECT CASE WHEN count(*) = {} THEN 'true' \
+         ELSE 'the table was changed' END FROM pg_catalog.pg_attribute WHERE attrelid = {}::regclass \
+         AND NOT attisdropped AND (attname, atttypid) IN ({}))::bool)",
         each(&|number, of| format!("u.c{number}::{} AS c{number}", of.type_name)),
         each(&|number, _| format!("${}::text[]", number + 1)),
         each(&|number, _| format!("c{number}")),
+        names.iter().collect::<HashSet<_>>().len(),
         literal(table),
         each(&|number, of| format!("({}::name, {}::oid)", literal(&names[number]), of.type_id)),
-        names.iter().collect::<HashSet<_>>().len(),
     )
 }
 

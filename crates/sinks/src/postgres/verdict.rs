@@ -29,7 +29,10 @@ pub(super) fn said(error: &sqlx::Error) -> Said {
     use sqlx::Error as E;
     match error {
         E::Database(error) => match error.try_downcast_ref::<PgDatabaseError>() {
-            Some(error) => of_server(error.code(), error.message(), error.routine()),
+            Some(error) => {
+                let from = From { routine: error.routine(), file: error.file() };
+                of_server(error.code(), error.message(), &from)
+            }
             None => Said::Later(SinkError::new("database", error.message())),
         },
         E::PoolTimedOut => Said::Later(SinkError::new(
@@ -48,8 +51,30 @@ pub(super) fn is_about_a_table(class: &str) -> bool {
     [UNDEFINED_TABLE, INVALID_SCHEMA, INSUFFICIENT_PRIVILEGE].contains(&class)
 }
 
+/// Where in the server an error was raised, for codes that mean several things.
+#[derive(Debug, Default)]
+struct From<'a> {
+    routine: Option<&'a str>,
+    file: Option<&'a str>,
+}
+
+impl From<'_> {
+    /// The whole server has come to an end of something: of transaction numbers, of a file.
+    fn is_exhausted(&self) -> bool {
+        let ends =
+            ["GetNewTransactionId", "GetNewMultiXactId", "mdextend", "ExtendBufferedRelShared"];
+        self.routine.is_some_and(|routine| ends.contains(&routine))
+    }
+
+    /// PostGIS has no code of its own for a value that is no geometry.
+    fn is_postgis(&self) -> bool {
+        let files = ["lwgeom", "gserialized", "geography"];
+        self.file.is_some_and(|file| files.iter().any(|of| file.starts_with(of)))
+    }
+}
+
 /// What the code of an error means. The detail is left out: it shows the row.
-fn of_server(code: &str, message: &str, routine: Option<&str>) -> Said {
+fn of_server(code: &str, message: &str, from: &From<'_>) -> Said {
     let error = |advice: &str| SinkError::new(code, format!("{message}{advice}"));
     match code {
         UNDEFINED_TABLE | INVALID_SCHEMA => Said::Later(error("; create it")),
@@ -57,7 +82,13 @@ fn of_server(code: &str, message: &str, routine: Option<&str>) -> Said {
         // query_canceled
         "57014" => Said::TooSlow(error("")),
         // A table was changed under a prepared statement.
-        "0A000" if routine == Some("RevalidateCachedQuery") => Said::Later(error("")),
+        "0A000" if from.routine == Some("RevalidateCachedQuery") => Said::Later(error("")),
+        "54000" if from.is_exhausted() => Said::Later(error("")),
+        // A sequence is used up.
+        "2200H" => Said::Later(error("")),
+        // Somebody between us and the server gives our session to others.
+        "42P05" => Said::Later(error("; connect to the server itself, or pool by session")),
+        "XX000" if from.is_postgis() => Said::AtFault(error("")),
         _ if is_fault_of_a_payload(code) => Said::AtFault(error("")),
         _ => Said::Later(error("")),
     }
@@ -87,22 +118,31 @@ mod tests {
     #[test]
     fn a_payload_is_at_fault_only_for_its_values_and_its_shape() {
         for code in ["22001", "22P02", "23505", "23514", "42703", "42804", "54000", "P0001"] {
-            let said = of_server(code, "no", None);
+            let said = of_server(code, "no", &From::default());
             assert_eq!(said, Said::AtFault(SinkError::new(code, "no")), "{code}");
         }
         for code in [
             "08006", "25006", "28P01", "3D000", "40001", "40P01", "53100", "53300", "55P03",
-            "57P01", "57P03", "58030", "XX000", "42P01", "42501", "3F000", "99999", "",
+            "57P01", "57P03", "58030", "XX000", "42P01", "42501", "3F000", "99999", "2200H",
+            "42P05", "",
         ] {
-            let said = of_server(code, "no", None);
+            let said = of_server(code, "no", &From::default());
             assert!(matches!(&said, Said::Later(error) if error.class == code), "{said:?}");
         }
-        assert!(matches!(of_server("57014", "", None), Said::TooSlow(_)));
+        assert!(matches!(of_server("57014", "", &From::default()), Said::TooSlow(_)));
+    }
+
+    #[test]
+    fn a_server_that_has_come_to_an_end_is_waited_for_and_a_shape_that_is_none_is_refused() {
+        let from = From { routine: Some("GetNewTransactionId"), file: Some("varsup.c") };
+        assert!(matches!(of_server("54000", "wraparound", &from), Said::Later(_)));
+        let from = From { routine: Some("pg_parser_errhint"), file: Some("lwgeom_pg.c") };
+        assert!(matches!(of_server("XX000", "invalid geometry", &from), Said::AtFault(_)));
     }
 
     #[test]
     fn a_table_that_was_changed_meanwhile_is_not_the_payloads_fault() {
-        let said = |routine| of_server("0A000", "cached plan", routine);
+        let said = |routine| of_server("0A000", "cached plan", &From { routine, file: None });
         assert!(matches!(said(Some("RevalidateCachedQuery")), Said::Later(_)));
         assert!(matches!(said(None), Said::AtFault(_)));
     }
