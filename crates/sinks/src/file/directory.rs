@@ -7,7 +7,7 @@
 use std::{
     ffi::OsStr,
     fs::{File, TryLockError},
-    io,
+    io, iter,
     os::unix::fs::MetadataExt as _,
     path::Path,
     thread,
@@ -20,7 +20,7 @@ use cap_std::{
 };
 use tokio::time::Instant;
 
-use super::rotation::{self, COMPRESSED};
+use super::rotation::{self, Age, COMPRESSED};
 
 /// How long another process may hold the lock on a file.
 const LOCK_WITHIN: Duration = Duration::from_secs(5);
@@ -94,7 +94,8 @@ impl Directory {
         Ok(())
     }
 
-    /// Gives the file a name with the time in it. Whoever calls this has locked the file.
+    /// Gives the file a name that is younger than those of all that were renamed before it. Whoever calls
+    /// this has locked the file.
     pub(super) fn rename(&self, path: &Path, now: SystemTime) -> io::Result<()> {
         let name = path.file_name().unwrap_or(OsStr::new(""));
         let dir = self.0.open_dir(named(parent(path)))?;
@@ -102,8 +103,11 @@ impl Directory {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             found => found.map(|_| true),
         };
-        for n in 0.. {
-            let renamed = rotation::renamed(name, now, n);
+        let there = dir.entries()?.map(|entry| Ok(entry?.file_name()));
+        let first = rotation::next(name, now, there.collect::<io::Result<Vec<_>>>()?);
+        // The list may lack a file that is being compressed meanwhile.
+        for age in iter::successors(first, Age::following) {
+            let renamed = rotation::renamed(name, &age);
             let mut compressed = renamed.clone();
             compressed.push(COMPRESSED);
             // In this order: a file that is being compressed has one of the two names all the time, and
