@@ -31,9 +31,14 @@ const RENAMED_MEANWHILE: usize = 100;
 pub(super) struct Directory(Dir);
 
 impl Directory {
-    /// Makes the directory where it does not exist, and proves that files can be made in it.
+    /// Makes the directory where it does not exist, on the disk as well, and proves that files can be
+    /// made in it.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let made = missing(path);
         Dir::create_ambient_dir_all(path, ambient_authority())?;
+        for level in made {
+            File::open(named(parent(level)))?.sync_all()?;
+        }
         let dir = Dir::open_ambient_dir(path, ambient_authority())?;
         let directory = Self(dir);
         directory.prove_writable()?;
@@ -120,6 +125,11 @@ impl Directory {
     }
 }
 
+/// The levels of `path` that do not exist.
+fn missing(path: &Path) -> Vec<&Path> {
+    path.ancestors().take_while(|level| !named(level).exists()).collect()
+}
+
 /// The directory of a file, empty for the top one.
 pub(super) fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new(""))
@@ -156,5 +166,20 @@ pub(super) fn lock(file: &File) -> io::Result<()> {
             }
             Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_levels_that_are_missing_end_at_the_first_that_is_there() {
+        let temp = tempfile::TempDir::new().unwrap();
+        let path = temp.path().join("a/b");
+        assert_eq!(missing(&path), [&*path, &temp.path().join("a")]);
+        assert_eq!(missing(temp.path()), [] as [&Path; 0]);
+        let relative = Path::new("not-there/b");
+        assert_eq!(missing(relative), [relative, Path::new("not-there")]);
     }
 }
