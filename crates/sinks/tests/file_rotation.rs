@@ -156,6 +156,46 @@ async fn renamed_files_are_compressed_and_the_oldest_deleted() {
     assert_eq!(all_lines(&desk.path("")), ["16", "17", "18", "19", "x"]);
 }
 
+/// Three files of one line are kept of what is appended; returns the lines that are left.
+async fn kept_of_twenty(between: impl Fn(&Desk)) -> Vec<String> {
+    let desk = Desk::open_with(|config| {
+        by_size(2)(config);
+        config.rotate.keep = 3;
+    });
+    for n in 0..20 {
+        assert_eq!(desk.append("a", &char::from(b'a' + n).to_string()).await, Settled::Confirmed);
+        // So that the next rotation finds what the last one left.
+        until(&desk.path(""), "three files and the current one", |names| names.len() <= 4);
+        between(&desk);
+    }
+    all_lines(&desk.path(""))
+}
+
+#[tokio::test]
+async fn of_many_files_of_one_second_the_youngest_are_kept() {
+    assert_eq!(kept_of_twenty(|_| {}).await, ["q", "r", "s", "t"]);
+}
+
+#[tokio::test]
+async fn the_youngest_are_kept_also_when_the_clock_is_set_back() {
+    let back = |desk: &Desk| *desk.now.lock().unwrap() -= Duration::from_mins(1);
+    assert_eq!(kept_of_twenty(back).await, ["q", "r", "s", "t"]);
+}
+
+#[tokio::test]
+async fn of_the_files_of_one_batch_the_youngest_are_kept() {
+    let desk = Desk::open_with(|config| {
+        by_size(2)(config);
+        config.rotate = RotateConfig { compress: Compress::Gzip, keep: 3, ..config.rotate.clone() };
+    });
+    let payloads = (b'a'..=b't').map(|c| FilePayload::line("a", char::from(c).to_string()));
+    assert_eq!(desk.deliver_all(payloads.collect()).await, vec![Settled::Confirmed; 20]);
+    until(&desk.path(""), "three compressed files and the current one", |names| {
+        names.len() == 4 && names.iter().filter(|name| is_compressed(Path::new(name))).count() == 3
+    });
+    assert_eq!(all_lines(&desk.path("")), ["q", "r", "s", "t"]);
+}
+
 #[tokio::test]
 async fn a_copy_that_a_crash_left_half_written_is_made_again_from_the_original() {
     let desk = Desk::open_with(|config| {

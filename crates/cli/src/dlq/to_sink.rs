@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, io::Write as _, mem::take, time::Duration};
 
-use anyhow::bail;
+use anyhow::anyhow;
 use drakkar_core::Payload;
 use tokio::time::Instant;
 
@@ -48,6 +48,8 @@ enum Fate {
     Deliver(Vec<Payload>),
     /// It carries none; why.
     Without(String),
+    /// It carries what this command does not understand, a newer one may; why.
+    Unreadable(String),
 }
 
 /// What becomes of a letter that is meant.
@@ -66,7 +68,7 @@ fn fate(letter: &Letter) -> Fate {
     match payloads {
         Ok(none) if none.is_empty() => Fate::Without("it carries no payload".to_owned()),
         Ok(payloads) => Fate::Deliver(payloads),
-        Err(error) => Fate::Without(format!("its payload cannot be read: {error}")),
+        Err(error) => Fate::Unreadable(format!("its payload cannot be read: {error}")),
     }
 }
 
@@ -101,6 +103,7 @@ pub(super) fn replay(args: &Replay) -> anyhow::Result<Ended> {
 struct Tally {
     delivered: u64,
     refused: u64,
+    unreadable: u64,
     without: u64,
     elsewhere: u64,
     unmatched: u64,
@@ -114,6 +117,7 @@ impl Tally {
             (self.delivered, format!("{would}delivered")),
             [
                 (self.refused, "refused again, as said above".to_owned()),
+                (self.unreadable, "whose payload cannot be read, as said above".to_owned()),
                 (self.without, "not delivered for want of a payload, as said above".to_owned()),
                 (self.elsewhere, "whose payloads are in the letter of another message".to_owned()),
                 (self.unmatched, "left out by the filters, or not about a delivery".to_owned()),
@@ -165,7 +169,7 @@ impl Run<'_> {
         let settled = self.settle(reader);
         clear();
         outcome.and(settled)?;
-        Ok(match self.tally.refused + self.tally.without {
+        Ok(match self.tally.refused + self.tally.unreadable + self.tally.without {
             _ if self.stop.is_set() => Ended::Interrupted,
             0 => Ended::Done,
             _ => Ended::Partly,
@@ -188,6 +192,7 @@ impl Run<'_> {
                     self.tally.without += 1;
                     name(&letter.record.coordinates(), &why);
                 }
+                Fate::Unreadable(why) => self.stumble(reader, &letter, &why)?,
                 Fate::Deliver(payloads) => {
                     if BATCH_TIME < self.pacer.wait() {
                         self.settle(reader)?;
@@ -216,6 +221,22 @@ impl Run<'_> {
         } else {
             fate(letter)
         }
+    }
+
+    /// A letter whose payload cannot be read stops as one that is refused again does.
+    fn stumble(&mut self, reader: &Reader, letter: &Letter, why: &str) -> anyhow::Result<()> {
+        let stops = !self.args.keep_going && !self.args.pace.dry_run;
+        if stops {
+            // What is before it may stop first.
+            self.settle(reader)?;
+        }
+        let coordinates = letter.record.coordinates();
+        self.tally.unreadable += 1;
+        name(&coordinates, why);
+        if stops {
+            return Err(stopped_at(&coordinates));
+        }
+        Ok(())
     }
 
     fn take(&mut self, letter: &Letter, payloads: Vec<Payload>) -> anyhow::Result<()> {
@@ -267,14 +288,15 @@ impl Run<'_> {
         }
         self.at_once = (self.at_once * 2).min(BATCH);
         self.progress.commit(&reader.client, &passed)?;
-        match first {
-            None => Ok(()),
-            Some(letter) => bail!(
-                "stopped at {letter}: the next run begins with it; --keep-going passes over what is \
-                 refused"
-            ),
-        }
+        first.map_or(Ok(()), |letter| Err(stopped_at(&letter)))
     }
+}
+
+fn stopped_at(letter: &str) -> anyhow::Error {
+    anyhow!(
+        "stopped at {letter}: the next run begins with it; --keep-going passes over what is refused or \
+         cannot be read"
+    )
 }
 
 /// Says why a letter is not delivered.
@@ -316,15 +338,17 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_that_carries_none_says_why() {
+    fn a_letter_without_payloads_that_can_be_read_says_why() {
         for (more, expected) in [
             (vec![], "it carries no payload"),
             (vec![("drakkar-payload-omitted", "7")], "(7 bytes) were left out"),
-            (vec![("drakkar-payload", "{}")], "cannot be read"),
-            (vec![("drakkar-payload", r#"{"sink of the future": {}}"#)], "cannot be read"),
         ] {
             let fate = fate(&given_up_at("deliver", &more));
             assert!(matches!(&fate, Fate::Without(why) if why.contains(expected)), "{fate:?}");
+        }
+        for payload in ["{}", r#"{"sink of the future": {}}"#] {
+            let fate = fate(&given_up_at("deliver", &[("drakkar-payload", payload)]));
+            assert!(matches!(&fate, Fate::Unreadable(why) if why.contains("cannot be read")));
         }
         let with = given_up_at("deliver", &[("drakkar-payload-with", "orders:3:41")]);
         assert_eq!(fate(&with), Fate::Elsewhere);

@@ -163,6 +163,32 @@ fn whoever_keeps_going_is_told_what_was_refused_and_the_rest_is_delivered() {
 }
 
 #[test]
+fn a_payload_that_cannot_be_read_stops_as_one_that_is_refused_does() {
+    let site = Site::new();
+    let future = letter(1, &[]).refused(&[("payload", r#"{"sink of the future": {}}"#)]);
+    site.world.letters([record(0), future, record(2)]);
+    let group = format!("drakkar-replay.{}.to-sink", site.world.letters);
+    let named = format!("{}:0:1 is not delivered: its payload cannot be read", site.world.letters);
+
+    let dry = site.replay(&["--dry-run"]);
+    assert!(dry.stderr.contains(&named), "{}", dry.stderr);
+    assert!(dry.stdout.contains("2 would be delivered"), "{}", dry.stdout);
+    for _ in 0..2 {
+        let ended = site.replay(&[]);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.stderr.contains(&named), "{}", ended.stderr);
+        assert!(ended.stderr.contains(&format!("stopped at {}:0:1", site.world.letters)));
+        assert_eq!(site.world.committed(&group), Some(1), "it is not passed over");
+        assert_eq!(site.results(), ["0"], "what is before it is delivered, once");
+    }
+    let ended = site.replay(&["--keep-going"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains(&named), "{}", ended.stderr);
+    assert_eq!(site.results(), ["0", "2"]);
+    assert_eq!(site.world.committed(&group), Some(3));
+}
+
+#[test]
 fn letters_without_their_payload_are_named_and_those_of_one_payload_deliver_it_once() {
     let site = Site::new();
     site.world.letters([

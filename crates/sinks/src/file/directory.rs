@@ -7,7 +7,7 @@
 use std::{
     ffi::OsStr,
     fs::{File, TryLockError},
-    io,
+    io, iter,
     os::unix::fs::MetadataExt as _,
     path::Path,
     thread,
@@ -20,7 +20,7 @@ use cap_std::{
 };
 use tokio::time::Instant;
 
-use super::rotation::{self, COMPRESSED};
+use super::rotation::{self, Age, COMPRESSED};
 
 /// How long another process may hold the lock on a file.
 const LOCK_WITHIN: Duration = Duration::from_secs(5);
@@ -31,9 +31,14 @@ const RENAMED_MEANWHILE: usize = 100;
 pub(super) struct Directory(Dir);
 
 impl Directory {
-    /// Makes the directory where it does not exist, and proves that files can be made in it.
+    /// Makes the directory where it does not exist, on the disk as well, and proves that files can be
+    /// made in it.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let made = missing(path);
         Dir::create_ambient_dir_all(path, ambient_authority())?;
+        for level in made {
+            File::open(named(parent(level)))?.sync_all()?;
+        }
         let dir = Dir::open_ambient_dir(path, ambient_authority())?;
         let directory = Self(dir);
         directory.prove_writable()?;
@@ -94,7 +99,8 @@ impl Directory {
         Ok(())
     }
 
-    /// Gives the file a name with the time in it. Whoever calls this has locked the file.
+    /// Gives the file a name that is younger than those of all that were renamed before it. Whoever calls
+    /// this has locked the file.
     pub(super) fn rename(&self, path: &Path, now: SystemTime) -> io::Result<()> {
         let name = path.file_name().unwrap_or(OsStr::new(""));
         let dir = self.0.open_dir(named(parent(path)))?;
@@ -102,8 +108,11 @@ impl Directory {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             found => found.map(|_| true),
         };
-        for n in 0.. {
-            let renamed = rotation::renamed(name, now, n);
+        let there = dir.entries()?.map(|entry| Ok(entry?.file_name()));
+        let first = rotation::next(name, now, there.collect::<io::Result<Vec<_>>>()?);
+        // The list may lack a file that is being compressed meanwhile.
+        for age in iter::successors(first, Age::following) {
+            let renamed = rotation::renamed(name, &age);
             let mut compressed = renamed.clone();
             compressed.push(COMPRESSED);
             // In this order: a file that is being compressed has one of the two names all the time, and
@@ -114,6 +123,11 @@ impl Directory {
         }
         Err(io::ErrorKind::AlreadyExists.into())
     }
+}
+
+/// The levels of `path` that do not exist.
+fn missing(path: &Path) -> Vec<&Path> {
+    path.ancestors().take_while(|level| !named(level).exists()).collect()
 }
 
 /// The directory of a file, empty for the top one.
@@ -152,5 +166,20 @@ pub(super) fn lock(file: &File) -> io::Result<()> {
             }
             Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_levels_that_are_missing_end_at_the_first_that_is_there() {
+        let temp = tempfile::TempDir::new().unwrap();
+        let path = temp.path().join("a/b");
+        assert_eq!(missing(&path), [&*path, &temp.path().join("a")]);
+        assert_eq!(missing(temp.path()), [] as [&Path; 0]);
+        let relative = Path::new("not-there/b");
+        assert_eq!(missing(relative), [relative, Path::new("not-there")]);
     }
 }

@@ -54,25 +54,49 @@ impl Rotation {
     }
 }
 
-/// What `name` is called when it is renamed at this time, for the `n`th time in that second.
-pub(super) fn renamed(name: &OsStr, at: SystemTime, n: u32) -> OsString {
+/// What `name` is called when it is renamed.
+pub(super) fn renamed(name: &OsStr, age: &Age) -> OsString {
     let (stem, extension) = parts(name);
-    let time = utc(at).replace(['-', ':'], "");
     let mut renamed = stem.to_owned();
     renamed.push(".");
-    renamed.push(time);
-    if n > 0 {
-        renamed.push(format!("-{n}"));
+    renamed.push(&age.time);
+    if age.n > 0 {
+        renamed.push(format!("-{}", age.n));
     }
     renamed.push(extension);
     renamed
+}
+
+/// The age of `name` when it is renamed `now` beside the files that are there: younger than all of them,
+/// whatever the clock says, or the youngest would be deleted for the oldest. `None`: no number is left.
+///
+/// The youngest file is never deleted. So no age comes twice, although others are.
+pub(super) fn next(
+    name: &OsStr,
+    now: SystemTime,
+    there: impl IntoIterator<Item = OsString>,
+) -> Option<Age> {
+    let ages = there.into_iter().filter_map(|found| Some(recognise(name, &found)?.age));
+    let time = utc(now).replace(['-', ':'], "");
+    match ages.max() {
+        Some(youngest) if time <= youngest.time => youngest.following(),
+        _ => Some(Age { time, n: 0 }),
+    }
 }
 
 /// When a renamed file was renamed; they sort by age.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Age {
     time: String,
+    /// How many of that time are older.
     n: u32,
+}
+
+impl Age {
+    /// The next one of the same time.
+    pub(super) fn following(&self) -> Option<Self> {
+        Some(Self { time: self.time.clone(), n: self.n.checked_add(1)? })
+    }
 }
 
 /// A file that `name` was renamed to.
@@ -134,7 +158,8 @@ mod tests {
             ("a.b.gz", 0, "a.b.20261121T155319Z.gz"),
         ] {
             let (name, to) = (OsStr::new(name), OsStr::new(renamed_to));
-            assert_eq!(renamed(name, at(1_795_276_399), n), to);
+            let age = Age { n, ..next(name, at(1_795_276_399), []).unwrap() };
+            assert_eq!(renamed(name, &age), to);
             let found = recognise(name, to).unwrap();
             assert_eq!((found.age.n, found.is_compressed), (n, false), "{renamed_to}");
             let mut compressed = to.to_owned();
@@ -173,6 +198,25 @@ mod tests {
         let ages: Vec<Age> =
             names.iter().map(|name| recognise("c".as_ref(), name.as_ref()).unwrap().age).collect();
         assert!(ages.is_sorted(), "{ages:?}");
+    }
+
+    #[test]
+    fn the_next_file_is_younger_than_all_that_are_there() {
+        for (there, expected) in [
+            (
+                &["c", "c.20261121T155318Z-7.gz", "d.20261121T155320Z"][..],
+                Some("c.20261121T155319Z"),
+            ),
+            (&["c.20261121T155319Z.gz"], Some("c.20261121T155319Z-1")),
+            // What is older was deleted, and is not made again.
+            (&["c.20261121T155319Z-10", "c.20261121T155319Z-9"], Some("c.20261121T155319Z-11")),
+            (&["c.20261121T155319Z", "c.20261121T160000Z-2.gz"], Some("c.20261121T160000Z-3")),
+            (&["c.20261121T155319Z-4294967295"], None),
+        ] {
+            let age = next("c".as_ref(), at(1_795_276_399), there.iter().map(OsString::from));
+            let name = age.map(|age| renamed("c".as_ref(), &age));
+            assert_eq!(name.as_deref(), expected.map(OsStr::new), "{there:?}");
+        }
     }
 
     #[test]

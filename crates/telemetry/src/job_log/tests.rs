@@ -1,6 +1,13 @@
 //! What a line says, what becomes of the file, and that nobody waits for it.
 
-use std::{collections::BTreeSet, fs, path::Path, process::Command};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead as _, BufReader},
+    os::unix::fs::FileTypeExt as _,
+    path::Path,
+    process::Command,
+};
 
 use drakkar_core::{Precomputed, TaskFailure, TaskResult, Usage};
 use serde_json::Value;
@@ -138,6 +145,37 @@ fn a_full_file_becomes_the_predecessor_and_no_line_is_torn() {
     assert!(fs::metadata(&path).unwrap().len() <= 1_200);
     assert_eq!((new.len(), old_ids.len()), (1, 2), "{new:?} {old_ids:?}");
     assert!(new.contains("t-4") && old_ids.contains("t-3"));
+}
+
+#[test]
+fn what_is_no_regular_file_is_never_renamed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let pipe = fs::File::options().read(true).write(true).open(&path).unwrap();
+    let (metrics, guard) = log(&path, 1);
+    complete(&metrics, Task::new(), Output::default());
+    // Two writes: the first has arrived before the second is reported.
+    BufReader::new(pipe).read_line(&mut String::new()).unwrap();
+    complete(&metrics, Task::new(), Output::default());
+    drop(guard);
+    assert!(fs::metadata(&path).unwrap().file_type().is_fifo());
+    assert_eq!(metrics.job_log_dropped.get(), 0);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_link_as_dev_stdout_is_one_is_never_renamed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, file) = (dir.path().join("stdout"), dir.path().join("redirected"));
+    std::os::unix::fs::symlink(&file, &path).unwrap();
+    for _ in 0..3 {
+        let (metrics, guard) = log(&path, 1);
+        complete(&metrics, Task::new(), Output::default());
+        drop(guard);
+    }
+    assert!(fs::symlink_metadata(&path).unwrap().is_symlink());
+    assert_eq!((lines(&file).len(), fs::read_dir(dir.path()).unwrap().count()), (3, 2));
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub(super) struct Writer {
     dropped: IntCounter,
     /// What is open, and how long it is.
     file: Option<(File, u64)>,
+    /// Whether it may be renamed: a regular file, and no link to one as `/dev/stdout` may be.
+    is_regular: bool,
     batch: Vec<u8>,
     lines: u64,
     is_failing: bool,
@@ -33,8 +35,16 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(path: PathBuf, max_bytes: u64, dropped: IntCounter) -> Self {
-        let batch = Vec::new();
-        Self { path, max_bytes, dropped, file: None, batch, lines: 0, is_failing: false }
+        Self {
+            path,
+            max_bytes,
+            dropped,
+            file: None,
+            is_regular: false,
+            batch: Vec::new(),
+            lines: 0,
+            is_failing: false,
+        }
     }
 
     /// Writes until nobody reports any more.
@@ -83,7 +93,7 @@ impl Writer {
         self.open()?;
         let bytes = self.batch.len() as u64;
         let is_full = |(_, size): &mut (File, u64)| 0 < *size && self.max_bytes < *size + bytes;
-        if self.file.take_if(is_full).is_some() {
+        if self.is_regular && self.file.take_if(is_full).is_some() {
             let mut predecessor = OsString::from(&self.path);
             predecessor.push(".1");
             fs::rename(&self.path, predecessor)?;
@@ -104,6 +114,7 @@ impl Writer {
             return Ok(());
         }
         let mut file = File::options().read(true).append(true).create(true).open(&self.path)?;
+        self.is_regular = fs::symlink_metadata(&self.path)?.is_file();
         let mut size = file.metadata()?.len();
         let mut last = [b'\n'];
         if 0 < size {
