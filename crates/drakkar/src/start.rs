@@ -192,6 +192,7 @@ fn settings(config: &Config) -> Settings {
         max_hooks: executor.max_hooks.get(),
         max_result_bytes: executor.max_result_bytes,
         max_result_bytes_total: executor.max_result_bytes_total,
+        max_spooled_bytes: executor.spool.max_bytes,
         ordering: executor.ordering,
         priority_ageing: executor.priority_ageing,
         max_retries: executor.max_retries,

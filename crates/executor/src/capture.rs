@@ -3,7 +3,11 @@
 //! A pipe is drained to its end whatever the limit is, or the program would block. What was captured
 //! outlives the reading: whoever stops reading early keeps what came until then.
 
-use std::{io, os::fd::AsFd};
+use std::{
+    io,
+    os::fd::AsFd,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use bytes::Bytes;
 use drakkar_core::Keep;
@@ -39,6 +43,11 @@ impl Capture {
     /// Sets what is kept of the next process.
     pub(crate) fn keep(&mut self, keep: Keep) {
         self.keep = keep;
+    }
+
+    /// Whether a disk is waited for, and not the other side.
+    pub(crate) fn storing(&self) -> Option<Arc<AtomicBool>> {
+        self.spool.as_ref().map(SpoolWriter::under_way)
     }
 
     /// Reads until the other side closes.

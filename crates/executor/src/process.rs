@@ -8,9 +8,20 @@
 //!
 //! What has left the group is ended by the [`Ward`] of the process.
 //!
-//! Refuses to wait for output that outlives the program by more than a grace.
+//! Refuses to wait for output that outlives the program by more than a grace. For a disk of ours that
+//! has not taken it yet it waits as long as the task may take.
 
-use std::{io, os::fd::OwnedFd, pin::Pin, process::ExitStatus, time::Duration};
+use std::{
+    io,
+    os::fd::OwnedFd,
+    pin::{Pin, pin},
+    process::ExitStatus,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use drakkar_core::StopSignal;
@@ -26,6 +37,9 @@ use tokio::{
 use tracing::warn;
 
 use crate::{capture::Capture, guard::Ward, usage};
+
+/// How long, at least, a disk is waited for at a time.
+const SHORTEST_LOOK: Duration = Duration::from_millis(10);
 
 /// A running process and its group. Dropped before its end, the group is killed.
 pub(crate) struct Process {
@@ -113,14 +127,16 @@ impl Process {
         patience: Patience<'_>,
         killed: impl Future<Output = ()>,
     ) -> End {
-        let time_left = patience.limit.saturating_sub(self.started.elapsed());
+        let deadline = sleep(patience.limit.saturating_sub(self.started.elapsed()));
+        let (mut deadline, mut killed) = (pin!(deadline), pin!(killed));
+        let storing = stdout.storing();
         let pipes = serve(
             (self.child.stdin.take(), stdin),
             (self.child.stdout.take(), stdout),
             (self.child.stderr.take(), stderr),
         );
-        let mut pipes = Pipes { serving: std::pin::pin!(pipes), ended: None };
-        let cause = pipes.serve_until(self.exit_or(time_left, killed)).await;
+        let mut pipes = Pipes { serving: pin!(pipes), storing, ended: None };
+        let cause = pipes.serve_until(self.exit_or(deadline.as_mut(), killed.as_mut())).await;
         let waited = match cause {
             Ok(Cause::Deadline | Cause::Request) => {
                 let usual = [(StopSignal::Terminate, patience.kill)];
@@ -129,7 +145,12 @@ impl Process {
             }
             Ok(Cause::Exit) | Err(_) => Ok(()),
         };
-        let served = self.end_group(&mut pipes, patience.pipe).await;
+        self.end_group(&mut pipes, patience.pipe).await;
+        let cause = match cause {
+            Ok(Cause::Exit) => pipes.serve_disk(patience.pipe, deadline, killed).await,
+            ended_by_us => ended_by_us,
+        };
+        let served = pipes.ended.take().unwrap_or(Ok(()));
         let reaped = self.reap().await;
         match (cause, waited.and(reaped)) {
             (Ok(Cause::Deadline), Ok(_)) => End::TimedOut,
@@ -145,14 +166,14 @@ impl Process {
 
     async fn exit_or(
         &mut self,
-        time_left: Duration,
+        deadline: impl Future<Output = ()>,
         killed: impl Future<Output = ()>,
     ) -> io::Result<Cause> {
         tokio::select! {
             biased; // A program that ended in time ended in time.
             exited = self.exited() => exited.map(|()| Cause::Exit),
             () = killed => Ok(Cause::Request),
-            () = sleep(time_left) => Ok(Cause::Deadline),
+            () = deadline => Ok(Cause::Deadline),
         }
     }
 
@@ -203,7 +224,7 @@ impl Process {
         &self,
         pipes: &mut Pipes<'_, S>,
         grace: Duration,
-    ) -> io::Result<()> {
+    ) {
         pipes.serve_for(grace).await;
         self.signal(Signal::KILL);
         if let Some(ward) = &self.ward {
@@ -211,7 +232,6 @@ impl Process {
         }
         // Whoever still holds a pipe now is out of our reach.
         pipes.serve_for(grace).await;
-        pipes.ended.take().unwrap_or(Ok(()))
     }
 
     async fn reap(&mut self) -> io::Result<ExitStatus> {
@@ -276,18 +296,41 @@ enum Cause {
 /// The pipes of one process, served while something else is awaited.
 struct Pipes<'a, S> {
     serving: Pin<&'a mut S>,
+    /// Whether what was read is being written to a disk.
+    storing: Option<Arc<AtomicBool>>,
     ended: Option<io::Result<()>>,
 }
 
 impl<S: Future<Output = io::Result<()>>> Pipes<'_, S> {
     async fn serve_until<T>(&mut self, event: impl Future<Output = T>) -> T {
-        let mut event = std::pin::pin!(event);
+        let mut event = pin!(event);
         loop {
             tokio::select! {
                 biased; // The event counts, however much there is to read.
                 happened = &mut event => return happened,
                 ended = self.serving.as_mut(), if self.ended.is_none() => self.ended = Some(ended),
             }
+        }
+    }
+
+    /// The program has ended by itself: whatever it printed may wait for the disk until its time is up.
+    async fn serve_disk(
+        &mut self,
+        grace: Duration,
+        deadline: impl Future<Output = ()>,
+        killed: impl Future<Output = ()>,
+    ) -> io::Result<Cause> {
+        let disk = async {
+            while self.ended.is_none() && self.storing.as_ref().is_some_and(|is| is.load(Relaxed)) {
+                self.serve_for(grace.max(SHORTEST_LOOK)).await;
+            }
+        };
+        tokio::select! {
+            biased; // What is taken is taken.
+            () = disk => Ok(Cause::Exit),
+            () = killed => Ok(Cause::Request),
+            // It ended in time. What has no whole file is told by whoever writes the file.
+            () = deadline => Ok(Cause::Exit),
         }
     }
 

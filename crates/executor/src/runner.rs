@@ -13,7 +13,10 @@ use std::{
 };
 
 use drakkar_core::{Failure, Keep, Output, Task, Usage, retry::Backoff};
-use tokio::{sync::Notify, time::sleep};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, timeout},
+};
 use tracing::warn;
 
 use crate::{
@@ -31,6 +34,9 @@ use crate::{
 const SPAWN_RETRIES: u32 = 5;
 const SPAWN_BACKOFF: Backoff =
     Backoff { initial: Duration::from_millis(20), max: Duration::from_millis(500) };
+
+/// What a disk gets to take the end of the output, even of a program that has used up its time.
+const FLUSH_GRACE: Duration = Duration::from_secs(1);
 
 /// What the slots of a pool know together.
 pub(crate) struct Experience {
@@ -113,7 +119,8 @@ impl Runner {
         waited: Duration,
         kill: &Notify,
     ) -> Option<Run> {
-        let spool = match self.open_spool(task).await {
+        let began = Instant::now();
+        let spool = match self.open_spool(task, kill).await? {
             Ok(spool) => spool,
             Err(failure) => return Some(not_started(failure, waited)),
         };
@@ -127,11 +134,22 @@ impl Runner {
         let Some(mut spool) = spool else { return Some(run) };
         let (Run::Finished(output) | Run::Failed { output, .. }) = &mut run;
         spool.write(&std::mem::take(&mut output.stdout)).await;
-        Some(spool.attach(run).await)
+        self.attach(spool, run, (task, began), kill).await
     }
 
-    /// A file for what the task prints, if it asks for one.
-    async fn open_spool(&self, task: &Task) -> Result<Option<SpoolWriter>, Failure> {
+    /// A file for what the task prints, if it asks for one; `None` if `kill` comes first.
+    async fn open_spool(
+        &self,
+        task: &Task,
+        kill: &Notify,
+    ) -> Option<Result<Option<SpoolWriter>, Failure>> {
+        tokio::select! {
+            opened = self.try_open_spool(task) => Some(opened),
+            () = kill.notified() => None,
+        }
+    }
+
+    async fn try_open_spool(&self, task: &Task) -> Result<Option<SpoolWriter>, Failure> {
         if !task.spools_stdout() {
             return Ok(None);
         }
@@ -140,7 +158,8 @@ impl Runner {
             reason: "the task spools its output and executor.spool.dir is not set".to_owned(),
             permanent: true,
         })?;
-        let file = spool.create().await;
+        let limit = self.limit(task);
+        let file = timeout(limit, spool.create()).await.unwrap_or_else(|late| Err(late.into()));
         file.map(Some).map_err(|e| Failure::Io(format!("cannot spool standard output: {e}")))
     }
 
@@ -150,15 +169,43 @@ impl Runner {
         waited: Duration,
         kill: &Notify,
     ) -> Option<Run> {
-        self.stdout.spool = match self.open_spool(task).await {
+        self.stdout.spool = match self.open_spool(task, kill).await? {
             Ok(spool) => spool,
             Err(failure) => return Some(not_started(failure, waited)),
         };
+        self.run_opened(task, waited, kill).await
+    }
+
+    async fn run_opened(
+        &mut self,
+        task: &Arc<Task>,
+        waited: Duration,
+        kill: &Notify,
+    ) -> Option<Run> {
+        let began = Instant::now();
         let run = self.run_started(task, waited, kill).await;
         match (run, self.stdout.spool.take()) {
-            (Some(run), Some(spool)) => Some(spool.attach(run).await),
+            (Some(run), Some(spool)) => self.attach(spool, run, (task, began), kill).await,
             (run, _) => run,
         }
+    }
+
+    /// Puts the file into the run when the disk has taken it, or the time of the task is up.
+    async fn attach(
+        &self,
+        mut spool: SpoolWriter,
+        run: Run,
+        (task, began): (&Task, Instant),
+        kill: &Notify,
+    ) -> Option<Run> {
+        let time_left = self.limit(task).saturating_sub(began.elapsed());
+        tokio::select! {
+            biased; // What is taken is taken.
+            () = spool.finish() => {}
+            () = kill.notified() => return None,
+            () = sleep(time_left.max(FLUSH_GRACE)) => {}
+        }
+        Some(spool.attach(run))
     }
 
     async fn run_started(
@@ -268,3 +315,6 @@ impl Runner {
 fn not_started(failure: Failure, waited: Duration) -> Run {
     Run::Failed { failure, output: Output { waited, ..Output::default() } }
 }
+
+#[cfg(test)]
+mod tests;

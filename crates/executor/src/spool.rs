@@ -10,20 +10,17 @@
 use std::{
     fs::{self, DirBuilder, File},
     io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
 use drakkar_core::{Failure, SpooledFile};
 use serde::{Deserialize, Serialize};
-use tokio::{
-    fs::OpenOptions,
-    io::{AsyncWriteExt, BufWriter},
-};
+use tokio::io::{AsyncWriteExt, BufWriter};
 use tracing::{info, warn};
 
 use crate::Run;
@@ -116,9 +113,16 @@ impl Spool {
     pub(crate) async fn create(self: &Arc<Self>) -> io::Result<SpoolWriter> {
         let number = self.files.fetch_add(1, Relaxed);
         let path = self.path.join(number.to_string());
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).await?;
-        let slip = Slip { path, reserved: 0, spool: Arc::clone(self) };
-        Ok(SpoolWriter { file: BufWriter::new(file), slip, written: 0, dropped: 0, trouble: None })
+        let spool = Arc::clone(self);
+        // The slip is made where the file is: it removes the file if nobody waits for it any more.
+        let open = move || {
+            let file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
+            io::Result::Ok((file, Slip { path, reserved: 0, spool }))
+        };
+        #[expect(clippy::disallowed_methods, reason = "opens a file, starts no process")]
+        let opened = tokio::task::spawn_blocking(open);
+        let (file, slip) = opened.await??;
+        Ok(SpoolWriter::new(file, slip))
     }
 
     fn reserve(&self, bytes: u64) -> io::Result<()> {
@@ -148,14 +152,19 @@ fn remove_abandoned(parent: &Path) -> io::Result<()> {
         if !is_ours || !entry.file_type()?.is_dir() {
             continue;
         }
-        let lock = File::options().write(true).open(entry.path().join(LOCK));
+        let path = entry.path();
+        let lock = File::options().write(true).open(path.join(LOCK));
         match lock.map(|lock| lock.try_lock()) {
+            Ok(Ok(())) => {}
             Ok(Err(fs::TryLockError::WouldBlock)) => continue,
             Ok(Err(fs::TryLockError::Error(error))) => return Err(error),
             // Whoever made it died before the lock was there: making is done behind the door.
-            Ok(Ok(())) | Err(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                warn!(category = "executor", path = %path.display(), %error, "cannot see whether the owner of a spool directory lives");
+                continue;
+            }
         }
-        let path = entry.path();
         // It may be another user's. It is in nobody's way.
         if let Err(error) = fs::remove_dir_all(&path) {
             warn!(category = "executor", path = %path.display(), %error, "cannot remove what a dead worker spooled");
@@ -195,9 +204,28 @@ pub(crate) struct SpoolWriter {
     written: u64,
     dropped: u64,
     trouble: Option<io::Error>,
+    /// Whether the disk has been given something and has not answered. It stays so when nobody waits for
+    /// the answer: then the file is not whole.
+    under_way: Arc<AtomicBool>,
 }
 
 impl SpoolWriter {
+    fn new(file: File, slip: Slip) -> Self {
+        Self {
+            file: BufWriter::new(file.into()),
+            slip,
+            written: 0,
+            dropped: 0,
+            trouble: None,
+            under_way: Arc::default(),
+        }
+    }
+
+    /// Whether the disk is waited for.
+    pub(crate) fn under_way(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.under_way)
+    }
+
     /// Takes what there is room for. What goes wrong is told at the end: the program must not block.
     pub(crate) async fn write(&mut self, bytes: &[u8]) {
         // Until it is written: whoever stops waiting has dropped it.
@@ -208,7 +236,10 @@ impl SpoolWriter {
             return;
         }
         let bytes = &bytes[..taken];
-        match self.store(bytes).await {
+        self.under_way.store(true, Relaxed);
+        let stored = self.store(bytes).await;
+        self.under_way.store(false, Relaxed);
+        match stored {
             Ok(()) => {
                 self.written += taken as u64;
                 self.dropped -= taken as u64;
@@ -223,10 +254,25 @@ impl SpoolWriter {
         self.file.write_all(bytes).await
     }
 
-    /// Puts the file into the run. Where it could not be written a run that succeeded has failed.
-    pub(crate) async fn attach(mut self, run: Run) -> Run {
-        let flushed = self.file.flush().await;
-        let trouble = self.trouble.take().map_or(flushed, Err);
+    /// Waits until the disk has taken everything. Who does not wait to the end has no file.
+    pub(crate) async fn finish(&mut self) {
+        if self.trouble.is_some() || self.under_way.swap(true, Relaxed) {
+            return;
+        }
+        self.trouble = self.file.flush().await.err();
+        self.under_way.store(false, Relaxed);
+    }
+
+    /// Puts the file, if it is whole, into the run. Where it is not a run that succeeded has failed.
+    pub(crate) fn attach(mut self, run: Run) -> Run {
+        let trouble = match self.trouble.take() {
+            Some(error) => Err(error),
+            None if self.under_way.load(Relaxed) => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the disk did not take it in time, and not all of it was read",
+            )),
+            None => Ok(()),
+        };
         let (mut output, failure) = match run {
             Run::Finished(output) => (output, None),
             Run::Failed { failure, output } => (output, Some(failure)),

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::{
     collect::{Whole, complete_whole},
+    execute::Weight,
     flood::{Failed, GivenUp},
     partition::{Flow, Partition},
 };
@@ -34,10 +35,10 @@ pub(crate) enum Outcome {
 
 impl Outcome {
     /// Bytes of output it holds.
-    pub(crate) fn size(&self) -> usize {
+    pub(crate) fn weight(&self) -> Weight {
         let (Self::Result(TaskResult { output, .. }) | Self::Error(TaskFailure { output, .. })) =
             self;
-        output.size()
+        Weight::of(output)
     }
 
     fn output(&mut self) -> &mut Output {
@@ -88,7 +89,7 @@ enum Closing {
 #[derive(Debug)]
 struct Kept {
     groups: usize,
-    bytes: usize,
+    bytes: Weight,
 }
 
 /// What one partition keeps for its groups.
@@ -102,7 +103,7 @@ pub(crate) struct Groups<I> {
     /// Groups that are complete and wait for room among the hooks.
     ready: VecDeque<TaskKey>,
     kept: HashMap<TaskKey, Kept>,
-    kept_bytes: usize,
+    kept_bytes: Weight,
 }
 
 impl<I> Default for Groups<I> {
@@ -113,14 +114,14 @@ impl<I> Default for Groups<I> {
             closings: HashMap::new(),
             ready: VecDeque::new(),
             kept: HashMap::new(),
-            kept_bytes: 0,
+            kept_bytes: Weight::default(),
         }
     }
 }
 
 impl<I> Groups<I> {
     /// Bytes of output that are kept.
-    pub(crate) fn kept_bytes(&self) -> usize {
+    pub(crate) fn kept_bytes(&self) -> Weight {
         self.kept_bytes
     }
 
@@ -166,9 +167,9 @@ impl<I> Groups<I> {
         limit: usize,
     ) -> usize {
         let output = outcome.output();
-        let fits = self.kept_bytes.saturating_add(output.size()) <= limit;
+        let fits = self.kept_bytes.memory.saturating_add(output.size()) <= limit;
         let dropped = if fits { 0 } else { output.discard() };
-        let bytes = output.size();
+        let bytes = Weight::of(output);
         let mut groups = 0;
         let mut enter = |gathered: &mut Gathered| {
             gathered.kept.push(key);

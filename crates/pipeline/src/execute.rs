@@ -3,10 +3,13 @@
 //! A window of 100 000 tasks is 100 000 entries in the backlog, not 100 000 futures: only as many as
 //! the pool, the hooks and the byte budget have room for are under way.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    ops::{AddAssign, SubAssign},
+    sync::{Arc, atomic::Ordering},
+};
 
 use drakkar_core::{
-    Failure, Handler, Output, SourceMessage, TaskFailure, TaskResult, ledger::TaskKey,
+    Failure, Handler, Output, SourceMessage, SpooledFile, TaskFailure, TaskResult, ledger::TaskKey,
 };
 use drakkar_executor::{Job, Place, Run};
 use tokio::time::Instant;
@@ -25,7 +28,7 @@ impl<H: Handler> Partition<H> {
             let Some((key, run)) = self.ran.pop_front() else { break };
             self.collect(key, run);
         }
-        if self.result_budget() <= self.held_bytes() {
+        if self.holds_enough() {
             self.recall();
         }
         let now = Instant::now();
@@ -64,21 +67,20 @@ impl<H: Handler> Partition<H> {
     }
 
     fn results_have_room(&self) -> bool {
-        self.collecting + self.ran.len() < self.shared.settings.max_hooks
-            && self.held_bytes() < self.result_budget()
+        self.collecting + self.ran.len() < self.shared.settings.max_hooks && !self.holds_enough()
     }
 
-    /// What this partition may hold: no more than an equal share of what all may. At least something,
-    /// so that one result always passes.
-    fn result_budget(&self) -> usize {
+    /// Whether the output that waits for a hook or is in one, with that kept for groups, is all this
+    /// partition may hold: an equal share of what all may. At least something, so that one result always
+    /// passes.
+    fn holds_enough(&self) -> bool {
         let partitions = self.shared.status.assigned.load(Ordering::Relaxed).max(1);
         let settings = &self.shared.settings;
-        settings.max_result_bytes.min(settings.max_result_bytes_total / partitions).max(1)
-    }
-
-    /// Bytes of output that wait for a hook or are in one, and those that are kept for groups.
-    fn held_bytes(&self) -> usize {
-        self.result_bytes + self.groups.kept_bytes()
+        let memory = settings.max_result_bytes.min(settings.max_result_bytes_total / partitions);
+        // The other half is for what runs already: a run that finds no room fails.
+        let files = settings.max_spooled_bytes / 2 / partitions as u64;
+        let (held, kept) = (self.result_bytes, self.groups.kept_bytes());
+        memory.max(1) <= held.memory + kept.memory || files.max(1) <= held.files + kept.files
     }
 
     fn needs_slot(&self, place: Place) -> bool {
@@ -220,7 +222,35 @@ impl<H: Handler> Partition<H> {
     }
 }
 
-fn held_bytes(run: &Run) -> usize {
+fn held_bytes(run: &Run) -> Weight {
     let (Run::Finished(output) | Run::Failed { output, .. }) = run;
-    output.size()
+    Weight::of(output)
+}
+
+/// Bytes of output, by where they are.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Weight {
+    pub memory: usize,
+    pub files: u64,
+}
+
+impl Weight {
+    pub(crate) fn of(output: &Output) -> Self {
+        let files = output.spooled.as_ref().map_or(0, SpooledFile::len);
+        Self { memory: output.size(), files }
+    }
+}
+
+impl AddAssign for Weight {
+    fn add_assign(&mut self, more: Self) {
+        self.memory += more.memory;
+        self.files += more.files;
+    }
+}
+
+impl SubAssign for Weight {
+    fn sub_assign(&mut self, less: Self) {
+        self.memory -= less.memory;
+        self.files -= less.files;
+    }
 }

@@ -22,6 +22,7 @@ use crate::{
     aggregate::Outcome,
     collect::Whole,
     deliver::dead_letter,
+    execute::Weight,
     partition::{Flow, Held, Partition, TaskStage},
     status::HeldPartition,
 };
@@ -414,6 +415,6 @@ impl<H: Handler> Partition<H> {
 }
 
 /// Bytes that `outcome` holds.
-fn size(outcome: Option<&Outcome>) -> usize {
-    outcome.map_or(0, Outcome::size)
+fn size(outcome: Option<&Outcome>) -> Weight {
+    outcome.map(Outcome::weight).unwrap_or_default()
 }

@@ -41,6 +41,7 @@ use crate::{
     attendance::Admission,
     collect::Ended,
     commit::{CommitClock, CommitPace, position},
+    execute::Weight,
     flood::{Failed, Gate, GivenUp},
     flows::Flows,
     handover::{Drain, Order},
@@ -65,6 +66,8 @@ pub struct Settings {
     pub max_result_bytes: usize,
     /// The same for all partitions together (`executor.max_result_bytes_total`).
     pub max_result_bytes_total: usize,
+    /// Bytes of the files of a worker (`executor.spool.max_bytes`); results hold no more than half.
+    pub max_spooled_bytes: u64,
     /// Which messages are processed one after the other (`executor.ordering`).
     pub ordering: order::Ordering,
     /// When a task goes first whatever its priority (`executor.priority_ageing`).
@@ -152,7 +155,7 @@ pub(crate) enum Flow<I> {
     /// A window was arranged.
     Arranged { window: u64, plan: Plan<I> },
     /// A task was collected.
-    Collected { key: TaskKey, held_bytes: usize, ended: Ended },
+    Collected { key: TaskKey, held_bytes: Weight, ended: Ended },
     /// A message or a window was dealt with as a whole; the output of these tasks was kept for it.
     Closed { key: TaskKey, kept: Vec<TaskKey> },
     /// Something failed for good.
@@ -198,7 +201,7 @@ pub(crate) struct Partition<H: Handler> {
     pub queued: Queue<TaskKey>,
     pub collecting: usize,
     /// Bytes of output of the tasks that have run and not ended.
-    pub result_bytes: usize,
+    pub result_bytes: Weight,
     pub report_run: mpsc::UnboundedSender<(TaskKey, Run)>,
     runs: mpsc::UnboundedReceiver<(TaskKey, Run)>,
     pub flows: Flows<Flow<H::Input>>,
@@ -258,7 +261,7 @@ impl<H: Handler> Partition<H> {
             ran: VecDeque::new(),
             pooled: 0,
             collecting: 0,
-            result_bytes: 0,
+            result_bytes: Weight::default(),
             report_run,
             runs,
             flows: Flows::new(admission.present),

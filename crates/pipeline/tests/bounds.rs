@@ -2,8 +2,10 @@
 
 mod common;
 
-use common::Echo;
-use drakkar_core::{Delivery, KafkaPayload, SinkError};
+use std::time::Duration;
+
+use common::{Echo, shell};
+use drakkar_core::{Collect, Delivery, KafkaPayload, SinkError};
 use drakkar_testing::{Script, World};
 
 const PARTITIONS: i32 = 200;
@@ -43,4 +45,47 @@ async fn two_hundred_partitions_hold_no_more_results_together_than_a_few_and_all
     for partition in 0..PARTITIONS {
         world.committed(partition, MESSAGES).await;
     }
+}
+
+#[tokio::test]
+async fn while_a_sink_is_down_no_task_runs_for_whose_file_there_is_no_room() {
+    const MESSAGES: i64 = 30;
+    let dir = tempfile::tempdir().unwrap();
+    let results =
+        Script::answering(|_: &KafkaPayload| Delivery::Transient(SinkError::new("Down", "down")));
+    let handler = Echo::default()
+        .arrange(|window| {
+            let spooling = |message| shell(message, "printf %0100d 0").spool_stdout();
+            Ok(window.iter().map(spooling).collect())
+        })
+        .complete(|_| Ok(Collect::new().kafka(KafkaPayload::raw("done"))));
+    let mut world = World::of(handler)
+        // Two run at a time; half of it is for them.
+        .executor(|executor| {
+            executor.spool.dir = Some(dir.path().to_owned());
+            (executor.spool.max_task_bytes, executor.spool.max_bytes) = (100, 1_000);
+        })
+        .results(&results)
+        .start();
+    for _ in 0..MESSAGES {
+        world.produce(0, "x");
+    }
+    let mut own = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+    let own = own.find(|path| path.is_dir()).unwrap();
+    // Beside its lock.
+    let files = || std::fs::read_dir(&own).unwrap().count() - 1;
+    while files() < 5 {
+        tokio::task::yield_now().await;
+    }
+    // A run that fails is tried again and dead-lettered sooner than this.
+    let too_many = async {
+        while world.dead_letters.is_empty() && files() < 8 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let too_many = tokio::time::timeout(Duration::from_millis(500), too_many).await;
+    assert!(too_many.is_err(), "{} files, {} dead", files(), world.dead_letters.all().len());
+    results.answer(|_| Delivery::Confirmed);
+    world.committed(0, MESSAGES).await;
+    assert!(world.dead_letters.is_empty());
 }

@@ -43,6 +43,7 @@ impl<H: Handler> WorldBuilder<H> {
             max_hooks: 64,
             max_result_bytes: 16 << 20,
             max_result_bytes_total: 64 << 20,
+            max_spooled_bytes: 8 << 30,
             ordering: Ordering::Unordered,
             priority_ageing: Duration::from_mins(1),
             max_retries: 3,
@@ -277,6 +278,7 @@ fn follow(settings: &mut Settings, old: &ExecutorConfig, new: &ExecutorConfig) {
     );
     take(&mut settings.max_hooks, both.map(|of| of.max_hooks.get()));
     take(&mut settings.max_result_bytes, both.map(|of| of.max_result_bytes));
+    take(&mut settings.max_spooled_bytes, both.map(|of| of.spool.max_bytes));
     take(&mut settings.ordering, both.map(|of| of.ordering));
     take(&mut settings.priority_ageing, both.map(|of| of.priority_ageing));
     take(&mut settings.max_retries, both.map(|of| of.max_retries));

@@ -13,7 +13,19 @@ async fn written(spool: &Arc<Spool>, pieces: &[&[u8]]) -> Run {
     for piece in pieces {
         writer.write(piece).await;
     }
-    writer.attach(Run::Finished(Output::default())).await
+    writer.finish().await;
+    writer.attach(Run::Finished(Output::default()))
+}
+
+impl SpoolWriter {
+    /// One whose disk takes no more than a pipe holds while nobody reads it.
+    pub(crate) async fn stalling(dir: &Path) -> (Self, io::PipeReader) {
+        let spool = Spool::open(&config(dir, 1 << 30, 1 << 30)).unwrap().unwrap();
+        let mut writer = spool.create().await.unwrap();
+        let (disk, end) = io::pipe().unwrap();
+        writer.file = BufWriter::new(File::from(std::os::fd::OwnedFd::from(end)).into());
+        (writer, disk)
+    }
 }
 
 #[track_caller]
@@ -76,17 +88,18 @@ async fn a_disk_that_refuses_fails_a_run_that_succeeded_and_explains_no_other() 
     let spool = Spool::open(&config(dir.path(), 1 << 20, 1 << 20)).unwrap().unwrap();
     let full = async || {
         let mut writer = spool.create().await.unwrap();
-        let device = OpenOptions::new().write(true).open("/dev/full").await.unwrap();
-        writer.file = BufWriter::new(device);
+        let device = File::options().write(true).open("/dev/full").unwrap();
+        writer.file = BufWriter::new(device.into());
         writer.write(&vec![7; 100_000]).await;
+        writer.finish().await;
         writer
     };
-    let run = full().await.attach(Run::Finished(Output::default())).await;
+    let run = full().await.attach(Run::Finished(Output::default()));
     let Run::Failed { failure: Failure::Io(text), output } = run else { panic!("{run:?}") };
     assert!(text.contains("No space left"), "{text}");
     assert_eq!((output.stdout_dropped, output.spooled), (100_000, None));
     let crashed = Run::Failed { failure: Failure::Signal(11), output: Output::default() };
-    let run = full().await.attach(crashed).await;
+    let run = full().await.attach(crashed);
     assert!(matches!(run, Run::Failed { failure: Failure::Signal(11), .. }), "{run:?}");
 }
 
@@ -125,4 +138,16 @@ async fn what_a_dead_worker_left_is_removed_and_what_a_living_one_has_is_not() {
     assert_eq!(entries(dir.path()), 3, "a file that is held keeps its directory");
     drop(held);
     assert_eq!(entries(dir.path()), 2);
+}
+
+#[tokio::test]
+async fn a_directory_whose_lock_cannot_be_looked_at_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let unknown = dir.path().join(format!("{PREFIX}1-0"));
+    fs::create_dir(&unknown).unwrap();
+    std::os::unix::fs::symlink(LOCK, unknown.join(LOCK)).unwrap(); // Leads to itself.
+    fs::write(unknown.join("0"), "perhaps held").unwrap();
+    let spool = Spool::open(&config(dir.path(), 100, 100)).unwrap().unwrap();
+    assert!(unknown.join("0").exists());
+    drop(spool);
 }
