@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use drakkar_core::{Delivery, HttpPayload, Ready, Sink, SinkError, SinkName};
 use reqwest::{Client, Response, StatusCode};
+use tokio::time::Instant;
 
 use crate::{
     BatchConfig, HttpSinkConfig,
@@ -15,6 +16,7 @@ use crate::{
     lane::Shape,
 };
 use address::Address;
+use batch::{Batch, Group};
 use limit::{Limit, Pass, Sign};
 use request::{Prepared, Writer};
 use verdict::{Class, Statuses};
@@ -25,6 +27,7 @@ mod client; // connections, redirects, proxy, certificates
 mod request; // payload -> request
 mod verdict; // answer -> outcome
 mod limit; // how many requests at once
+mod batch; // what is sent next, and what waits
 #[cfg(all(test, feature = "ssl"))]
 mod tls_tests;
 
@@ -110,30 +113,13 @@ impl Sink for HttpSink {
 
     async fn deliver(&self, batch: &[HttpPayload]) -> Vec<Delivery> {
         let prepared: Vec<_> = batch.iter().map(|payload| self.writer.prepare(payload)).collect();
-        let mut outcomes: Vec<Delivery> =
-            prepared.iter().map(|of| Delivery::Permanent(unprepared(of))).collect();
-        // What the endpoint cannot take now it is not asked to take again at once.
-        let mut down: Option<SinkError> = None;
-        let mut groups = groups(&prepared);
-        while let Some(group) = groups.pop() {
-            let outcome = match &down {
-                Some(error) => Delivery::Transient(error.clone()),
-                None => self.send(&parts(&prepared, &group)).await,
-            };
-            match outcome {
-                Delivery::Permanent(_) if 1 < group.len() => {
-                    let (left, right) = group.split_at(group.len() / 2);
-                    groups.extend([right.to_vec(), left.to_vec()]);
-                    continue;
-                }
-                Delivery::Transient(ref error) => down = Some(error.clone()),
-                _ => {}
-            }
-            for at in group {
-                outcomes[at] = outcome.clone();
-            }
+        let outcomes = prepared.iter().map(|of| Delivery::Permanent(unprepared(of))).collect();
+        let mut batch = Batch::new(groups(&prepared), outcomes, Instant::now() + self.timeout);
+        while let Some(group) = batch.next(Instant::now()) {
+            let outcome = self.send(&parts(&prepared, &group)).await;
+            batch.answered(&group, &outcome);
         }
-        outcomes
+        batch.into_outcomes()
     }
 }
 
@@ -204,23 +190,22 @@ fn unprepared(of: &Result<Prepared, SinkError>) -> SinkError {
     of.as_ref().err().cloned().unwrap_or_else(unsent)
 }
 
-/// Which payloads make up one request each, the first one last.
-fn groups(prepared: &[Result<Prepared, SinkError>]) -> Vec<Vec<usize>> {
-    let mut groups: Vec<Vec<usize>> = Vec::new();
+/// Which payloads make up one request each.
+fn groups(prepared: &[Result<Prepared, SinkError>]) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
     for (at, of) in prepared.iter().enumerate() {
         let Ok(of) = of else { continue };
         let joined = groups
             .iter_mut()
-            .find(|group| prepared[group[0]].as_ref().is_ok_and(|first| first.joins(of)));
+            .find(|group| prepared[group.places[0]].as_ref().is_ok_and(|first| first.joins(of)));
         match joined {
-            Some(group) => group.push(at),
-            None => groups.push(vec![at]),
+            Some(group) => group.places.push(at),
+            None => groups.push(Group { url: of.url.clone(), places: vec![at] }),
         }
     }
-    groups.reverse();
     groups
 }
 
-fn parts<'a>(prepared: &'a [Result<Prepared, SinkError>], group: &[usize]) -> Vec<&'a Prepared> {
-    group.iter().filter_map(|&at| prepared[at].as_ref().ok()).collect()
+fn parts<'a>(prepared: &'a [Result<Prepared, SinkError>], group: &Group) -> Vec<&'a Prepared> {
+    group.places.iter().filter_map(|&at| prepared[at].as_ref().ok()).collect()
 }

@@ -69,6 +69,31 @@ async fn lines_that_the_endpoint_cannot_take_now_are_all_held() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_address_in_trouble_does_not_keep_its_neighbours_from_theirs() {
+    let endpoint = Endpoint::start().await;
+    endpoint.answer(|request| Answer::status(if request.target == "/a" { 500 } else { 200 }));
+    let more = json!({"encoding": "ndjson", "batch": {"in_flight": 1, "linger": "50ms"}});
+    let sinks = sinks(&endpoint, "/{to}", more).await;
+    let to = |number: usize| numbered(number).param("to", if number < 10 { "a" } else { "b" });
+    let delivered = deliver_beside(&sinks, (0..20).map(to).collect());
+    wait_for("the others to land", || endpoint.seen().iter().any(|request| request.target == "/b"));
+    endpoint.answer(|_| Answer::status(200));
+    all_confirmed(&delivered.await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_everybody_is_sent_to_holds_and_loses_nothing() {
+    let endpoint = Endpoint::start().await;
+    let to_login = || Answer::Status(302, vec![("location", "/login".to_owned())], String::new());
+    endpoint.answer(move |_| to_login());
+    let sinks = sinks(&endpoint, "/in", json!({})).await;
+    let delivered = deliver_beside(&sinks, (0..20).map(numbered).collect());
+    wait_held(&sinks);
+    endpoint.answer(|_| Answer::status(200));
+    all_confirmed(&delivered.await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_us_is_held_and_what_is_wrong_with_the_payload_is_refused() {
     let endpoint = Endpoint::start().await;
     let sinks = sinks(&endpoint, "/{at}", json!({})).await;

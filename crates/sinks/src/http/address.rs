@@ -5,13 +5,19 @@
 
 use std::collections::BTreeMap;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use reqwest::Url;
 
 use super::guard;
 
 /// What a value of a payload may hold without being encoded: the unreserved characters of RFC 3986.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Shortest segment of a path that is taken for a key; shorter ones are words.
+const LONG_SEGMENT: usize = 16;
+
+/// Stands for a placeholder; no url holds it as it is.
+const FILLED_IN: char = '\0';
 
 /// The url of one sink.
 #[derive(Clone)]
@@ -42,9 +48,7 @@ impl Address {
         let pieces = pieces(rest)?;
         let mut base = Url::parse(origin).map_err(|error| format!("is not a url: {error}"))?;
         guard::check(&base, allow_metadata)?;
-        let decoded = |text: &str| {
-            percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
-        };
+        let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
         let user = decoded(base.username());
         let password = decoded(base.password().unwrap_or_default());
         // Only a url that has no host refuses; `check` has seen one.
@@ -94,16 +98,23 @@ impl Address {
         has.then_some((self.user.as_str(), self.password.as_str()))
     }
 
-    /// Values of the configured query: keys are often put there.
-    pub(crate) fn query_values(&self) -> Vec<String> {
+    /// The configured path, long segments of it, and the values of the query: keys are often put
+    /// there. Each as it is written, and as an endpoint reads it.
+    pub(crate) fn secrets(&self) -> Vec<String> {
         let text = |piece: &Piece| match piece {
             Piece::Text(text) => text.clone(),
-            Piece::Placeholder(_) => "&".to_owned(),
+            Piece::Placeholder(_) => FILLED_IN.to_string(),
         };
         let rest: String = self.pieces.iter().map(text).collect();
-        let query = rest.split_once('?').map(|(_, query)| query).unwrap_or_default();
+        let rest = rest.split('#').next().unwrap_or_default();
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let segments = path.split(['/', FILLED_IN]).filter(|one| LONG_SEGMENT <= one.len());
         let values = query.split('&').filter_map(|pair| pair.split_once('='));
-        values.map(|(_, value)| value.to_owned()).collect()
+        let values = values.flat_map(|(_, value)| value.split(FILLED_IN));
+        let written = path.split(FILLED_IN).chain(segments).chain(values);
+        let read = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        let each = |text: &str| [text.to_owned(), read(text), read(&text.replace('+', " "))];
+        written.flat_map(each).collect()
     }
 }
 
@@ -202,8 +213,29 @@ mod tests {
         let address = Address::parse(url, false).unwrap();
         assert_eq!(address.shown(), "https://h:1");
         assert_eq!(address.credentials(), Some(("me", "hunter2")));
-        assert_eq!(address.query_values(), ["hunter2", ""]);
         let Err(error) = Address::parse("http://me:hunter2@[h/", false) else { panic!() };
         assert!(!error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn path_and_query_are_secret_as_they_are_written_and_as_they_are_read() {
+        let secrets = |url| Address::parse(url, false).unwrap().secrets();
+        let has = |url, secret: &str| secrets(url).iter().any(|one| one == secret);
+        let hook = "https://h/services/T0/a%3Dhunter2-hunter2/in?k=a%2Fb+c&l=x{id}y#z";
+        for secret in [
+            "/services/T0/a%3Dhunter2-hunter2/in",
+            "/services/T0/a=hunter2-hunter2/in",
+            "a%3Dhunter2-hunter2",
+            "a=hunter2-hunter2",
+            "a%2Fb+c",
+            "a/b+c",
+            "a/b c",
+            "x",
+            "y",
+        ] {
+            assert!(has(hook, secret), "{secret}: {:?}", secrets(hook));
+        }
+        assert!(!has(hook, "services"), "a short segment is a word");
+        assert!(has("https://h/hook/{id}/hunter2-hunter2-hunter2", "hunter2-hunter2-hunter2"));
     }
 }

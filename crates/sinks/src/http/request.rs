@@ -86,7 +86,7 @@ impl Writer {
         let method = Method::try_from(config.method.as_str())
             .map_err(|_| ".method: is not a method; write it as GET".to_owned())?;
         let mut secrets = Secrets::default();
-        address.query_values().iter().for_each(|value| secrets.add(value));
+        address.secrets().iter().for_each(|value| secrets.add(value));
         let mut headers = HeaderMap::new();
         if let Some((user, password)) = address.credentials() {
             let both = STANDARD.encode(format!("{user}:{password}"));
@@ -122,6 +122,9 @@ impl Writer {
         let url = self.address.fill(&payload.params, &payload.query).map_err(wrong)?;
         let mut headers = self.headers.clone();
         let mut secrets = self.secrets.clone();
+        payload.query.iter().for_each(|(_, value)| secrets.add(value));
+        let sent = url.query().unwrap_or_default().rsplit('&').take(payload.query.len());
+        sent.filter_map(|pair| pair.split_once('=')).for_each(|(_, value)| secrets.add(value));
         let mut own = HeaderMap::new();
         for (name, value) in &payload.headers {
             let (name, value) = header(name, value).map_err(wrong)?;
@@ -266,4 +269,26 @@ fn form(parts: &[HttpPart]) -> Result<Form, SinkError> {
 /// Whether the configuration itself says who asks.
 pub(super) fn says_who(config: &HttpSinkConfig) -> bool {
     config.headers.keys().any(|name| name.eq_ignore_ascii_case(AUTHORIZATION.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_that_repeats_path_or_query_is_not_quoted_with_them() {
+        let url = "https://h/services/T0/hunter2-hunter2-hunter2?key=hunter2%2F2";
+        let config = HttpSinkConfig { url: url.into(), ..HttpSinkConfig::default() };
+        let writer = Writer::new(&config, Address::parse(url, false).unwrap()).unwrap();
+        let prepared = writer.prepare(&HttpPayload::empty().query("q", "my hunter2&3")).unwrap();
+        for echo in [
+            "Cannot POST /services/T0/hunter2-hunter2-hunter2",
+            "no hook hunter2-hunter2-hunter2",
+            "not https://h/services/T0/hunter2-hunter2-hunter2?key=hunter2%2F2&q=my+hunter2%263",
+            r#"bad query: key is "hunter2/2", q is "my hunter2&3""#,
+        ] {
+            let text = prepared.secrets.masked(echo.as_bytes());
+            assert!(text.contains("***") && !text.contains("hunter2"), "{text}");
+        }
+    }
 }

@@ -47,7 +47,8 @@ impl Statuses {
     /// `is_addressed`: whether the payload has a part in the address.
     ///
     /// What no payload can be at fault for is transient: were it permanent, a token that expired or a
-    /// route that is not there yet would give up one message after the other.
+    /// route that is not there yet would give up one message after the other, and so would whoever
+    /// stands before an endpoint and sends everybody to a page that says "back soon" or "log in".
     pub(super) fn class(&self, status: StatusCode, is_addressed: bool) -> Class {
         let status = status.as_u16();
         if self.transient.contains(&status) {
@@ -58,7 +59,7 @@ impl Statuses {
         }
         // No payload is at fault for these, nor for an address that is the same for all of them.
         let is_ours = matches!(status, 401 | 407 | 408 | 425 | 429 | 500 | 502..=504 | 506..=599)
-            || (status == 404 && !is_addressed);
+            || (!is_addressed && matches!(status, 300..=399 | 404 | 410 | 421));
         match status {
             200..=299 => Class::Confirmed,
             _ if is_ours => Class::Transient,
@@ -143,7 +144,7 @@ impl Secrets {
     }
 
     /// The beginning of `text`, on one line, with secrets masked.
-    fn masked(&self, text: &[u8]) -> String {
+    pub(super) fn masked(&self, text: &[u8]) -> String {
         let mut text = String::from_utf8_lossy(text).into_owned();
         for secret in &self.0 {
             text = text.replace(secret.as_str(), drakkar_core::secret::MASK);
@@ -174,11 +175,13 @@ mod tests {
         for status in [401, 407, 408, 425, 429, 500, 502, 503, 504, 507, 529] {
             assert_eq!(class(status, true), Class::Transient, "{status}");
         }
-        for status in [301, 302, 307, 400, 403, 405, 409, 410, 413, 415, 422, 451, 501, 505] {
+        for status in [400, 403, 405, 409, 413, 415, 422, 451, 501, 505] {
             assert_eq!(class(status, false), Class::Permanent, "{status}");
         }
-        assert_eq!(class(404, false), Class::Transient, "nothing of the address is the payload's");
-        assert_eq!(class(404, true), Class::Permanent);
+        for status in [300, 301, 302, 303, 307, 308, 404, 410, 421] {
+            assert_eq!(class(status, false), Class::Transient, "{status}: no payload chose where");
+            assert_eq!(class(status, true), Class::Permanent, "{status}");
+        }
     }
 
     #[test]
