@@ -49,7 +49,7 @@ async fn two_hundred_partitions_hold_no_more_results_together_than_a_few_and_all
 
 #[tokio::test]
 async fn while_a_sink_is_down_no_task_runs_for_whose_file_there_is_no_room() {
-    const MESSAGES: i64 = 30;
+    const MESSAGES: i64 = 100;
     let dir = tempfile::tempdir().unwrap();
     let results =
         Script::answering(|_: &KafkaPayload| Delivery::Transient(SinkError::new("Down", "down")));
@@ -60,11 +60,12 @@ async fn while_a_sink_is_down_no_task_runs_for_whose_file_there_is_no_room() {
         })
         .complete(|_| Ok(Collect::new().kafka(KafkaPayload::raw("done"))));
     let mut world = World::of(handler)
-        // Two run at a time; half of it is for them.
+        // Room for 50 files; results may hold 25, and what runs when they do comes on top.
         .executor(|executor| {
             executor.spool.dir = Some(dir.path().to_owned());
-            (executor.spool.max_task_bytes, executor.spool.max_bytes) = (100, 1_000);
+            (executor.spool.max_task_bytes, executor.spool.max_bytes) = (100, 5_000);
         })
+        .settings(|s| s.max_in_flight = 100)
         .results(&results)
         .start();
     for _ in 0..MESSAGES {
@@ -74,12 +75,12 @@ async fn while_a_sink_is_down_no_task_runs_for_whose_file_there_is_no_room() {
     let own = own.find(|path| path.is_dir()).unwrap();
     // Beside its lock.
     let files = || std::fs::read_dir(&own).unwrap().count() - 1;
-    while files() < 5 {
+    while files() < 25 {
         tokio::task::yield_now().await;
     }
     // A run that fails is tried again and dead-lettered sooner than this.
     let too_many = async {
-        while world.dead_letters.is_empty() && files() < 8 {
+        while world.dead_letters.is_empty() && files() < 45 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
