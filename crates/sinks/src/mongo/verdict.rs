@@ -128,6 +128,11 @@ fn class(kind: &ErrorKind) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::{TcpListener, TcpStream},
+    };
+
     use mongodb::bson::{RawDocumentBuf, doc};
 
     use super::*;
@@ -191,6 +196,49 @@ mod tests {
                 |text| doc! {"writeErrors": [{"code": 1, "errmsg": text}], "ok": ok.clone()};
             assert_eq!(lossy(&cut(&errors("x?"))).unwrap(), errors("x\u{fffd}"));
         }
+    }
+
+    /// Says who it is to whoever asks, and `reply` to every other command.
+    fn serve(mut to: TcpStream, reply: &[u8]) -> std::io::Result<()> {
+        let primary = doc! {
+            "ok": 1, "isWritablePrimary": true, "helloOk": true, "maxWireVersion": 21,
+            "maxBsonObjectSize": 16 << 20, "maxMessageSizeBytes": 48 << 20,
+        };
+        let hello = RawDocumentBuf::try_from(&primary).unwrap().into_bytes();
+        loop {
+            let mut header = [0; 16];
+            to.read_exact(&mut header)?;
+            let length = u32::from_le_bytes(header[..4].try_into().unwrap());
+            let mut asked = vec![0; length as usize - header.len()];
+            to.read_exact(&mut asked)?;
+            let is_ping = asked.windows(5).any(|word| word == b"ping\0");
+            let body = if is_ping { reply } else { &hello };
+            let mut message = u32::try_from(21 + body.len()).unwrap().to_le_bytes().to_vec();
+            message.extend([0; 4]); // the id of the message
+            message.extend(&header[4..8]); // what it answers
+            message.extend(2013_u32.to_le_bytes()); // OP_MSG
+            message.extend([0; 5]); // no flags; a section that is one document
+            message.extend(body);
+            to.write_all(&message)?;
+        }
+    }
+
+    #[tokio::test]
+    async fn the_driver_hands_over_a_reply_that_it_cannot_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let uri = format!("mongodb://{}/?directConnection=true", listener.local_addr().unwrap());
+        let reply = cut(&doc! {"ok": 1, "note": "x?"}).into_bytes();
+        std::thread::spawn(move || {
+            for to in listener.incoming() {
+                let reply = reply.clone();
+                std::thread::spawn(move || serve(to.unwrap(), &reply));
+            }
+        });
+        let client = mongodb::Client::with_uri_str(uri).await.unwrap();
+        let ping = RawDocumentBuf::try_from(&doc! {"ping": 1}).unwrap();
+        let answered = client.database("d").run_raw_command(ping).await;
+        assert!(answered.is_err(), "the driver reads it by itself");
+        assert_eq!(answer(answered).unwrap(), doc! {"ok": 1, "note": "x\u{fffd}"});
     }
 
     #[test]
