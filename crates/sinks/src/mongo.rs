@@ -91,7 +91,7 @@ impl Sink for MongoSink {
 
 impl Server for Database {
     async fn run(&self, command: RawDocumentBuf) -> Result<Document, Failure> {
-        Ok(self.run_raw_command(command).await?)
+        verdict::answer(self.run_raw_command(command).await)
     }
 }
 

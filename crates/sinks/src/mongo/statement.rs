@@ -1,12 +1,13 @@
 //! Statements: writes that the configuration writes down and payloads fill in.
 //!
 //! A parameter is a value. It takes the place of the text `":name"` and of nothing else, and it cannot
-//! bring operators along: `{"$ne": null}` in a filter would match everything.
+//! bring operators along: `{"$ne": null}` in a filter would match everything, and so would a regular
+//! expression. Within `$expr` it is a `$literal`: there the text `"$tenant"` would be the field.
 
 use std::collections::BTreeMap;
 
 use drakkar_core::SinkError;
-use mongodb::bson::{Bson, Document};
+use mongodb::bson::{Bson, Document, doc};
 
 use super::{json, write::Write};
 use crate::config::{MongoOp, MongoStatementConfig};
@@ -52,7 +53,7 @@ impl Statements {
         {
             return Err(wrong(&format!("the parameter {param} has the operator {operator}")));
         }
-        let filled = |document: &Document| filled(document, &params);
+        let filled = |document: &Document| filled(document, &params, As::Value);
         let filter = filled(&statement.filter)?;
         let update = statement.update.as_ref().map(filled).transpose()?;
         let (many, upsert) = match statement.op {
@@ -87,33 +88,55 @@ fn wrong(text: &str) -> SinkError {
     SinkError::new("wrong_parameter", text)
 }
 
-/// The first key of `value` that the server would take for an operator.
+/// What of `value` the server would take for an operator: the first such key, or a type that matches or
+/// runs instead of being compared.
 fn operator(value: &Bson) -> Option<&str> {
     match value {
         Bson::Document(fields) => fields.iter().find_map(|(key, value)| {
             if key.starts_with('$') { Some(key.as_str()) } else { operator(value) }
         }),
         Bson::Array(items) => items.iter().find_map(operator),
+        Bson::RegularExpression(_) => Some("$regularExpression"),
+        Bson::JavaScriptCode(_) | Bson::JavaScriptCodeWithScope(_) => Some("$code"),
+        Bson::DbPointer(_) => Some("$dbPointer"),
         _ => None,
     }
 }
 
-fn filled(template: &Document, params: &Document) -> Result<Document, SinkError> {
-    template.iter().map(|(key, value)| Ok((key.clone(), fill(value, params)?))).collect()
+/// What the server takes a text at some place of a template for.
+#[derive(Clone, Copy)]
+enum As {
+    Value,
+    /// Within `$expr`: a text that begins with `$` is a field.
+    Expression,
 }
 
-fn fill(template: &Bson, params: &Document) -> Result<Bson, SinkError> {
+fn filled(template: &Document, params: &Document, of: As) -> Result<Document, SinkError> {
+    let field = |(key, value): (&String, &Bson)| {
+        let of = match key.as_str() {
+            "$expr" => As::Expression,
+            "$literal" => As::Value,
+            _ => of,
+        };
+        Ok((key.clone(), fill(value, params, of)?))
+    };
+    template.iter().map(field).collect()
+}
+
+fn fill(template: &Bson, params: &Document, of: As) -> Result<Bson, SinkError> {
     match template {
         Bson::String(text) => match text.strip_prefix(':') {
-            Some(name) => match params.get(name) {
-                Some(value) => Ok(value.clone()),
-                None => Err(wrong(&format!("the parameter {name} is missing"))),
+            Some(name) => match (params.get(name), of) {
+                (Some(value), As::Value) => Ok(value.clone()),
+                (Some(value), As::Expression) => Ok(doc! {"$literal": value}.into()),
+                (None, _) => Err(wrong(&format!("the parameter {name} is missing"))),
             },
             None => Ok(template.clone()),
         },
-        Bson::Document(fields) => filled(fields, params).map(Bson::Document),
+        Bson::Document(fields) => filled(fields, params, of).map(Bson::Document),
         Bson::Array(items) => {
-            items.iter().map(|item| fill(item, params)).collect::<Result<_, _>>().map(Bson::Array)
+            let items = items.iter().map(|item| fill(item, params, of));
+            items.collect::<Result<_, _>>().map(Bson::Array)
         }
         other => Ok(other.clone()),
     }
@@ -121,7 +144,7 @@ fn fill(template: &Bson, params: &Document) -> Result<Bson, SinkError> {
 
 #[cfg(test)]
 mod tests {
-    use mongodb::bson::doc;
+    use mongodb::bson::JavaScriptCodeWithScope;
     use serde_json::{Value, json};
 
     use super::{super::write::Kind, *};
@@ -167,6 +190,47 @@ mod tests {
             let error = touch().bind("s", &params).err().unwrap();
             assert_eq!(error.class, "wrong_parameter");
         }
+    }
+
+    #[test]
+    fn a_parameter_cannot_be_a_pattern_or_code() {
+        let all = r#"{"$regularExpression": {"pattern": "", "options": ""}}"#;
+        let delete = json!({"collection": "c", "op": "delete_many", "filter": {"tenant": ":t"}});
+        for value in [all.to_owned(), format!(r#"{{"a": {all}}}"#), format!("[1, {all}]")] {
+            let error =
+                statements(&delete).bind("s", &format!(r#"{{"t": {value}}}"#)).err().unwrap();
+            assert_eq!(error.class, "wrong_parameter");
+            assert!(error.message.contains("$regularExpression"), "{}", error.message);
+        }
+        let code = || "1".to_owned();
+        let scoped = JavaScriptCodeWithScope { code: code(), scope: doc! {} };
+        assert!(operator(&Bson::JavaScriptCode(code())).is_some());
+        assert!(operator(&Bson::JavaScriptCodeWithScope(scoped)).is_some());
+    }
+
+    #[test]
+    fn a_parameter_of_an_expression_is_a_value_and_no_path() {
+        let filter = json!({
+            "_id": ":t",
+            "$or": [{"$expr": {"$eq": ["$tenant", ":t"]}}, {"$expr": {"$in": [{"$literal": ":t"}, ":l"]}}],
+            "last": ":t",
+        });
+        let delete = json!({"collection": "c", "op": "delete_many", "filter": filter});
+        let write = statements(&delete).bind("s", r#"{"t": "$tenant", "l": ["$a"]}"#).unwrap();
+        let body = Document::try_from(&*write.body).unwrap();
+        let q = body.get_document("q").unwrap();
+        let value = doc! {"$literal": "$tenant"};
+        assert_eq!(
+            q.get_array("$or").unwrap(),
+            &vec![
+                Bson::from(doc! {"$expr": {"$eq": ["$tenant", value.clone()]}}),
+                Bson::from(doc! {"$expr": {"$in": [value, {"$literal": ["$a"]}]}}),
+            ]
+        );
+        assert_eq!(
+            (q.get_str("_id").ok(), q.get_str("last").ok()),
+            (Some("$tenant"), Some("$tenant"))
+        );
     }
 
     #[test]

@@ -5,7 +5,10 @@
 //! nobody thought of costs time, and no payload.
 
 use drakkar_core::SinkError;
-use mongodb::error::{Error, ErrorKind};
+use mongodb::{
+    bson::{Bson, Document, RawDocument, Utf8Lossy},
+    error::{Error, ErrorKind},
+};
 
 /// Why a command as a whole came to nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,11 +25,12 @@ const DATA: [i32; 27] = [
     10_003, 10_334, 11_000, 17_280, 40_415,
 ];
 
-/// Codes of a state that passes: elections, shutdowns, locks, conflicts, disks, limits, rights.
-const PASSING: [i32; 41] = [
-    6, 7, 13, 18, 24, 46, 50, 63, 64, 79, 89, 91, 100, 112, 117, 125, 133, 134, 146, 149, 150, 189,
-    202, 246, 262, 317, 358, 365, 391, 462, 8_000, 9_001, 10_058, 10_107, 11_600, 11_601, 11_602,
-    13_388, 13_435, 13_436, 14_031,
+/// Codes of a state that passes: elections, shutdowns, locks, conflicts, shards that move, disks, limits,
+/// rights.
+const PASSING: [i32; 47] = [
+    6, 7, 13, 18, 24, 46, 50, 63, 64, 70, 79, 82, 83, 89, 90, 91, 100, 112, 117, 125, 133, 134,
+    146, 149, 150, 175, 189, 202, 246, 249, 262, 317, 358, 365, 391, 462, 8_000, 9_001, 10_058,
+    10_107, 11_600, 11_601, 11_602, 13_388, 13_435, 13_436, 14_031,
 ];
 
 /// Cosmos DB: too many requests.
@@ -58,6 +62,28 @@ pub(super) fn error(code: i32, message: &str) -> SinkError {
     SinkError::new(class, message)
 }
 
+/// What the server answered, also where the driver cannot read it: that the reply is there means that
+/// the command was carried out, and sending it again would do it twice.
+pub(super) fn answer(answered: Result<Document, Error>) -> Result<Document, Failure> {
+    answered.or_else(|failed| match (&*failed.kind, failed.server_response()) {
+        (ErrorKind::Bson(_), Some(reply)) => lossy(reply),
+        _ => Err(failed.into()),
+    })
+}
+
+/// A reply whose texts are no UTF-8: servers cut long ones, in the middle of a character as well.
+fn lossy(reply: &RawDocument) -> Result<Document, Failure> {
+    let Utf8Lossy(reply) = Utf8Lossy::<Document>::try_from(reply).map_err(|why| invalid(&why))?;
+    match reply.get("ok") {
+        Some(Bson::Int32(1) | Bson::Int64(1) | Bson::Double(1.0)) => Ok(reply),
+        _ => Err(invalid(&"it does not say that it is ok")),
+    }
+}
+
+fn invalid(why: &dyn std::fmt::Display) -> Failure {
+    Failure::Away(SinkError::new("InvalidResponse", format!("the reply cannot be read: {why}")))
+}
+
 impl From<Error> for Failure {
     fn from(failed: Error) -> Self {
         match &*failed.kind {
@@ -75,9 +101,11 @@ impl From<Error> for Failure {
                     Self::Away(error)
                 }
             }
-            ErrorKind::InvalidArgument { .. } | ErrorKind::Bson(_) => {
+            ErrorKind::InvalidArgument { .. } => {
                 Self::Refused(SinkError::new("invalid_command", failed.kind.to_string()))
             }
+            // A command is BSON before the driver has it: it is the reply that is not.
+            ErrorKind::Bson(why) => invalid(why),
             kind => Self::Away(SinkError::new(class(kind), kind.to_string())),
         }
     }
@@ -100,7 +128,12 @@ fn class(kind: &ErrorKind) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use mongodb::bson::doc;
+    use std::{
+        io::{Read as _, Write as _},
+        net::{TcpListener, TcpStream},
+    };
+
+    use mongodb::bson::{RawDocumentBuf, doc};
 
     use super::*;
 
@@ -138,6 +171,85 @@ mod tests {
     fn one_write_is_refused_unless_its_code_is_known_to_pass() {
         assert!([112, 189, 10_107, 91, 262, 50, 14_031, 16_500].into_iter().all(passes));
         assert!(![DUPLICATE_KEY, 121, 2, 9, 66, 987_654].into_iter().any(passes));
+    }
+
+    #[test]
+    fn what_a_shard_says_while_its_chunks_move_passes() {
+        // NoProgressMade: how mongos gives up a batch while its metadata is stale.
+        assert!([70, 82, 83, 90, 175, 249].into_iter().all(passes));
+    }
+
+    /// `reply` with a character of `x?` cut in two, as a server cuts long error texts.
+    fn cut(reply: &Document) -> RawDocumentBuf {
+        let mut bytes = RawDocumentBuf::try_from(reply).unwrap().into_bytes();
+        let at = bytes.windows(2).position(|pair| pair == b"x?").unwrap();
+        bytes[at + 1] = 0xc3;
+        let raw = RawDocumentBuf::from_bytes(bytes).unwrap();
+        assert!(Document::try_from(&*raw).is_err(), "the driver cannot read it");
+        raw
+    }
+
+    #[test]
+    fn a_reply_with_a_text_cut_in_two_is_read() {
+        for ok in [Bson::Int32(1), Bson::Int64(1), Bson::Double(1.0)] {
+            let errors =
+                |text| doc! {"writeErrors": [{"code": 1, "errmsg": text}], "ok": ok.clone()};
+            assert_eq!(lossy(&cut(&errors("x?"))).unwrap(), errors("x\u{fffd}"));
+        }
+    }
+
+    /// Says who it is to whoever asks, and `reply` to every other command.
+    fn serve(mut to: TcpStream, reply: &[u8]) -> std::io::Result<()> {
+        let primary = doc! {
+            "ok": 1, "isWritablePrimary": true, "helloOk": true, "maxWireVersion": 21,
+            "maxBsonObjectSize": 16 << 20, "maxMessageSizeBytes": 48 << 20,
+        };
+        let hello = RawDocumentBuf::try_from(&primary).unwrap().into_bytes();
+        loop {
+            let mut header = [0; 16];
+            to.read_exact(&mut header)?;
+            let length = u32::from_le_bytes(header[..4].try_into().unwrap());
+            let mut asked = vec![0; length as usize - header.len()];
+            to.read_exact(&mut asked)?;
+            let is_ping = asked.windows(5).any(|word| word == b"ping\0");
+            let body = if is_ping { reply } else { &hello };
+            let mut message = u32::try_from(21 + body.len()).unwrap().to_le_bytes().to_vec();
+            message.extend([0; 4]); // the id of the message
+            message.extend(&header[4..8]); // what it answers
+            message.extend(2013_u32.to_le_bytes()); // OP_MSG
+            message.extend([0; 5]); // no flags; a section that is one document
+            message.extend(body);
+            to.write_all(&message)?;
+        }
+    }
+
+    #[tokio::test]
+    async fn the_driver_hands_over_a_reply_that_it_cannot_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let uri = format!("mongodb://{}/?directConnection=true", listener.local_addr().unwrap());
+        let reply = cut(&doc! {"ok": 1, "note": "x?"}).into_bytes();
+        std::thread::spawn(move || {
+            for to in listener.incoming() {
+                let reply = reply.clone();
+                std::thread::spawn(move || serve(to.unwrap(), &reply));
+            }
+        });
+        let client = mongodb::Client::with_uri_str(uri).await.unwrap();
+        let ping = RawDocumentBuf::try_from(&doc! {"ping": 1}).unwrap();
+        let answered = client.database("d").run_raw_command(ping).await;
+        assert!(answered.is_err(), "the driver reads it by itself");
+        assert_eq!(answer(answered).unwrap(), doc! {"ok": 1, "note": "x\u{fffd}"});
+    }
+
+    #[test]
+    fn a_reply_that_cannot_be_read_says_nothing_about_the_command() {
+        let error = Document::try_from(&*cut(&doc! {"a": "x?"})).unwrap_err();
+        for failure in [
+            Failure::from(Error::from(ErrorKind::Bson(error))),
+            lossy(&cut(&doc! {"ok": 0, "errmsg": "x?"})).unwrap_err(),
+        ] {
+            assert!(matches!(failure, Failure::Away(error) if error.class == "InvalidResponse"));
+        }
     }
 
     #[test]
