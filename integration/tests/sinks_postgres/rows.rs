@@ -224,3 +224,20 @@ async fn a_value_of_megabytes_is_written_and_does_not_hold_up_its_neighbours() {
     confirmed(&sinks, (0..12).map(row).collect()).await;
     assert_eq!(db.one::<i64>("SELECT sum(length(body)) FROM {s}.t").await, 4_000_110);
 }
+
+#[tokio::test]
+async fn a_table_whose_trigger_writes_elsewhere_is_written_once() {
+    let db = Db::new().await;
+    db.run(
+        "CREATE TABLE {s}.t (id int); CREATE TABLE {s}.elsewhere (id int); \
+         CREATE FUNCTION {s}.route() RETURNS trigger LANGUAGE plpgsql AS \
+         $$ BEGIN INSERT INTO {s}.elsewhere VALUES (NEW.id); RETURN NULL; END $$; \
+         CREATE TRIGGER route BEFORE INSERT ON {s}.t FOR EACH ROW EXECUTE FUNCTION {s}.route()",
+    )
+    .await;
+    let sinks = db.sinks(&json!({})).await;
+    let row = |id: i32| PostgresPayload::insert(db.table("t"), &json!({"id": id})).unwrap();
+    // The server answers INSERT 0 0.
+    confirmed(&sinks, (0..20).map(row).collect()).await;
+    assert_eq!(db.one::<i64>("SELECT count(*) FROM {s}.elsewhere").await, 20);
+}

@@ -1,10 +1,10 @@
 //! SQL of the configuration.
 
 use drakkar_core::PostgresPayload;
-use drakkar_integration::sinks;
+use drakkar_integration::{SOON, sinks, until};
 use serde_json::{Value, json};
 
-use crate::{Db, classes, confirmed};
+use crate::{Db, classes, confirmed, on_thread};
 
 fn call(name: &str, params: &Value) -> PostgresPayload {
     PostgresPayload::statement(name, params).unwrap()
@@ -81,4 +81,31 @@ async fn a_statement_that_the_server_does_not_understand_stops_the_start() {
     // A table that does not exist yet may come.
     let late = db.config(&json!({"statements": {"late": "DELETE FROM nowhere.late"}}));
     assert!(sinks::connect(late).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_statement_that_a_migration_has_broken_holds_its_payloads_until_it_works_again() {
+    let db = Db::new().await;
+    db.run("CREATE TABLE {s}.t (id int, n int)").await;
+    let sql = format!("INSERT INTO {} (id, n) VALUES (:id, :n)", db.table("t"));
+    let sinks = db.sinks(&json!({"statements": {"add": sql}})).await;
+    let add = |id: i32| call("add", &json!({"id": id, "n": 1}));
+    confirmed(&sinks, vec![add(1)]).await;
+    db.run("ALTER TABLE {s}.t RENAME COLUMN n TO m").await;
+    let held = {
+        let sinks = sinks.clone();
+        let payloads = vec![add(2), add(3)];
+        tokio::spawn(async move { confirmed(&sinks, payloads).await })
+    };
+    let waited = sinks.clone();
+    on_thread(move || {
+        until("the sink to hold", SOON, || match waited.held() {
+            held if held.is_empty() => Err("nothing is held"),
+            _ => Ok(()),
+        });
+    })
+    .await;
+    db.run("ALTER TABLE {s}.t RENAME COLUMN m TO n").await;
+    held.await.unwrap();
+    assert_eq!(db.one::<i64>("SELECT count(*) FROM {s}.t").await, 3);
 }
