@@ -134,20 +134,11 @@ fn secrets_are_masked_wherever_they_come_from() {
 
 #[test]
 fn what_this_build_lacks_is_a_note_and_no_error() {
-    let checked = check(
-        "kafka:\n  ui_url: http://kafka-ui\nsinks:\n  redis:\n    cache: {url: 'redis://localhost'}\n",
-        &[],
-    );
+    let checked = check("kafka:\n  ui_url: http://kafka-ui\n", &[]);
     assert_eq!(checked.code, Some(0), "{}", checked.stderr);
-    let file = checked.path.display();
-    for note in [
-        format!("{file}:2: kafka.ui_url: this build lacks it; it is ignored"),
-        format!(
-            "{file}:5: sinks.redis.cache: this build lacks this kind of sink and refuses to run"
-        ),
-    ] {
-        assert!(checked.stdout.contains(&note), "{note} in {}", checked.stdout);
-    }
+    let note =
+        format!("{}:2: kafka.ui_url: this build lacks it; it is ignored", checked.path.display());
+    assert!(checked.stdout.contains(&note), "{note} in {}", checked.stdout);
 }
 
 #[test]

@@ -45,3 +45,18 @@ impl fmt::Display for Note {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sink_that_is_not_compiled_in_is_named_with_what_brings_it_and_what_happens_without() {
+        let missing = MissingSink { key: "sinks.redis.cache".to_owned(), feature: "redis" };
+        assert_eq!(
+            Note::Sink(missing).to_string(),
+            "sinks.redis.cache: is not compiled in; build with the cargo feature `redis`; without \
+             it a worker refuses to run"
+        );
+    }
+}
