@@ -94,6 +94,15 @@ macro_rules! payloads {
         }
 
         $(
+            impl $payload {
+                /// Names the sink, by what the configuration calls it.
+                #[must_use]
+                pub fn sink(mut self, name: impl Into<String>) -> Self {
+                    self.sink = Some(name.into());
+                    self
+                }
+            }
+
             impl From<$payload> for Payload {
                 fn from(payload: $payload) -> Self {
                     Self::$variant(payload)

@@ -94,13 +94,6 @@ impl FilePayload {
         self
     }
 
-    /// Names the `sinks.filesystem` instance.
-    #[must_use]
-    pub fn sink(mut self, name: impl Into<String>) -> Self {
-        self.sink = Some(name.into());
-        self
-    }
-
     /// Bytes of path, parameters and content.
     #[must_use]
     pub fn size(&self) -> usize {

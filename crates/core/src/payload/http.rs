@@ -240,13 +240,6 @@ impl HttpPayload {
         self
     }
 
-    /// Names the `sinks.http` instance.
-    #[must_use]
-    pub fn sink(mut self, name: impl Into<String>) -> Self {
-        self.sink = Some(name.into());
-        self
-    }
-
     /// Bytes of body, headers and what is filled in.
     #[must_use]
     pub fn size(&self) -> usize {

@@ -64,13 +64,6 @@ impl KafkaPayload {
         self
     }
 
-    /// Names the `sinks.kafka` instance.
-    #[must_use]
-    pub fn sink(mut self, name: impl Into<String>) -> Self {
-        self.sink = Some(name.into());
-        self
-    }
-
     /// Writes to `topic` instead of the topic the sink is configured with.
     #[must_use]
     pub fn topic(mut self, topic: impl Into<String>) -> Self {

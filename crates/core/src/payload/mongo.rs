@@ -202,13 +202,6 @@ impl MongoPayload {
         Ok(Self::of(MongoWrite::Statement { name: name.into(), params }))
     }
 
-    /// Names the `sinks.mongo` instance.
-    #[must_use]
-    pub fn sink(mut self, name: impl Into<String>) -> Self {
-        self.sink = Some(name.into());
-        self
-    }
-
     /// Bytes of its JSON.
     #[must_use]
     pub fn size(&self) -> usize {

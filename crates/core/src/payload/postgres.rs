@@ -197,13 +197,6 @@ impl PostgresPayload {
         Ok(PostgresWrite::Statement { name: name.into(), params: JsonObject::new(params)? }.into())
     }
 
-    /// Names the `sinks.postgres` instance.
-    #[must_use]
-    pub fn sink(mut self, name: impl Into<String>) -> Self {
-        self.sink = Some(name.into());
-        self
-    }
-
     /// Bytes it occupies, about.
     #[must_use]
     pub fn size(&self) -> usize {

@@ -226,13 +226,6 @@ impl RedisPayload {
         self
     }
 
-    /// Names the `sinks.redis` instance.
-    #[must_use]
-    pub fn sink(mut self, name: impl Into<String>) -> Self {
-        self.sink = Some(name.into());
-        self
-    }
-
     /// Bytes of everything the command carries.
     #[must_use]
     pub fn size(&self) -> usize {
