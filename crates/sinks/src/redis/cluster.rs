@@ -2,18 +2,20 @@
 //!
 //! Finding the node of a key, and following the cluster when it changes, is the client's business.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use redis::{
     ConnectionInfo, Pipeline, RedisError, Value, aio::ConnectionLike,
     cluster::ClusterClientBuilder, cluster_async::ClusterConnection,
 };
-use tokio::sync::OnceCell;
-
 /// A cluster, and the connections to its nodes.
 pub(super) struct Cluster {
     entry: ConnectionInfo,
-    connection: OnceCell<ClusterConnection>,
+    /// What the last answer came by.
+    connection: Mutex<Option<ClusterConnection>>,
 }
 
 /// What a node may take before the client looks for another one.
@@ -21,18 +23,29 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Cluster {
     pub(super) fn new(entry: ConnectionInfo) -> Self {
-        Self { entry, connection: OnceCell::new() }
+        Self { entry, connection: Mutex::default() }
     }
 
     /// The connection, for whoever wants to use it as well.
     pub(super) fn connection(&self) -> Option<ClusterConnection> {
-        self.connection.get().cloned()
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn keep(&self, connection: Option<ClusterConnection>) {
+        *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = connection;
     }
 
     /// Sends `pipeline`, whose keys are all of one node.
     pub(super) async fn send(&self, pipeline: &Pipeline) -> Result<Vec<Value>, RedisError> {
-        let connection = self.connection.get_or_try_init(|| self.open()).await?;
-        connection.clone().req_packed_commands(pipeline, 0, pipeline.len()).await
+        let mut connection = match self.connection() {
+            Some(connection) => connection,
+            None => self.open().await?,
+        };
+        let answer = connection.req_packed_commands(pipeline, 0, pipeline.len()).await;
+        // A client that gets no answer may go on by what it knew of a cluster that has changed: the next
+        // write asks anew.
+        self.keep(answer.is_ok().then_some(connection));
+        answer
     }
 
     async fn open(&self) -> Result<ClusterConnection, RedisError> {
