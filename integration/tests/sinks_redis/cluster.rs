@@ -70,6 +70,9 @@ async fn in_a_cluster_every_payload_finds_its_node_and_a_node_that_is_away_is_wa
     assert_eq!(refused(&settled[1]).error.class, "WRONGTYPE");
     assert_eq!(refused(&settled[2]).error.class, "CROSSSLOT");
 
+    let sum: i64 = redis::cmd("GET").arg("p:sum:1").query_async(&mut handle).await.unwrap();
+    assert_eq!(sum, 2);
+
     Nodes::run(&["kill", &nodes.node(2)]);
     let held =
         delivering(&sinks, (0..100).flat_map(|key| pushes(&format!("late:{key}"), 10)).collect());
@@ -77,6 +80,9 @@ async fn in_a_cluster_every_payload_finds_its_node_and_a_node_that_is_away_is_wa
     Nodes::run(&["start", &nodes.node(2), &nodes.ports[1]]);
     ends_well(held).await;
 
+    // The client that the handler has may go on by what it knew.
+    let fresh = redis::cluster::ClusterClient::new([nodes.url()]).unwrap();
+    let mut handle = fresh.get_async_connection().await.unwrap();
     for key in 0..100 {
         for list in ["list", "late"] {
             let mut ask = redis::cmd("LRANGE");
