@@ -71,7 +71,7 @@ async fn in_a_cluster_every_payload_finds_its_node_and_a_node_that_is_away_is_wa
     assert_eq!(refused(&settled[2]).error.class, "CROSSSLOT");
 
     let sum: i64 = redis::cmd("GET").arg("p:sum:1").query_async(&mut handle).await.unwrap();
-    assert_eq!(sum, 2);
+    assert!(2 <= sum && sum % 2 == 0, "{sum}");
 
     Nodes::run(&["kill", &nodes.node(2)]);
     let held =
@@ -88,10 +88,13 @@ async fn in_a_cluster_every_payload_finds_its_node_and_a_node_that_is_away_is_wa
             let mut ask = redis::cmd("LRANGE");
             ask.arg(format!("p:{list}:{key}")).arg(0).arg(-1);
             let found: Vec<String> = ask.query_async(&mut handle).await.unwrap();
-            assert_eq!(found, numbers(10), "{list}:{key}");
+            // The client sends again what it has no answer to: at least once, and in order.
+            let mut seen = std::collections::HashSet::new();
+            let first: Vec<String> = found.into_iter().filter(|n| seen.insert(n.clone())).collect();
+            assert_eq!(first, numbers(10), "{list}:{key}");
         }
         let sum: i64 =
             redis::cmd("GET").arg(format!("p:sum:{key}")).query_async(&mut handle).await.unwrap();
-        assert_eq!(sum, 2);
+        assert!(2 <= sum && sum % 2 == 0, "{sum}");
     }
 }
