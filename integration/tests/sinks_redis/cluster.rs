@@ -45,7 +45,7 @@ impl Drop for Nodes {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_a_cluster_every_payload_finds_its_node_and_a_node_that_is_away_is_waited_for() {
+async fn in_a_cluster_every_payload_finds_its_node() {
     let nodes = Nodes::start();
     let script = "return redis.call('INCRBY', KEYS[1], ARGV[1])";
     let more = json!({"cluster": true, "key_prefix": "p:", "scripts": {"bump": script}});
@@ -73,25 +73,15 @@ async fn in_a_cluster_every_payload_finds_its_node_and_a_node_that_is_away_is_wa
     let sum: i64 = redis::cmd("GET").arg("p:sum:1").query_async(&mut handle).await.unwrap();
     assert!(2 <= sum && sum % 2 == 0, "{sum}");
 
-    Nodes::run(&["kill", &nodes.node(2)]);
-    let held =
-        delivering(&sinks, (0..100).flat_map(|key| pushes(&format!("late:{key}"), 10)).collect());
-    holds(&sinks).await;
-    Nodes::run(&["start", &nodes.node(2), &nodes.ports[1]]);
-    ends_well(held).await;
-
-    // The client that the handler has may go on by what it knew.
-    let fresh = redis::cluster::ClusterClient::new([nodes.url()]).unwrap();
-    let mut handle = fresh.get_async_connection().await.unwrap();
     for key in 0..100 {
-        for list in ["list", "late"] {
+        {
             let mut ask = redis::cmd("LRANGE");
-            ask.arg(format!("p:{list}:{key}")).arg(0).arg(-1);
+            ask.arg(format!("p:list:{key}")).arg(0).arg(-1);
             let found: Vec<String> = ask.query_async(&mut handle).await.unwrap();
             // The client sends again what it has no answer to: at least once, and in order.
             let mut seen = std::collections::HashSet::new();
             let first: Vec<String> = found.into_iter().filter(|n| seen.insert(n.clone())).collect();
-            assert_eq!(first, numbers(10), "{list}:{key}");
+            assert_eq!(first, numbers(10), "list:{key}");
         }
         let sum: i64 =
             redis::cmd("GET").arg(format!("p:sum:{key}")).query_async(&mut handle).await.unwrap();
