@@ -146,7 +146,7 @@ impl Cluster {
 
 /// How the names of properties about the connection begin; the others are about consuming or
 /// producing.
-const CONNECTION: [&str; 13] = [
+const CONNECTION: [&str; 14] = [
     "api.version.",
     "broker.",
     "client.dns.",
@@ -158,6 +158,7 @@ const CONNECTION: [&str; 13] = [
     "metadata.",
     "reconnect.",
     "sasl.",
+    "security.",
     "socket.",
     "ssl.",
 ];
@@ -187,6 +188,16 @@ impl fmt::Debug for Cluster {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn other_clients_of_the_cluster_reach_it_as_the_consumer_does() {
+        let property = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        let connection = [("sasl.mechanism", "PLAIN"), ("security.protocol", "SASL_PLAINTEXT")];
+        let consuming = [("fetch.wait.max.ms", "10"), ("auto.offset.reset", "latest")];
+        let client_config = connection.into_iter().chain(consuming).map(property).collect();
+        let cluster = Cluster { client_config, ..Cluster::default() }.connection();
+        assert_eq!(cluster.client_config, connection.into_iter().map(property).collect());
+    }
 
     #[test]
     fn a_password_among_the_properties_is_not_printed() {

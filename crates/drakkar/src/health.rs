@@ -7,7 +7,11 @@
 //! details and makes the worker unready only. A partition that is held because too many of its messages
 //! were dead-lettered is shown in the details.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use drakkar_core::lenient;
 use drakkar_debug::{Health, HealthSnapshot};
@@ -47,19 +51,38 @@ impl HealthConfig {
     }
 }
 
-/// Reads the pipeline's numbers when a probe asks.
+/// Reads the pipeline's numbers when a probe asks. Asked from the first moment on: while a worker waits
+/// for a broker or a sink, a restart cures nothing.
 pub(crate) struct WorkerHealth {
     pub worker_id: String,
     pub status: Arc<Status>,
+    pub config: HealthConfig,
+    pub connected: OnceLock<Connected>,
+}
+
+/// What there is when all parts have started.
+pub(crate) struct Connected {
     pub sinks: Sinks,
     pub pool: PoolWatch,
-    pub config: HealthConfig,
 }
 
 impl Health for WorkerHealth {
     fn snapshot(&self) -> HealthSnapshot {
+        match self.connected.get() {
+            Some(connected) => self.started(connected),
+            None => HealthSnapshot {
+                alive: Ok(()),
+                ready: Err("the worker is starting: it waits for its broker or its sinks".into()),
+                details: json!({"worker_id": self.worker_id}),
+            },
+        }
+    }
+}
+
+impl WorkerHealth {
+    fn started(&self, Connected { sinks, pool }: &Connected) -> HealthSnapshot {
         let view = self.status.view();
-        let held = self.sinks.held();
+        let held = sinks.held();
         let HealthConfig { hook_stuck, sink_window } = self.config;
         let alive = if view.failed {
             Err("the poll thread or a partition task has died".to_owned())
@@ -89,7 +112,7 @@ impl Health for WorkerHealth {
             "draining": view.draining,
             "held_sinks": held,
             "held_partitions": held_partitions(&self.status),
-            "programs": programs(&self.pool),
+            "programs": programs(pool),
         });
         HealthSnapshot { alive, ready, details }
     }

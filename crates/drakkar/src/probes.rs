@@ -1,4 +1,4 @@
-//! Probes and metrics, served while the worker lives.
+//! Probes and metrics, served while the worker lives: from before it has reached its broker.
 //!
 //! On a thread and a runtime of their own: hooks that block every thread of the worker's runtime must
 //! not silence the probe that says so.
@@ -7,19 +7,21 @@ use std::{io, sync::Arc, thread, time::Duration};
 
 use drakkar_debug::{Probes, Server};
 use drakkar_executor::{Pool, PoolStats, ProgramStats};
+use drakkar_pipeline::Status;
 use drakkar_telemetry::{Metrics, ProgramView};
 use tokio::{runtime, sync::oneshot, task::JoinSet};
 use tracing::warn;
 
 use crate::{Config, health::WorkerHealth};
 
-/// How often the gauges of the pool are read.
-const POOL_GAUGES_EVERY: Duration = Duration::from_secs(1);
+/// How often the gauges of the pool and of the partitions are read.
+const GAUGES_EVERY: Duration = Duration::from_secs(1);
 
 /// Probes and metrics, until they are told to stop.
 pub(crate) struct ProbeServer {
     /// Its sender goes when the thread ends.
     ended: oneshot::Receiver<()>,
+    metrics: Arc<Metrics>,
     /// Ended with this: it holds a handle to the pool, and a pool lives as long as its last handle.
     gauges: JoinSet<()>,
     stop: oneshot::Sender<()>,
@@ -28,17 +30,14 @@ pub(crate) struct ProbeServer {
 impl ProbeServer {
     pub(crate) fn start(
         server: Server,
-        health: WorkerHealth,
+        health: Arc<WorkerHealth>,
         config: &Config,
         metrics: &Arc<Metrics>,
-        pool: &Pool,
     ) -> io::Result<Self> {
         let (stop, stopped) = oneshot::channel::<()>();
         let (ending, ended) = oneshot::channel::<()>();
-        let probes = Probes {
-            health: Arc::new(health),
-            metrics: config.metrics.enabled.then(|| Arc::clone(metrics)),
-        };
+        let probes =
+            Probes { health, metrics: config.metrics.enabled.then(|| Arc::clone(metrics)) };
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         thread::Builder::new().name("drakkar-probes".to_owned()).spawn(move || {
             // Told to stop, or its owner is gone: the same.
@@ -48,9 +47,12 @@ impl ProbeServer {
             }
             drop(ending); // By a panic as well.
         })?;
-        let mut gauges = JoinSet::new();
-        gauges.spawn(show_pool(Arc::clone(metrics), pool.clone()));
-        Ok(Self { ended, gauges, stop })
+        Ok(Self { ended, metrics: Arc::clone(metrics), gauges: JoinSet::new(), stop })
+    }
+
+    /// Shows the gauges of `pool` from now on, and how much the partitions of `status` hold.
+    pub(crate) fn show(&mut self, pool: Pool, status: Arc<Status>) {
+        self.gauges.spawn(show_pool(Arc::clone(&self.metrics), pool, status));
     }
 
     pub(crate) async fn stop(self) {
@@ -61,12 +63,13 @@ impl ProbeServer {
     }
 }
 
-async fn show_pool(metrics: Arc<Metrics>, pool: Pool) {
+async fn show_pool(metrics: Arc<Metrics>, pool: Pool, status: Arc<Status>) {
     let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     metrics.effective_cpus.set(drakkar_executor::effective_cpus());
-    let mut tick = tokio::time::interval(POOL_GAUGES_EVERY);
+    let mut tick = tokio::time::interval(GAUGES_EVERY);
     loop {
         tick.tick().await;
+        status.show_loads();
         let PoolStats { slots, active, escaped, paused, pauses, taken_back, .. } = pool.stats();
         metrics.memory_paused.set(paused.into());
         for (shown, total) in [
@@ -168,7 +171,7 @@ mod tests {
         let pool = Pool::start_with(&config, Some(&stand_in)).unwrap();
         let metrics = Arc::new(Metrics::new().unwrap());
         let mut gauges = JoinSet::new();
-        gauges.spawn(show_pool(Arc::clone(&metrics), pool.clone()));
+        gauges.spawn(show_pool(Arc::clone(&metrics), pool.clone(), Arc::default()));
 
         let escape = "setsid sleep 1000 >/dev/null 2>&1 </dev/null &
                       until grep -qs sleep /proc/$!/comm; do sleep 0.01; done";

@@ -3,7 +3,10 @@
 //!
 //! What fails here fails before a message is read.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use drakkar_core::{Handler, source::SourceCommand};
 use drakkar_debug::Server;
@@ -20,7 +23,7 @@ use crate::{
     Config, Loaded, RunError, VERSION,
     config::{self, WorkerIdSource},
     extras::Extras,
-    health::WorkerHealth,
+    health::{self, WorkerHealth},
     probes::ProbeServer,
 };
 
@@ -59,6 +62,14 @@ impl<H: Handler> Parts<H> {
         let server = Server::bind(&config.metrics)
             .await
             .map_err(|error| RunError::start("the metrics and probes server", error))?;
+        let health = Arc::new(WorkerHealth {
+            worker_id: worker.id.clone(),
+            status: Arc::clone(&status),
+            config: config.health.clone(),
+            connected: OnceLock::new(),
+        });
+        let mut probes = ProbeServer::start(server, Arc::clone(&health), config, &metrics)
+            .map_err(|error| RunError::start("the thread of the probes", error))?;
         let identity =
             Identity { group: config.kafka.consumer_group.clone(), worker: worker.id.clone() };
         // The brokers first: sinks usually live on the same ones. The group is joined last.
@@ -78,15 +89,9 @@ impl<H: Handler> Parts<H> {
         .map_err(|error| RunError::start("the sinks", error))?;
         let pool = Pool::start(&config.executor)
             .map_err(|error| RunError::start("the process pool", error))?;
-        let health = WorkerHealth {
-            worker_id: worker.id.clone(),
-            status: Arc::clone(&status),
-            sinks: sinks.clone(),
-            pool: pool.watch(),
-            config: config.health.clone(),
-        };
-        let probes = ProbeServer::start(server, health, config, &metrics, &pool)
-            .map_err(|error| RunError::start("the thread of the probes", error))?;
+        let connected = health::Connected { sinks: sinks.clone(), pool: pool.watch() };
+        health.connected.get_or_init(|| connected);
+        probes.show(pool.clone(), Arc::clone(&status));
         ready.provide(metrics.registry().clone());
         let mut pipeline = Pipeline::new(
             handler,

@@ -61,7 +61,6 @@ impl<H: Handler> Partition<H> {
             }
         }
         self.incoming = incoming; // Keeps its allocation.
-        self.show_load();
         if messages.is_empty() {
             return;
         }

@@ -234,8 +234,10 @@ impl<H: Handler> Partition<H> {
             })
         });
         let flood = Flood::resume(shared.settings.flood, noted.extras.flood, shared.born.elapsed());
+        let metrics = shared.metrics.partition(&id);
+        shared.status.show_load(&id, epoch, &load, &metrics.queue_size);
         Self {
-            metrics: shared.metrics.partition(&id),
+            metrics,
             clock: CommitClock::new(shared.settings.commit),
             order: order::Order::new(shared.settings.ordering),
             backlog: Queue::new(shared.settings.priority_ageing),
@@ -382,10 +384,6 @@ impl<H: Handler> Partition<H> {
         }
     }
 
-    pub(crate) fn show_load(&self) {
-        self.metrics.queue_size.set(i64::try_from(self.load.messages()).unwrap_or(i64::MAX));
-    }
-
     /// What may be committed, and what the next owner must know.
     pub(crate) fn position(&self) -> Option<Position> {
         let extras = Extras { flood: self.gate.flood().mark() };
@@ -394,7 +392,6 @@ impl<H: Handler> Partition<H> {
 
     fn report(&mut self) {
         self.clock.reported();
-        self.show_load();
         if let Some(position) = self.position() {
             self.shared.control.send(SourceCommand::Commit {
                 partition: self.id.clone(),
@@ -408,6 +405,7 @@ impl<H: Handler> Partition<H> {
 impl<H: Handler> Drop for Partition<H> {
     fn drop(&mut self) {
         self.shared.status.show_hold(&self.id, self.epoch, None);
+        self.shared.status.hide_load(&self.id, self.epoch);
         for active in self.tasks.values() {
             if let TaskStage::InPool(ticket, _) = &active.stage {
                 ticket.kill();

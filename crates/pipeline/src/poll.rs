@@ -197,6 +197,8 @@ impl<H: Handler> Pipeline<H> {
                 }
             }
             SourceEvent::Failed(failure) => {
+                // Nothing can be committed any more, and others may own the partitions by now.
+                self.order_all(Order::Fence);
                 return Err(PipelineError::Source(failure.to_string()));
             }
             // The enum grows with the source; what we do not know we cannot act on.

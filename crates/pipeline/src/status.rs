@@ -1,15 +1,16 @@
 //! What probes may see of the pipeline: a few numbers, written by the pipeline, read by anyone.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use drakkar_core::{TopicPartition, flood::FloodReason};
+use drakkar_core::{TopicPartition, backpressure::Load, flood::FloodReason};
+use drakkar_telemetry::prometheus::IntGauge;
 use tokio::{sync::watch, time::Instant};
 
 use crate::watch::{HookWatch, StuckHook};
@@ -26,6 +27,15 @@ pub struct Status {
     running_at_stop: AtomicUsize,
     unsettled_at_stop: AtomicUsize,
     held: watch::Sender<BTreeMap<TopicPartition, HeldPartition>>,
+    loads: Mutex<HashMap<TopicPartition, Shown>>,
+}
+
+/// How much a partition holds, and where that is shown.
+#[derive(Debug)]
+struct Shown {
+    epoch: u64,
+    load: Arc<Load>,
+    gauge: IntGauge,
 }
 
 /// A partition that is held because too many of its messages were dead-lettered.
@@ -102,6 +112,39 @@ impl Status {
                 None => held.remove(partition).is_some(),
             }
         });
+    }
+
+    /// A partition was assigned: what it holds is shown in `gauge` until it is [hidden](Self::hide_load).
+    pub(crate) fn show_load(
+        &self,
+        partition: &TopicPartition,
+        epoch: u64,
+        load: &Arc<Load>,
+        gauge: &IntGauge,
+    ) {
+        let shown = Shown { epoch, load: Arc::clone(load), gauge: gauge.clone() };
+        self.loads().insert(partition.clone(), shown);
+    }
+
+    /// This assignment has ended; a newer one stays.
+    pub(crate) fn hide_load(&self, partition: &TopicPartition, epoch: u64) {
+        let mut loads = self.loads();
+        if loads.get(partition).is_some_and(|shown| shown.epoch == epoch) {
+            loads.remove(partition);
+        }
+    }
+
+    /// Sets the gauges of what the partitions hold. A partition that is stuck does nothing by which it
+    /// could do so itself, and what it holds grows all the same.
+    pub fn show_loads(&self) {
+        for Shown { load, gauge, .. } in self.loads().values() {
+            gauge.set(i64::try_from(load.messages()).unwrap_or(i64::MAX));
+        }
+    }
+
+    fn loads(&self) -> MutexGuard<'_, HashMap<TopicPartition, Shown>> {
+        // A panic while the lock was held cannot leave the map half changed.
+        self.loads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is the case now.

@@ -91,14 +91,31 @@ async fn a_revoke_while_the_worker_stops_shortens_the_time_of_the_hand_over() {
 async fn a_source_that_fails_while_the_worker_stops_is_no_clean_stop() {
     let flags = Flags::new("fail-in-stop");
     let mut world = World::of(running(&flags, "exec sleep 600"))
-        .executor(|e| e.drain_timeout_seconds = Duration::from_millis(300))
+        .executor(|e| e.drain_timeout_seconds = LONG)
         .start();
     world.produce(0, "x");
     flags.until("started", 1).await;
     world.begin_stop();
     world.until("a stop", |book| book.quiesced).await;
     world.fail_source("gone");
-    match world.ended().await {
+    assert_source_failed(world).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_finished_for_partitions_that_others_may_own_when_the_source_has_failed() {
+    let flags = Flags::new("fail");
+    let mut world = World::of(running(&flags, "exec sleep 600"))
+        .executor(|e| e.drain_timeout_seconds = LONG)
+        .start();
+    world.produce(0, "x");
+    flags.until("started", 1).await;
+    world.fail_source("gone");
+    assert_source_failed(world).await;
+}
+
+/// It ends at once, though it might finish what runs for longer than a test may take.
+async fn assert_source_failed(world: World) {
+    match timeout(SOON, world.ended()).await.expect("an end") {
         Err(PipelineError::Source(text)) => assert!(text.contains("gone"), "{text}"),
         other => panic!("expected a failed source, got {other:?}"),
     }

@@ -6,16 +6,18 @@
 use drakkar_core::secret::MASK;
 
 /// Parts of a name that make its value a secret.
-const SECRET: [&str; 9] = [
-    "password",
-    "passwd",
-    "passphrase",
+const SECRET: [&str; 11] = [
+    "pass",
+    "pwd",
     "secret",
     "token",
     "credential",
     "salt",
     "sasl.jaas",
     "private",
+    "apikey",
+    "authorization",
+    "cookie",
 ];
 
 /// Ends of a name that make its value a secret.
@@ -40,13 +42,22 @@ fn is_path(key: &str) -> bool {
     key.ends_with("location")
 }
 
-/// `scheme://user:password@host` without the password.
+/// Every `scheme://user:password@host` without its password. A password may hold any character, so all
+/// up to the last `@` before the next address counts as its end.
 pub(super) fn without_password(value: &str) -> String {
-    let Some((scheme, rest)) = value.split_once("://") else { return value.to_owned() };
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
-    let Some((user, _)) = authority.rsplit_once('@') else { return value.to_owned() };
-    let name = user.split(':').next().unwrap_or_default();
-    format!("{scheme}://{name}:{MASK}{}", &rest[user.len()..])
+    let mut addresses = value.split("://");
+    let mut shown = addresses.next().unwrap_or_default().to_owned();
+    for rest in addresses {
+        shown.push_str("://");
+        let name = rest.split([':', '/', '?', '#', '@']).next().unwrap_or_default();
+        match rest.rfind('@') {
+            Some(at) if rest[name.len()..].starts_with(':') => {
+                shown.extend([name, ":", MASK, &rest[at..]]);
+            }
+            _ => shown.push_str(rest),
+        }
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -64,6 +75,9 @@ mod tests {
         check("kafka.client_config.linger.ms", "5", "5");
         check("executor.env.API_KEY", "hunter2", "***");
         check("executor.env.DB_PASSWD", "hunter2", "***");
+        for name in ["DB_PASS", "MYSQL_PWD", "PGPASSWORD", "APIKEY", "HTTP_AUTHORIZATION"] {
+            check(&format!("executor.env.{name}"), "hunter2", "***");
+        }
         check("executor.env.LC_ALL", "C", "C");
         check("executor.env.API_KEY", "", "");
     }
@@ -72,5 +86,12 @@ mod tests {
     fn passwords_in_addresses_are_masked_wherever_they_stand() {
         check("executor.env.URL", "redis://me:hunter2@db:6379/0", "redis://me:***@db:6379/0");
         check("executor.env.URL", "http://host/a@b", "http://host/a@b");
+        check("executor.env.URL", "http://host:80", "http://host:80");
+        check("executor.env.URL", "amqp://me:a/b?c#d@e@mq/v", "amqp://me:***@mq/v");
+        check(
+            "executor.env.URLS",
+            "amqp://a:hunter1@one:1,amqp://b:hunter2@two",
+            "amqp://a:***@one:1,amqp://b:***@two",
+        );
     }
 }

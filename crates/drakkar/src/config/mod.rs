@@ -104,9 +104,24 @@ impl Config {
             self.dlq.validate(),
             self.metrics.validate(),
             self.health.validate(),
+            self.circles(),
         ];
         let texts = sections.into_iter().flatten();
         texts.map(|text| located(&text, origins)).collect()
+    }
+
+    /// A dead letter that is consumed again would be given up again, for ever.
+    fn circles(&self) -> Vec<String> {
+        let topics = self.kafka.topics();
+        let is_consumed = |topic: &String| self.dlq.brokers.is_empty() && topics.contains(topic);
+        let letters = match self.dlq.topic.as_str() {
+            "" => topics.iter().map(|topic| format!("{topic}_dlq")).collect(),
+            topic => vec![topic.to_owned()],
+        };
+        let circle = letters.iter().filter(|topic| is_consumed(topic));
+        let wrong =
+            |topic| format!("dlq.topic: {topic} is consumed by this worker (kafka.source_topics)");
+        circle.map(wrong).collect()
     }
 }
 

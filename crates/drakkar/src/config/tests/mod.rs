@@ -180,6 +180,15 @@ fn what_cannot_be_is_named_with_the_place_of_the_key() {
 }
 
 #[test]
+fn a_topic_of_dead_letters_is_not_consumed_by_the_worker_that_writes_them() {
+    let own = "kafka: {source_topic: a}\ndlq: {topic: a}";
+    refused(own, &[], &["FILE:2: dlq.topic: a is consumed by this worker (kafka.source_topics)"]);
+    let default = "kafka: {source_topics: [a, a_dlq]}";
+    refused(default, &[], &["dlq.topic: a_dlq is consumed by this worker (kafka.source_topics)"]);
+    loaded("kafka: {source_topic: a}\ndlq: {topic: a, brokers: 'other:9092'}", &[]);
+}
+
+#[test]
 fn variables_win_over_the_file_and_case_does_not_matter() {
     let config = loaded(
         "kafka:\n  brokers: file:9092\n  consumer_group: file\n",
