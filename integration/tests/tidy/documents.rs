@@ -49,6 +49,29 @@ fn every_path_that_is_named_exists() {
 }
 
 #[test]
+fn the_documentation_lists_every_metric_with_what_its_help_says() {
+    let documented = read("docs/metrics.md");
+    let sources = files("crates/telemetry/src", "rs");
+    let sources = sources.iter().filter(|path| !path.ends_with("tests.rs"));
+    let text: String = sources.map(|path| read(path.to_str().unwrap())).collect();
+    // A name, a comma and the help, between quotation marks.
+    let quoted: Vec<&str> = text.split('"').collect();
+    let metrics: BTreeMap<&str, &str> = quoted
+        .windows(3)
+        .filter(|around| around[0].starts_with("drakkar_") && around[1].trim() == ",")
+        .map(|around| (around[0], around[2]))
+        .collect();
+    for (name, help) in &metrics {
+        let row = documented.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
+        let row = row.unwrap_or_else(|| panic!("docs/metrics.md has no row for {name}"));
+        assert!(row.ends_with(&format!(" | {help} |")), "{row}: the help is {help:?}");
+    }
+    let tables = documented.split("| metric |").skip(1);
+    let rows = tables.flat_map(str::lines).filter(|line| line.starts_with("| `drakkar_"));
+    assert_eq!(rows.count(), metrics.len(), "docs/metrics.md lists what is not there");
+}
+
+#[test]
 fn the_readme_shows_the_example_that_is_compiled() {
     let readme = read("README.md");
     let shown = between(&readme, "```rust,no_run\n", "```").next().unwrap();
