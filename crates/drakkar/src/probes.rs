@@ -103,38 +103,16 @@ fn view(stats: &ProgramStats) -> ProgramView {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        num::NonZeroU64,
-        sync::atomic::{AtomicU64, Ordering},
-    };
+    use std::num::NonZeroU64;
 
     use drakkar_core::Task;
     use drakkar_executor::{
-        ExecutorConfig, Job, MemoryGuardConfig, Mode, ProgramConfig, Protocol, Rank, Run, Scripted,
+        ExecutorConfig, FreeMemory, Job, MemoryGuardConfig, Mode, ProgramConfig, Protocol, Rank,
         StandIn, Ticket,
     };
     use tokio::time::Instant;
 
     use super::*;
-
-    /// Real processes, and as much free memory as the test says.
-    struct Free(AtomicU64);
-
-    impl StandIn for Free {
-        fn plays(&self) -> bool {
-            false
-        }
-
-        fn begins(&self, _: &Arc<Task>) -> Option<Scripted> {
-            None
-        }
-
-        fn ended(&self, _: &Arc<Task>, _: Option<&Run>) {}
-
-        fn free_memory_percent(&self) -> Option<u64> {
-            Some(self.0.load(Ordering::Relaxed))
-        }
-    }
 
     fn submit(pool: &Pool, task: Task) -> Ticket {
         let rank = Rank::at(Instant::now());
@@ -166,7 +144,7 @@ mod tests {
             ..ProgramConfig::default()
         };
         config.programs.insert("cat".to_owned(), program);
-        let free = Arc::new(Free(100.into()));
+        let free = FreeMemory::percent(100);
         let stand_in: Arc<dyn StandIn> = Arc::clone(&free) as _;
         let pool = Pool::start_with(&config, Some(&stand_in)).unwrap();
         let metrics = Arc::new(Metrics::new().unwrap());
@@ -186,7 +164,7 @@ mod tests {
         let running = [(); 2].map(|()| submit(&pool, Task::new().program("sleep").arg("1000")));
         until_shown(&metrics, "drakkar_executor_pool_active 2").await;
         until_shown(&metrics, "drakkar_executor_memory_paused 0").await;
-        free.0.store(0, Ordering::Relaxed);
+        free.set(0);
         until_shown(&metrics, "drakkar_executor_memory_paused 1").await;
         until_shown(&metrics, "drakkar_executor_memory_pauses_total 1").await;
         until_shown(&metrics, "drakkar_executor_memory_requeued_total 1").await;

@@ -29,16 +29,20 @@ mod runner; // one slot: a task from start to end
 mod persistent; // processes that answer many tasks
 mod threads; // where slots run
 mod slots; // who runs and who waits
+mod job; // what goes in, what comes out
+mod ticket; // a claim on a job
 mod pool; // all of the above, running
 
 pub use config::{ExecutorConfig, Variables};
 pub use cpus::effective_cpus;
+pub use job::{CancelReason, Cancelled, Job, Run};
 pub use job_log::JobLogConfig;
 pub use limits::Limits;
 pub use memory_guard::MemoryGuardConfig;
 pub use persistent::ProgramStats;
-pub use pool::{Job, Pool, PoolStats, PoolWatch, Run, StartError, Ticket};
+pub use pool::{Pool, PoolStats, PoolWatch, StartError};
 pub use programs::{Mode, ProgramConfig, Protocol};
 pub use queue::{Place, Queue, Rank, Standing};
 pub use spool::SpoolConfig;
-pub use stand_in::{Scripted, StandIn};
+pub use stand_in::{FreeMemory, Scripted, StandIn};
+pub use ticket::Ticket;

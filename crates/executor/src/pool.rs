@@ -9,11 +9,11 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Duration,
 };
 
-use drakkar_core::{Failure, Output, Task};
+use drakkar_core::{Failure, Output};
 use futures_util::FutureExt;
 use rustix::fs::{Access, access};
 use tokio::{
@@ -25,49 +25,24 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
 use crate::{
-    ExecutorConfig, ProgramStats,
+    Cancelled, ExecutorConfig, Job, ProgramStats, Run, Ticket,
     env::Environment,
-    fair::Spot,
     guard::Guard,
+    job::Listener,
     memory_guard,
-    persistent::{self, Programs},
+    persistent::Programs,
     programs::{self, Lanes},
-    queue::Rank,
     runner::{Experience, Runner},
     slots::{Control, Held, Queued, Shared},
     spawn::{self, Common, Spawner},
     spool::Spool,
     stand_in::StandIn,
     threads,
+    ticket::Claim,
 };
 
 /// How much longer than its graces the kernel may take to make a killed process disappear.
 const DISAPPEARING: Duration = Duration::from_secs(5);
-
-/// One run to be done.
-pub struct Job {
-    /// What to run. That it is not precomputed is the caller's affair: the pool always starts a
-    /// process.
-    pub task: Arc<Task>,
-    /// Its place in line.
-    pub rank: Rank,
-    /// Told how it ended, on the thread of the slot or a worker of the runtime: it must not block.
-    pub done: Box<dyn FnOnce(Run) + Send>,
-}
-
-/// How a run ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Run {
-    /// With exit code 0.
-    Finished(Output),
-    /// In any other way.
-    Failed {
-        /// Which.
-        failure: Failure,
-        /// What it printed until then.
-        output: Output,
-    },
-}
 
 /// How full a pool is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,7 +110,10 @@ struct Owner {
     runners: TaskTracker,
     guard: Arc<Guard>,
     slots: usize,
+    /// How long what runs may take to be gone, but for steps of its own.
     patience: Duration,
+    /// How long the steps of a task may last at the end of the pool.
+    most_steps: Duration,
     /// Ended with the pool.
     _memory_guard: JoinSet<()>,
 }
@@ -238,6 +216,7 @@ impl Pool {
             guard,
             slots: config.slots(),
             patience,
+            most_steps: config.drain_timeout_seconds,
             _memory_guard: memory_guard,
         };
         Ok(Self { inner: Arc::new(owner) })
@@ -246,13 +225,28 @@ impl Pool {
     /// Puts a job in line. In a pool that is closed it is dropped, and `done` with it.
     #[must_use = "only the ticket can take the job back"]
     pub fn submit(&self, job: Job) -> Ticket {
+        self.admit(job, Listener(None))
+    }
+
+    /// The same; `cancelled` is told of each run that was begun and cut off, in the way `done` is told
+    /// of the one that was not.
+    #[must_use = "only the ticket can take the job back"]
+    pub fn submit_watched(
+        &self,
+        job: Job,
+        cancelled: impl Fn(Cancelled) + Send + Sync + 'static,
+    ) -> Ticket {
+        self.admit(job, Listener(Some(Box::new(cancelled))))
+    }
+
+    fn admit(&self, job: Job, listener: Listener) -> Ticket {
         let named = job.task.program_path().or(self.inner.default.as_ref());
         if let Some(program) = self.inner.programs.get(named.map(PathBuf::as_path)) {
-            return Ticket(Claim::Program(program.submit(job)));
+            return Ticket(Claim::Program(program.submit(job, listener)));
         }
         let lane = self.inner.lanes.of(named.map(PathBuf::as_path));
         let shared = Arc::clone(&self.inner.shared);
-        let control = Arc::new(Control::default());
+        let control = Arc::new(Control::new(&job.task, listener));
         let queued = Queued { job, since: Instant::now(), control: Arc::clone(&control) };
         let spot = shared.admit(lane, queued);
         shared.work.notify_one();
@@ -288,11 +282,22 @@ impl Pool {
 
     /// Drops what is queued, terminates what runs (TERM, grace, KILL) and waits until it is gone.
     ///
-    /// A process that the kernel cannot end (stuck in a device) is waited for a few seconds longer
-    /// than the graces, and then left with a warning.
+    /// A task that [asks for other steps](drakkar_core::Task::stop_with) gets the time they take, but no
+    /// more than `executor.drain_timeout_seconds`: a stop has an end. A process that the kernel cannot end
+    /// (stuck in a device) is waited for a few seconds longer than all that, and then left with a warning.
     pub async fn close(&self) {
+        let steps = self.inner.shared.longest_steps().min(self.inner.most_steps);
+        self.close_within(self.inner.patience.saturating_add(steps)).await;
+    }
+
+    /// The same for who is in a hurry: steps that a task asks for are not waited for.
+    pub async fn close_soon(&self) {
+        self.close_within(self.inner.patience).await;
+    }
+
+    async fn close_within(&self, patience: Duration) {
         self.inner.shut();
-        if timeout(self.inner.patience, self.inner.runners.wait()).await.is_err() {
+        if timeout(patience, self.inner.runners.wait()).await.is_err() {
             let left = self.stats().active;
             warn!(category = "executor", left, "killed processes do not disappear");
         }
@@ -324,59 +329,12 @@ fn find_programs(config: &ExecutorConfig, common: &Common) -> Result<(), StartEr
     Ok(())
 }
 
-/// A claim on a submitted job. Dropping it changes nothing.
-pub struct Ticket(Claim);
-
-enum Claim {
-    /// On a process of its own.
-    Slot { spot: Option<Spot>, control: Arc<Control>, shared: Arc<Shared> },
-    /// On an answer of a persistent program.
-    Program(persistent::Claim),
-}
-
-impl Ticket {
-    /// Takes the job back. `true`: it is not running and never will, and `done` is dropped uncalled.
-    #[must_use]
-    pub fn cancel_queued(&self) -> bool {
-        match &self.0 {
-            Claim::Slot { spot, shared, .. } => {
-                spot.and_then(|spot| shared.withdraw(spot)).is_some()
-            }
-            Claim::Program(claim) => claim.cancel_queued(),
-        }
-    }
-
-    /// Whether a process was started or asked, even if that has ended since.
-    #[must_use]
-    pub fn has_started(&self) -> bool {
-        match &self.0 {
-            Claim::Slot { control, .. } => control.started.load(Ordering::Acquire),
-            Claim::Program(claim) => claim.has_started(),
-        }
-    }
-
-    /// Takes the job back, or terminates its process group (TERM, grace, KILL) without waiting for
-    /// it; other tasks in a persistent process are put back. `done` is dropped uncalled, unless the
-    /// program ended by itself, or answered, first.
-    pub fn kill(&self) {
-        match &self.0 {
-            Claim::Slot { control, .. } => {
-                // Before the look: a runner that is putting the job back sees one or the other.
-                control.unwanted.store(true, Ordering::Release);
-                if !self.cancel_queued() {
-                    control.kill.notify_one();
-                }
-            }
-            Claim::Program(claim) => claim.kill(),
-        }
-    }
-}
-
 /// One slot, for as long as the pool is open.
 async fn serve(shared: Arc<Shared>, mut runner: Runner) {
     while let Some((spot, queued)) = shared.next().await {
         let Queued { job, since, control } = &queued;
-        let running = runner.run(&job.task, since.elapsed(), &control.kill);
+        let waited = since.elapsed();
+        let running = runner.run(&job.task, waited, &control.kill);
         // A fault of ours: neither the slot nor the task may be lost by it.
         let run = AssertUnwindSafe(running).catch_unwind().await.unwrap_or_else(|_| {
             Some(Run::Failed {
@@ -384,6 +342,11 @@ async fn serve(shared: Arc<Shared>, mut runner: Runner) {
                 output: Output::default(),
             })
         });
+        if run.is_none() {
+            let output = runner.cut.take().unwrap_or(Output { waited, ..Output::default() });
+            let Queued { job, control, .. } = &queued;
+            control.listener.tell(&job.task, control.reason(), output);
+        }
         let Some((Queued { job, .. }, run)) = shared.ended(spot, queued, run) else { continue };
         if catch_unwind(AssertUnwindSafe(|| (job.done)(run))).is_err() {
             error!(category = "executor", task = %job.task.id(), "the receiver of a result panicked");

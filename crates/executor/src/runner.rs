@@ -63,6 +63,8 @@ pub(crate) struct Runner {
     /// Whether anybody wants to know what programs use.
     measures: bool,
     stand_in: Option<Arc<dyn StandIn>>,
+    /// What is known of the last process that was killed by request.
+    pub(crate) cut: Option<Output>,
 }
 
 impl Runner {
@@ -81,6 +83,7 @@ impl Runner {
             spool,
             measures: config.job_log.path.is_some(),
             stand_in,
+            cut: None,
             binary_path: config.binary_path.clone().unwrap_or_default(),
             keep,
             patience: Patience {
@@ -252,7 +255,10 @@ impl Runner {
             End::Exited(status) => self.failure(status),
             End::TimedOut => Failure::TimedOut(limit),
             End::Lost(error) => Failure::Io(error.to_string()),
-            End::Killed => return None,
+            End::Killed => {
+                self.cut = Some(output);
+                return None;
+            }
         };
         Some(Run::Failed { failure, output })
     }

@@ -3,17 +3,19 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use drakkar_core::Task;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
-    Job, Run,
+    CancelReason, Job, Run,
     fair::{FairQueue, LaneId, Share, Spot},
+    job::Listener,
     memory_guard::Guarded,
     persistent::Programs,
 };
@@ -23,12 +25,32 @@ use crate::{
 pub(crate) struct Control {
     pub(crate) started: AtomicBool,
     pub(crate) kill: Notify,
-    /// Nobody wants the result any more.
-    pub(crate) unwanted: AtomicBool,
+    /// Nobody wants the result any more, and why.
+    pub(crate) unwanted: OnceLock<CancelReason>,
+    /// How long its task may take to end, if it says so itself.
+    steps: Duration,
+    pub(crate) listener: Listener,
     /// To be ended, and to be started again later.
     taken_back: AtomicBool,
     /// The higher, the younger.
     start: AtomicU64,
+}
+
+impl Control {
+    pub(crate) fn new(task: &Task, listener: Listener) -> Self {
+        let steps = task.stop_steps().unwrap_or_default();
+        let steps = steps.iter().fold(Duration::ZERO, |sum, (_, wait)| sum.saturating_add(*wait));
+        Self { steps, listener, ..Self::default() }
+    }
+
+    /// Why it is cut off.
+    pub(crate) fn reason(&self) -> CancelReason {
+        if self.taken_back.load(Ordering::Acquire) {
+            return CancelReason::Memory;
+        }
+        // Nobody asked, so the pool is closed.
+        self.unwanted.get().copied().unwrap_or(CancelReason::Shutdown)
+    }
 }
 
 pub(crate) struct Queued {
@@ -134,7 +156,7 @@ impl Shared {
         let is_back = taken_back.swap(false, Ordering::AcqRel) && run.is_none();
         let mut state = self.lock();
         state.running.remove(&spot);
-        if is_back && !state.closed && !unwanted.load(Ordering::Acquire) {
+        if is_back && !state.closed && unwanted.get().is_none() {
             started.store(false, Ordering::Release);
             state.queue.end(spot, Some(queued), Instant::now());
             return None;
@@ -142,6 +164,12 @@ impl Shared {
         state.queue.end(spot, None, Instant::now());
         drop(state);
         run.map(|run| (queued, run))
+    }
+
+    /// How long what runs may take to end, as far as its tasks say so themselves.
+    pub(crate) fn longest_steps(&self) -> Duration {
+        let state = self.lock();
+        state.running.values().map(|control| control.steps).max().unwrap_or_default()
     }
 
     pub(crate) fn shut(&self) {

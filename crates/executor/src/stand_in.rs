@@ -4,7 +4,13 @@
 //! limits of what is captured. Only the process is played, in tokio's time. Nothing here is used by a
 //! worker.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use drakkar_core::{Failure, Output, Task};
@@ -30,6 +36,39 @@ pub trait StandIn: Send + Sync + 'static {
     /// How much memory is free, as the memory guard shall see it; `None`: as it is.
     fn free_memory_percent(&self) -> Option<u64> {
         None
+    }
+}
+
+/// Real processes, on a machine of which the test says how much memory is free.
+#[derive(Debug)]
+pub struct FreeMemory(AtomicU64);
+
+impl FreeMemory {
+    /// So many percent are free until somebody says otherwise.
+    #[must_use]
+    pub fn percent(percent: u64) -> Arc<Self> {
+        Arc::new(Self(percent.into()))
+    }
+
+    /// So many percent are free from now on.
+    pub fn set(&self, percent: u64) {
+        self.0.store(percent, Ordering::Relaxed);
+    }
+}
+
+impl StandIn for FreeMemory {
+    fn plays(&self) -> bool {
+        false
+    }
+
+    fn begins(&self, _: &Arc<Task>) -> Option<Scripted> {
+        None
+    }
+
+    fn ended(&self, _: &Arc<Task>, _: Option<&Run>) {}
+
+    fn free_memory_percent(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::Relaxed))
     }
 }
 

@@ -9,7 +9,7 @@ use std::{fs, num::NonZeroU32, process::Command, time::Duration};
 
 use drakkar_core::{Failure, Keep, StopSignal, Task};
 use drakkar_executor::ExecutorConfig;
-use support::{config, failed, finished, pool, run, sh};
+use support::{config, failed, finished, pool, run, sh, submit, until};
 
 #[tokio::test]
 async fn a_program_reads_the_file_that_its_task_names() {
@@ -62,6 +62,35 @@ async fn without_any_signal_a_task_is_killed_at_once() {
     let (failure, output) = failed(run(&pool, task).await);
     assert!(matches!(failure, Failure::TimedOut(_)), "{failure}");
     assert_eq!(output.stdout, "ready\n");
+}
+
+/// Runs a task that asks for a minute to end and uses `used` of it; closes its pool. Whether it has ended.
+async fn ends_before_its_pool_is_closed(used: &str, drain_timeout_seconds: Duration) -> bool {
+    let none = Duration::ZERO;
+    let pool = pool(&ExecutorConfig {
+        kill_grace: none,
+        pipe_grace: none,
+        drain_timeout_seconds,
+        ..config(1)
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let script = "trap 'sleep $1; : >ended; exit' INT; : >ready; while :; do sleep 0.05; done";
+    let task = sh(script).arg("sh").arg(used).working_dir(dir.path());
+    let (_ticket, _end) =
+        submit(&pool, task.stop_with([(StopSignal::Interrupt, Duration::from_mins(1))]));
+    until("it runs", || dir.path().join("ready").exists()).await;
+    pool.close().await;
+    dir.path().join("ended").exists()
+}
+
+#[tokio::test]
+async fn a_pool_is_closed_when_the_steps_of_its_tasks_are_over_or_a_stop_may_last_no_longer() {
+    let (waited_for, given_up) = tokio::join!(
+        ends_before_its_pool_is_closed("7", Duration::from_mins(1)),
+        ends_before_its_pool_is_closed("60", Duration::from_secs(1)),
+    );
+    assert!(waited_for, "its own steps are longer than the usual grace");
+    assert!(!given_up, "a stop has an end whatever a task asks for");
 }
 
 #[tokio::test]

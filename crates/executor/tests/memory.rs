@@ -5,19 +5,10 @@
 
 mod support;
 
-use std::{
-    env, fs,
-    path::PathBuf,
-    process::Command,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{env, fs, path::PathBuf, process::Command, sync::Arc, time::Duration};
 
 use drakkar_core::{Failure, Task};
-use drakkar_executor::{ExecutorConfig, MemoryGuardConfig, Pool, Protocol, Run, Scripted, StandIn};
+use drakkar_executor::{ExecutorConfig, FreeMemory, MemoryGuardConfig, Pool, Protocol, StandIn};
 use support::{
     config, failed, finished,
     persistent::{Stage, task},
@@ -170,28 +161,8 @@ async fn without_a_guard_memory_is_not_looked_at() {
     assert!(!pool.stats().paused);
 }
 
-/// Real processes on a machine of which the test says how much memory is free.
-#[derive(Default)]
-struct Free(AtomicU64);
-
-impl StandIn for Free {
-    fn plays(&self) -> bool {
-        false
-    }
-
-    fn begins(&self, _: &Arc<Task>) -> Option<Scripted> {
-        None
-    }
-
-    fn ended(&self, _: &Arc<Task>, _: Option<&Run>) {}
-
-    fn free_memory_percent(&self) -> Option<u64> {
-        Some(self.0.load(Ordering::Relaxed))
-    }
-}
-
-fn guarded(config: &ExecutorConfig, free: u64) -> (Arc<Free>, Pool) {
-    let free = Arc::new(Free(free.into()));
+fn guarded(config: &ExecutorConfig, free: u64) -> (Arc<FreeMemory>, Pool) {
+    let free = FreeMemory::percent(free);
     let memory_guard = MemoryGuardConfig { pause_below_percent: 20, kill_below_percent: 10 };
     let config = ExecutorConfig { memory_guard, ..config.clone() };
     let stand_in: Arc<dyn StandIn> = Arc::clone(&free) as _;
@@ -210,11 +181,11 @@ async fn the_guard_puts_the_youngest_back_and_counts_what_it_does() {
     let (_young, young_ends) = start("young");
     until("the young one runs", || starts("young") == 1).await;
 
-    free.0.store(5, Ordering::Relaxed);
+    free.set(5);
     until("the young one is put back", || pool.stats().queued == 1).await;
     let seen = pool.stats();
     assert_eq!((seen.paused, seen.pauses, seen.taken_back), (true, 1, 1));
-    free.0.store(100, Ordering::Relaxed);
+    free.set(100);
     until("it starts again", || starts("young") == 2).await;
     fs::write(dir.path().join("end"), "").unwrap();
     finished(old_ends.await.unwrap());
@@ -238,7 +209,7 @@ async fn a_persistent_program_gets_one_task_at_a_time_while_memory_is_short() {
     let stats = &pool.programs()["stay"];
     assert_eq!((stats.in_flight, stats.queued), (1, 2));
     assert_eq!(pool.stats().pauses, 1, "one, however often it is looked");
-    free.0.store(100, Ordering::Relaxed);
+    free.set(100);
     until("all work", || pool.programs()["stay"].in_flight == 3).await;
     pool.close().await;
     assert!(ends.iter_mut().all(|end| end.try_recv().is_err()), "none has ended");

@@ -8,7 +8,7 @@ mod support;
 use std::{num::NonZeroUsize, time::Duration};
 
 use drakkar_core::{Failure, Task};
-use drakkar_executor::{Pool, Protocol, StartError};
+use drakkar_executor::{CancelReason, Pool, Protocol, StartError};
 use support::{
     failed, finished,
     persistent::{Stage, stdout, task},
@@ -195,7 +195,7 @@ async fn a_killed_task_is_told_to_nobody_and_the_others_go_on() {
         until("it hangs", || stage.noted("hang").len() == 1).await;
         let (other, end) = submit(&pool, task("echo").stdin("other"));
         until("both are given", || other.has_started()).await;
-        ticket.kill();
+        ticket.kill(CancelReason::Revoke);
         assert!(never.await.is_err(), "nobody is told");
         assert_eq!(stdout(end.await.unwrap()), "other");
         let stats = &pool.programs()["stay"];
@@ -210,7 +210,7 @@ async fn killing_what_waits_takes_it_out_of_the_queue() {
     let (running, end) = submit(&pool, task("sleep").arg("0.2"));
     until("it runs", || running.has_started()).await;
     let (waiting, never) = submit(&pool, task("exit").arg("1"));
-    waiting.kill();
+    waiting.kill(CancelReason::Revoke);
     assert!(never.await.is_err());
     finished(end.await.unwrap());
     let stats = &pool.programs()["stay"];

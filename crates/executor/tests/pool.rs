@@ -10,7 +10,7 @@ use std::{
 };
 
 use drakkar_core::Task;
-use drakkar_executor::{ExecutorConfig, Job, Pool, Rank, Run, StartError, Ticket};
+use drakkar_executor::{CancelReason, ExecutorConfig, Job, Pool, Rank, Run, StartError, Ticket};
 use support::{Marker, config, finished, pool, run, sh, submit, submit_as, until};
 use tokio::{sync::oneshot, time::Instant};
 
@@ -142,7 +142,7 @@ async fn killing_ends_the_whole_group_and_frees_the_slot() {
     let marker = Marker::new();
     let (ticket, end) = submit(&pool, marker.mark(sh("sleep 1000 & sleep 1000 & wait")));
     marker.until_alive(3).await;
-    ticket.kill();
+    ticket.kill(CancelReason::Revoke);
     assert!(end.await.is_err(), "nobody is told");
     marker.until_gone().await;
     finished(run(&pool, Task::new().program("true")).await);
@@ -153,7 +153,7 @@ async fn killing_what_waits_takes_it_out_of_the_queue() {
     let pool = pool(&config(1));
     let blocker = Blocker::start(&pool).await;
     let (ticket, end) = submit(&pool, Task::new().program("true"));
-    ticket.kill();
+    ticket.kill(CancelReason::Revoke);
     assert!(end.await.is_err());
     assert_eq!(pool.stats().queued, 0);
     blocker.release().await;

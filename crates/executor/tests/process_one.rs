@@ -12,6 +12,7 @@ use std::{env, fs, process::Command, time::Duration};
 use drakkar_core::{Failure, Task};
 use drakkar_executor::ExecutorConfig;
 use support::{config, failed, pool, run, sh, submit, until};
+use tokio::time::Instant;
 
 /// Longer than two looks for zombies are apart.
 const HELD_OPEN: Duration = Duration::from_secs(22);
@@ -64,6 +65,10 @@ async fn as_process_one_a_worker_reaps_every_zombie_and_steals_no_exit_status() 
         runs_as_process_one(NAME);
         return;
     }
+    let since = Instant::now();
+    let passed = async |seconds| {
+        until("time passes", || since.elapsed() > Duration::from_secs(seconds)).await;
+    };
     let pool = pool(&ExecutorConfig { pipe_grace: HELD_OPEN, ..config(2) });
     // Ended, and a zombie for as long as its output is held open.
     let (_ticket, held) = submit(&pool, sh("setsid sleep 1000 2>/dev/null & exit 7"));
@@ -74,12 +79,14 @@ async fn as_process_one_a_worker_reaps_every_zombie_and_steals_no_exit_status() 
         assert!(stranger.success());
     }
     until("they are zombies", || zombies().len() > 10).await;
-    // Of a hook that asks late, and yet in time.
-    let mut own = Command::new("sh").args(["-c", "exit 9"]).spawn().unwrap();
-    until("it has ended", || is_zombie(own.id())).await;
     for code in (1..=10).cycle().take(100) {
         assert_eq!(failed(run(&pool, forks_twice(code)).await).0, Failure::Exit(code));
     }
+    // Of a hook that asks late, after the first look, and yet in time.
+    passed(5).await;
+    let mut own = Command::new("sh").args(["-c", "exit 9"]).spawn().unwrap();
+    until("it has ended", || is_zombie(own.id())).await;
+    passed(12).await;
     assert_eq!(own.wait().unwrap().code(), Some(9));
 
     let ended = tokio::time::timeout(HELD_OPEN * 3, held).await.unwrap();

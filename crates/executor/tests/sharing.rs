@@ -7,7 +7,7 @@ mod support;
 use std::num::NonZeroUsize;
 
 use drakkar_core::Task;
-use drakkar_executor::{ExecutorConfig, ProgramConfig, Variables};
+use drakkar_executor::{CancelReason, ExecutorConfig, ProgramConfig, Variables};
 use support::{Marker, config, finished, pool, submit, until};
 
 /// Some slots, and programs by name and binary.
@@ -33,7 +33,7 @@ async fn a_flood_of_slow_tasks_of_one_program_does_not_keep_another_from_running
     let started = slow.iter().filter(|(ticket, _)| ticket.has_started()).count();
     assert!(started < 40, "{started} of 60 went before ten that came later");
     for (ticket, _) in &slow {
-        ticket.kill();
+        ticket.kill(CancelReason::Revoke);
     }
 }
 
@@ -51,7 +51,7 @@ async fn a_program_at_its_limit_leaves_the_other_slots_to_others() {
         assert_eq!((started, marker.alive()), (2, 2));
     }
     // An end makes room for one more of the same.
-    held[0].0.kill();
+    held[0].0.kill(CancelReason::Revoke);
     until("the next one starts", || held[2].0.has_started()).await;
     marker.until_alive(2).await;
     assert!(!held[3].0.has_started());

@@ -7,7 +7,7 @@ mod support;
 use std::{fs, path::Path, time::Duration};
 
 use drakkar_core::{Failure, Task, Usage};
-use drakkar_executor::{ExecutorConfig, JobLogConfig, SpoolConfig};
+use drakkar_executor::{CancelReason, ExecutorConfig, JobLogConfig, SpoolConfig};
 use support::{config, failed, finished, pool, run, sh, submit, until};
 
 fn spooling(dir: &Path) -> ExecutorConfig {
@@ -66,7 +66,7 @@ async fn a_run_that_was_cut_off_leaves_no_file() {
     let pool = pool(&spooling(dir.path()));
     let (ticket, end) = submit(&pool, sh("echo x; sleep 1000").spool_stdout());
     until("it has a file", || files(dir.path()) == 1).await;
-    ticket.kill();
+    ticket.kill(CancelReason::Revoke);
     assert!(end.await.is_err());
     until("the file is gone", || files(dir.path()) == 0).await;
     pool.close().await;

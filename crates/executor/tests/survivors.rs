@@ -13,7 +13,7 @@ use std::{
 };
 
 use drakkar_core::{Failure, Task};
-use drakkar_executor::{ExecutorConfig, Pool};
+use drakkar_executor::{CancelReason, ExecutorConfig, Pool};
 use support::{MARK, Marker, failed, finished, pool, run, sh, submit, until};
 use tokio::time::Instant;
 
@@ -97,7 +97,7 @@ async fn a_task_that_is_cancelled_leaves_nothing_behind() {
     let (ticket, end) = submit(&pool, task);
     marker.until_alive(count + 2).await;
     let asked = Instant::now();
-    ticket.kill();
+    ticket.kill(CancelReason::Revoke);
     assert!(end.await.is_err(), "nobody is told");
     gone_soon(&marker, asked).await;
 }

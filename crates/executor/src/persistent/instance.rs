@@ -23,7 +23,7 @@ use super::{
     service::{End, Service, Trouble, output},
     stderr::{self, Current},
 };
-use crate::{Run, process::Process, spawn::Spawner};
+use crate::{CancelReason, Run, process::Process, spawn::Spawner};
 
 /// What becomes of the place of a process.
 enum Next {
@@ -102,7 +102,10 @@ impl Program {
             End::Failed(_) => flights.failed(),
         };
         match end {
-            End::Closed => Next::Stop,
+            End::Closed => {
+                cut_off(&blame.others, CancelReason::Shutdown, pid);
+                Next::Stop
+            }
             End::Recycled => {
                 self.books.recycled.fetch_add(1, Relaxed);
                 debug!(category = "program", program = self.name(), pid, "recycled");
@@ -165,11 +168,14 @@ impl Program {
                 },
                 _ => Failure::Io(format!("{}: {trouble}", self.name())),
             };
-            let output = output(&flight, pid, Instant::now());
-            if !flight.item.control.is_killed() {
+            if flight.item.control.is_killed() {
+                cut_off(&[flight], CancelReason::Program, pid);
+            } else {
+                let output = output(&flight, pid, Instant::now());
                 flight.item.report(Run::Failed { failure, output });
             }
         }
+        cut_off(&blame.others, CancelReason::Program, pid);
         let others = blame.others.into_iter().map(|flight| flight.item);
         self.requeue(others.filter(|queued| !queued.control.is_killed()).collect());
     }
@@ -182,5 +188,12 @@ impl Program {
         *self.books.last_failure.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(what.to_owned());
         Next::BackOff
+    }
+}
+
+fn cut_off(flights: &[Flight<Queued>], reason: CancelReason, pid: u32) {
+    let now = Instant::now();
+    for flight in flights {
+        flight.item.cut_off(reason, output(flight, pid, now));
     }
 }

@@ -6,13 +6,13 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
 };
 
-use drakkar_core::{Task, retry::Backoff};
+use drakkar_core::{Output, Task, retry::Backoff};
 use tokio::{sync::Notify, time::Instant};
 use tracing::error;
 
@@ -22,7 +22,8 @@ use super::{
     wire::Limits,
 };
 use crate::{
-    ExecutorConfig, Job, ProgramConfig, Run,
+    CancelReason, ExecutorConfig, Job, ProgramConfig, Run,
+    job::Listener,
     process::Patience,
     programs::start_task,
     queue::{Place, Queue},
@@ -32,12 +33,13 @@ use crate::{
 #[derive(Default)]
 pub(crate) struct Control {
     started: AtomicBool,
-    killed: AtomicBool,
+    killed: OnceLock<CancelReason>,
+    listener: Listener,
 }
 
 impl Control {
     pub(super) fn is_killed(&self) -> bool {
-        self.killed.load(Relaxed)
+        self.killed.get().is_some()
     }
 }
 
@@ -52,6 +54,12 @@ pub(super) struct Queued {
 }
 
 impl Queued {
+    /// Its process is gone without an answer: whoever killed it knows why, or else it is for `reason`.
+    pub(super) fn cut_off(&self, reason: CancelReason, output: Output) {
+        let reason = self.control.killed.get().copied().unwrap_or(reason);
+        self.control.listener.tell(&self.job.task, reason, output);
+    }
+
     /// Tells whoever asked. A receiver that panics harms nobody else.
     pub(super) fn report(self, run: Run) {
         let Self { job: Job { task, done, .. }, .. } = self;
@@ -201,8 +209,8 @@ impl Program {
     }
 
     /// Puts a job in line. In a program that is closed it is dropped, and `done` with it.
-    pub(crate) fn submit(self: &Arc<Self>, job: Job) -> Claim {
-        let control = Arc::new(Control::default());
+    pub(crate) fn submit(self: &Arc<Self>, job: Job, listener: Listener) -> Claim {
+        let control = Arc::new(Control { listener, ..Control::default() });
         let claim =
             |place| Claim { place, control: Arc::clone(&control), program: Arc::clone(self) };
         let mut state = self.lock();
@@ -373,8 +381,8 @@ impl Claim {
     }
 
     /// Takes the job back, or has the process replaced that works on it.
-    pub(crate) fn kill(&self) {
-        self.control.killed.store(true, Relaxed);
+    pub(crate) fn kill(&self, reason: CancelReason) {
+        self.control.killed.set(reason).ok(); // The first reason stays.
         if !self.cancel_queued() {
             self.program.wake(0..self.program.signals.len());
         }
