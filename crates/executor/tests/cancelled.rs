@@ -1,0 +1,113 @@
+//! Runs that are cut off: whoever wants to hears of each of them, and why.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // In a test a panic is the report.
+
+mod support;
+
+use std::{
+    num::NonZeroUsize,
+    sync::{Arc, mpsc},
+};
+
+use drakkar_core::Task;
+use drakkar_executor::{
+    CancelReason, Cancelled, ExecutorConfig, FreeMemory, Job, MemoryGuardConfig, Pool, Protocol,
+    Rank, Run, StandIn, Ticket,
+};
+use support::{
+    PATIENCE, config,
+    persistent::{Stage, task},
+    pool, run, sh, until,
+};
+use tokio::time::Instant;
+
+/// Submits `task`; what its runs come to is to be read from the other side.
+fn watch(pool: &Pool, task: Task) -> (Ticket, mpsc::Receiver<Result<Run, Cancelled>>) {
+    let (told, ends) = mpsc::channel();
+    let cut = told.clone();
+    let job = Job {
+        task: Arc::new(task),
+        rank: Rank::at(Instant::now()),
+        done: Box::new(move |run| drop(told.send(Ok(run)))),
+    };
+    (pool.submit_watched(job, move |cancelled| drop(cut.send(Err(cancelled)))), ends)
+}
+
+#[track_caller]
+fn cut_off(ends: &mpsc::Receiver<Result<Run, Cancelled>>) -> Cancelled {
+    ends.recv_timeout(PATIENCE).expect("it is told").expect_err("it was cut off")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_is_killed_is_told_with_what_is_known_of_it_and_what_waits_is_not() {
+    let (pool, dir) = (pool(&config(1)), tempfile::tempdir().unwrap());
+    let script = sh("echo begun; : >begun; sleep 1000").working_dir(dir.path());
+    let (running, ends) = watch(&pool, script);
+    until("it has printed", || dir.path().join("begun").exists()).await;
+    let (waiting, nothing) = watch(&pool, sh("true"));
+    waiting.kill(CancelReason::Revoke);
+    running.kill(CancelReason::Revoke);
+    running.kill(CancelReason::Shutdown);
+    let Cancelled { reason, output } = cut_off(&ends);
+    assert_eq!(reason, CancelReason::Revoke, "the first reason counts");
+    assert!(output.pid.is_some() && output.started_at.is_some());
+    assert_eq!(output.stdout, "begun\n");
+    drop((running, waiting));
+    assert!(ends.recv().is_err() && nothing.recv().is_err(), "nothing else is told");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_runs_when_the_pool_is_closed_is_cut_off_by_the_shutdown() {
+    let stage = Stage::new(Protocol::JsonLines);
+    let pool = pool(&stage.config);
+    let (one_shot, ends) = watch(&pool, sh("sleep 1000"));
+    let (stays, answers) = watch(&pool, task("hang"));
+    until("both run", || one_shot.has_started() && stays.has_started()).await;
+    pool.close().await;
+    for ends in [ends, answers] {
+        let Cancelled { reason, output } = cut_off(&ends);
+        assert!(reason == CancelReason::Shutdown && output.pid.is_some(), "{reason:?} {output:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_memory_guard_takes_back_is_cut_off_and_has_a_result_all_the_same() {
+    let free = FreeMemory::percent(100);
+    let stand_in: Arc<dyn StandIn> = Arc::clone(&free) as _;
+    let memory_guard = MemoryGuardConfig { pause_below_percent: 20, kill_below_percent: 10 };
+    let config = ExecutorConfig { memory_guard, ..config(2) };
+    let pool = Pool::start_with(&config, Some(&stand_in)).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let script = || sh("until [ -e end ]; do sleep 0.02; done").working_dir(dir.path());
+    let (old, old_ends) = watch(&pool, script());
+    until("the old one runs", || old.has_started()).await;
+    let (young, young_ends) = watch(&pool, script());
+    until("the young one runs", || young.has_started()).await;
+    free.set(5);
+    assert_eq!(cut_off(&young_ends).reason, CancelReason::Memory);
+    free.set(100);
+    std::fs::write(dir.path().join("end"), "").unwrap();
+    for ends in [old_ends, young_ends] {
+        let end = ends.recv_timeout(PATIENCE).unwrap();
+        assert!(matches!(end, Ok(Run::Finished(_))), "{end:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_shares_a_process_with_a_task_that_is_killed_is_cut_off_by_its_program() {
+    let stage = Stage::new(Protocol::JsonLines).set(|program| {
+        program.instances = NonZeroUsize::new(1);
+        program.depth = NonZeroUsize::new(2).unwrap();
+    });
+    let pool = pool(&stage.config);
+    let (killed, killed_ends) = watch(&pool, task("hang"));
+    let (other, other_ends) = watch(&pool, task("hang"));
+    until("both are asked", || pool.programs()["stay"].in_flight == 2).await;
+    killed.kill(CancelReason::Revoke);
+    assert_eq!(cut_off(&killed_ends).reason, CancelReason::Revoke);
+    assert_eq!(cut_off(&other_ends).reason, CancelReason::Program);
+    until("it is asked again", || pool.programs()["stay"].in_flight == 1).await;
+    other.kill(CancelReason::Revoke);
+    assert_eq!(cut_off(&other_ends).reason, CancelReason::Revoke);
+    drop(run(&pool, task("echo")).await);
+}
