@@ -54,7 +54,7 @@ fn lines(path: &Path) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_run_has_its_line_in_the_job_log_and_its_part_in_a_scrape() {
+async fn every_run_has_its_line_in_the_job_log_also_one_that_is_cut_off_and_its_part_in_a_scrape() {
     let cluster = MockCluster::new(1).unwrap();
     cluster.create_topic("orders", 1, 1).unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -68,6 +68,8 @@ async fn every_run_has_its_line_in_the_job_log_and_its_part_in_a_scrape() {
     config.metrics.port = 0;
     config.executor.binary_path = Some("/bin/sh".into());
     config.executor.max_stdout_bytes = 3;
+    config.executor.max_executors = 2.try_into().ok();
+    config.executor.drain_timeout_seconds = Duration::from_millis(500);
     config.executor.job_log.path = Some(path.clone());
     let registry = Arc::new(OnceLock::new());
     let worker = Worker::new(Scripts(Arc::clone(&registry))).config(config).unwrap();
@@ -76,13 +78,14 @@ async fn every_run_has_its_line_in_the_job_log_and_its_part_in_a_scrape() {
 
     let producer: BaseProducer =
         ClientConfig::new().set("bootstrap.servers", cluster.bootstrap_servers()).create().unwrap();
-    for script in ["printf 12345", "exit 7"] {
+    let hangs = format!(": >{}; exec sleep 1000", dir.path().join("hangs").display());
+    for script in ["printf 12345", "exit 7", &hangs] {
         let record = BaseRecord::<(), _>::to("orders").partition(0).payload(script);
         producer.send(record).unwrap();
     }
     producer.flush(SOON).unwrap();
     let deadline = Instant::now() + SOON;
-    while lines(&path).len() < 2 {
+    while lines(&path).len() < 2 || !dir.path().join("hangs").exists() {
         assert!(Instant::now() < deadline && !running.is_finished(), "{:?}", lines(&path));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -104,12 +107,19 @@ async fn every_run_has_its_line_in_the_job_log_and_its_part_in_a_scrape() {
         let coordinates = serde_json::json!([format!("orders:0:{offset}")]);
         lines.iter().find(|line| line["messages"] == coordinates).unwrap()
     };
-    let (done, failed) = (of(0), of(1));
+    let (done, failed, cut_off) = (of(0), of(1), of(2));
+    assert_eq!(lines.len(), 3);
     assert_eq!((&done["outcome"], &done["exit_code"]), (&"ok".into(), &0.into()));
     assert_eq!((&done["stdout_bytes"], &done["stdout_truncated"]), (&5.into(), &true.into()));
     assert_eq!((&failed["outcome"], &failed["exit_code"]), (&"exit_code".into(), &7.into()));
+    assert_eq!(
+        (&cut_off["outcome"], &cut_off["reason"]),
+        (&"cancelled".into(), &"shutdown".into())
+    );
+    assert_eq!((&cut_off["exit_code"], &cut_off["signal"]), (&Value::Null, &Value::Null));
     for line in &lines {
         assert_eq!((&line["program"], &line["attempt"]), (&"/bin/sh".into(), &1.into()));
+        assert!(line["pid"].is_u64() && line["run_seconds"].is_f64(), "{line}");
         assert!(line["user_seconds"].is_f64() && line["system_seconds"].is_f64(), "{line}");
         assert!(line["started"].as_str().unwrap().ends_with('Z'), "{line}");
     }

@@ -1,4 +1,4 @@
-//! What goes into the pool and what comes out: a [`Job`], then a [`Run`], or a [`Cancelled`] one.
+//! What goes into the pool and what comes out: a [`Job`], then a [`Run`], or nothing.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -35,13 +35,18 @@ pub enum Run {
     },
 }
 
-/// A run that was begun and cut off: it has no result. Told when its process is gone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cancelled {
-    /// Why.
-    pub reason: CancelReason,
-    /// What is known of it until then.
-    pub output: Output,
+/// What became of one run, for whoever watches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended<'a> {
+    /// It has a result.
+    Ran(&'a Run),
+    /// It was cut off, its process is gone, and it has none.
+    Cancelled {
+        /// Why.
+        reason: CancelReason,
+        /// What is known of it until then.
+        output: &'a Output,
+    },
 }
 
 /// Why a run is cut off.
@@ -70,16 +75,16 @@ impl CancelReason {
     }
 }
 
-/// Who wants to know of runs of a job that are cut off.
+/// Who wants to know of every run of a job that was begun.
 #[derive(Default)]
-pub(crate) struct Listener(pub(crate) Option<Box<dyn Fn(Cancelled) + Send + Sync>>);
+pub(crate) struct Watcher(pub(crate) Option<Box<dyn Fn(Ended<'_>) + Send + Sync>>);
 
-impl Listener {
+impl Watcher {
     /// A receiver that panics harms nobody else.
-    pub(crate) fn tell(&self, task: &Task, reason: CancelReason, output: Output) {
+    pub(crate) fn tell(&self, task: &Task, ended: Ended<'_>) {
         let Some(told) = &self.0 else { return };
-        if catch_unwind(AssertUnwindSafe(|| told(Cancelled { reason, output }))).is_err() {
-            error!(category = "executor", task = %task.id(), "the receiver of a result panicked");
+        if catch_unwind(AssertUnwindSafe(|| told(ended))).is_err() {
+            error!(category = "executor", task = %task.id(), "the watcher of a run panicked");
         }
     }
 }

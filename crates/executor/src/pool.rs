@@ -25,10 +25,10 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
 use crate::{
-    Cancelled, ExecutorConfig, Job, ProgramStats, Run, Ticket,
+    Ended, ExecutorConfig, Job, ProgramStats, Run, Ticket,
     env::Environment,
     guard::Guard,
-    job::Listener,
+    job::Watcher,
     memory_guard,
     persistent::Programs,
     programs::{self, Lanes},
@@ -225,28 +225,28 @@ impl Pool {
     /// Puts a job in line. In a pool that is closed it is dropped, and `done` with it.
     #[must_use = "only the ticket can take the job back"]
     pub fn submit(&self, job: Job) -> Ticket {
-        self.admit(job, Listener(None))
+        self.admit(job, Watcher(None))
     }
 
-    /// The same; `cancelled` is told of each run that was begun and cut off, in the way `done` is told
-    /// of the one that was not.
+    /// The same; `watcher` is told what became of every run that was begun, also of those that are cut
+    /// off, in the same way as `done` and before it.
     #[must_use = "only the ticket can take the job back"]
     pub fn submit_watched(
         &self,
         job: Job,
-        cancelled: impl Fn(Cancelled) + Send + Sync + 'static,
+        watcher: impl Fn(Ended<'_>) + Send + Sync + 'static,
     ) -> Ticket {
-        self.admit(job, Listener(Some(Box::new(cancelled))))
+        self.admit(job, Watcher(Some(Box::new(watcher))))
     }
 
-    fn admit(&self, job: Job, listener: Listener) -> Ticket {
+    fn admit(&self, job: Job, watcher: Watcher) -> Ticket {
         let named = job.task.program_path().or(self.inner.default.as_ref());
         if let Some(program) = self.inner.programs.get(named.map(PathBuf::as_path)) {
-            return Ticket(Claim::Program(program.submit(job, listener)));
+            return Ticket(Claim::Program(program.submit(job, watcher)));
         }
         let lane = self.inner.lanes.of(named.map(PathBuf::as_path));
         let shared = Arc::clone(&self.inner.shared);
-        let control = Arc::new(Control::new(&job.task, listener));
+        let control = Arc::new(Control::new(&job.task, watcher));
         let queued = Queued { job, since: Instant::now(), control: Arc::clone(&control) };
         let spot = shared.admit(lane, queued);
         shared.work.notify_one();
@@ -342,10 +342,13 @@ async fn serve(shared: Arc<Shared>, mut runner: Runner) {
                 output: Output::default(),
             })
         });
-        if run.is_none() {
+        let Queued { job, control, .. } = &queued;
+        if let Some(run) = &run {
+            control.watcher.tell(&job.task, Ended::Ran(run));
+        } else {
             let output = runner.cut.take().unwrap_or(Output { waited, ..Output::default() });
-            let Queued { job, control, .. } = &queued;
-            control.listener.tell(&job.task, control.reason(), output);
+            let ended = Ended::Cancelled { reason: control.reason(), output: &output };
+            control.watcher.tell(&job.task, ended);
         }
         let Some((Queued { job, .. }, run)) = shared.ended(spot, queued, run) else { continue };
         if catch_unwind(AssertUnwindSafe(|| (job.done)(run))).is_err() {

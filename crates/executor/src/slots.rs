@@ -15,7 +15,7 @@ use tokio::{sync::Notify, time::Instant};
 use crate::{
     CancelReason, Job, Run,
     fair::{FairQueue, LaneId, Share, Spot},
-    job::Listener,
+    job::Watcher,
     memory_guard::Guarded,
     persistent::Programs,
 };
@@ -29,7 +29,7 @@ pub(crate) struct Control {
     pub(crate) unwanted: OnceLock<CancelReason>,
     /// How long its task may take to end, if it says so itself.
     steps: Duration,
-    pub(crate) listener: Listener,
+    pub(crate) watcher: Watcher,
     /// To be ended, and to be started again later.
     taken_back: AtomicBool,
     /// The higher, the younger.
@@ -37,10 +37,10 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    pub(crate) fn new(task: &Task, listener: Listener) -> Self {
+    pub(crate) fn new(task: &Task, watcher: Watcher) -> Self {
         let steps = task.stop_steps().unwrap_or_default();
         let steps = steps.iter().fold(Duration::ZERO, |sum, (_, wait)| sum.saturating_add(*wait));
-        Self { steps, listener, ..Self::default() }
+        Self { steps, watcher, ..Self::default() }
     }
 
     /// Why it is cut off.

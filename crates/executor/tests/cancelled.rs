@@ -9,33 +9,59 @@ use std::{
     sync::{Arc, mpsc},
 };
 
-use drakkar_core::Task;
+use drakkar_core::{Output, Task};
 use drakkar_executor::{
-    CancelReason, Cancelled, ExecutorConfig, FreeMemory, Job, MemoryGuardConfig, Pool, Protocol,
-    Rank, Run, StandIn, Ticket,
+    CancelReason, Ended, ExecutorConfig, FreeMemory, Job, MemoryGuardConfig, Pool, Protocol, Rank,
+    Run, StandIn, Ticket,
 };
 use support::{
     PATIENCE, config,
     persistent::{Stage, task},
-    pool, run, sh, until,
+    pool, sh, until,
 };
 use tokio::time::Instant;
 
+/// What became of a run.
+#[derive(Debug)]
+enum End {
+    Told(Run),
+    Watched(Run),
+    CutOff(CancelReason, Output),
+}
+
 /// Submits `task`; what its runs come to is to be read from the other side.
-fn watch(pool: &Pool, task: Task) -> (Ticket, mpsc::Receiver<Result<Run, Cancelled>>) {
+fn watch(pool: &Pool, task: Task) -> (Ticket, mpsc::Receiver<End>) {
     let (told, ends) = mpsc::channel();
-    let cut = told.clone();
+    let watched = told.clone();
     let job = Job {
         task: Arc::new(task),
         rank: Rank::at(Instant::now()),
-        done: Box::new(move |run| drop(told.send(Ok(run)))),
+        done: Box::new(move |run| drop(told.send(End::Told(run)))),
     };
-    (pool.submit_watched(job, move |cancelled| drop(cut.send(Err(cancelled)))), ends)
+    let ticket = pool.submit_watched(job, move |ended| {
+        drop(watched.send(match ended {
+            Ended::Ran(run) => End::Watched(run.clone()),
+            Ended::Cancelled { reason, output } => End::CutOff(reason, output.clone()),
+        }));
+    });
+    (ticket, ends)
 }
 
 #[track_caller]
-fn cut_off(ends: &mpsc::Receiver<Result<Run, Cancelled>>) -> Cancelled {
-    ends.recv_timeout(PATIENCE).expect("it is told").expect_err("it was cut off")
+fn cut_off(ends: &mpsc::Receiver<End>) -> (CancelReason, Output) {
+    match ends.recv_timeout(PATIENCE).expect("it is told") {
+        End::CutOff(reason, output) => (reason, output),
+        end => panic!("it was cut off, and not {end:?}"),
+    }
+}
+
+#[track_caller]
+fn told(ends: &mpsc::Receiver<End>) -> Run {
+    let next = || ends.recv_timeout(PATIENCE).expect("it is told");
+    let (watched, told) = (next(), next());
+    let (End::Watched(watched), End::Told(told)) = (watched, told) else { panic!("it ran") };
+    assert_eq!(watched, told);
+    told
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -48,7 +74,7 @@ async fn a_run_that_is_killed_is_told_with_what_is_known_of_it_and_what_waits_is
     waiting.kill(CancelReason::Revoke);
     running.kill(CancelReason::Revoke);
     running.kill(CancelReason::Shutdown);
-    let Cancelled { reason, output } = cut_off(&ends);
+    let (reason, output) = cut_off(&ends);
     assert_eq!(reason, CancelReason::Revoke, "the first reason counts");
     assert!(output.pid.is_some() && output.started_at.is_some());
     assert_eq!(output.stdout, "begun\n");
@@ -65,7 +91,7 @@ async fn what_runs_when_the_pool_is_closed_is_cut_off_by_the_shutdown() {
     until("both run", || one_shot.has_started() && stays.has_started()).await;
     pool.close().await;
     for ends in [ends, answers] {
-        let Cancelled { reason, output } = cut_off(&ends);
+        let (reason, output) = cut_off(&ends);
         assert!(reason == CancelReason::Shutdown && output.pid.is_some(), "{reason:?} {output:?}");
     }
 }
@@ -84,12 +110,11 @@ async fn what_the_memory_guard_takes_back_is_cut_off_and_has_a_result_all_the_sa
     let (young, young_ends) = watch(&pool, script());
     until("the young one runs", || young.has_started()).await;
     free.set(5);
-    assert_eq!(cut_off(&young_ends).reason, CancelReason::Memory);
+    assert_eq!(cut_off(&young_ends).0, CancelReason::Memory);
     free.set(100);
     std::fs::write(dir.path().join("end"), "").unwrap();
     for ends in [old_ends, young_ends] {
-        let end = ends.recv_timeout(PATIENCE).unwrap();
-        assert!(matches!(end, Ok(Run::Finished(_))), "{end:?}");
+        assert!(matches!(told(&ends), Run::Finished(_)));
     }
 }
 
@@ -104,10 +129,11 @@ async fn who_shares_a_process_with_a_task_that_is_killed_is_cut_off_by_its_progr
     let (other, other_ends) = watch(&pool, task("hang"));
     until("both are asked", || pool.programs()["stay"].in_flight == 2).await;
     killed.kill(CancelReason::Revoke);
-    assert_eq!(cut_off(&killed_ends).reason, CancelReason::Revoke);
-    assert_eq!(cut_off(&other_ends).reason, CancelReason::Program);
+    assert_eq!(cut_off(&killed_ends).0, CancelReason::Revoke);
+    assert_eq!(cut_off(&other_ends).0, CancelReason::Program);
     until("it is asked again", || pool.programs()["stay"].in_flight == 1).await;
     other.kill(CancelReason::Revoke);
-    assert_eq!(cut_off(&other_ends).reason, CancelReason::Revoke);
-    drop(run(&pool, task("echo")).await);
+    assert_eq!(cut_off(&other_ends).0, CancelReason::Revoke);
+    let (_next, next_ends) = watch(&pool, task("echo"));
+    assert!(matches!(told(&next_ends), Run::Finished(_)));
 }

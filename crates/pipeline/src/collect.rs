@@ -40,7 +40,7 @@ pub(crate) async fn complete<H: Handler>(
     messages: &[Arc<SourceMessage>],
     hold: &Arc<Hold>,
 ) -> Ended {
-    shared.metrics.task_completed(partition, &done);
+    shared.metrics.task_completed(&done);
     let call = async { shared.handler.on_task_complete(&done).await };
     let collected = shared.ask(Hook::OnTaskComplete, Some(partition), call).await;
     let task = done.task.id();

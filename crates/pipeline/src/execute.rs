@@ -12,6 +12,7 @@ use drakkar_core::{
     Failure, Handler, Output, SourceMessage, SpooledFile, TaskFailure, TaskResult, ledger::TaskKey,
 };
 use drakkar_executor::{Job, Place, Run};
+use drakkar_telemetry::JobEnd;
 use tokio::time::Instant;
 
 use crate::{
@@ -131,12 +132,23 @@ impl<H: Handler> Partition<H> {
             self.shared.metrics.task_started();
         }
         let report = self.report_run.clone();
-        let ticket = self.shared.pool.submit(Job {
+        let job = Job {
             task: Arc::clone(&active.task),
             rank: active.rank,
             // The partition may be gone: then nobody is interested.
             done: Box::new(move |run| drop(report.send((key, run)))),
-        });
+        };
+        let ticket = if self.shared.metrics.logs_jobs() {
+            let metrics = Arc::clone(&self.shared.metrics);
+            let (partition, task) = (self.id.clone(), Arc::clone(&active.task));
+            let attempt = active.attempt;
+            self.shared.pool.submit_watched(job, move |ended| {
+                let (output, end) = job_end(ended);
+                metrics.log_job(&partition, &task, attempt, output, end);
+            })
+        } else {
+            self.shared.pool.submit(job)
+        };
         active.stage = TaskStage::InPool(ticket, self.queued.push(active.rank, key));
         self.pooled += 1;
     }
@@ -219,6 +231,16 @@ impl<H: Handler> Partition<H> {
         if let Some(active) = self.tasks.get_mut(&key) {
             active.stage = TaskStage::Backlog(self.backlog.push(active.rank, key));
         }
+    }
+}
+
+/// The end of a run as the job log tells it.
+fn job_end(ended: drakkar_executor::Ended<'_>) -> (&Output, JobEnd<'_>) {
+    use drakkar_executor::Ended::{Cancelled, Ran};
+    match ended {
+        Ran(Run::Finished(output)) => (output, JobEnd::Finished),
+        Ran(Run::Failed { failure, output }) => (output, JobEnd::Failed(failure)),
+        Cancelled { reason, output } => (output, JobEnd::Cancelled(reason.as_str())),
     }
 }
 

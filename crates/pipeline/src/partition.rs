@@ -24,7 +24,7 @@ use drakkar_core::{
     retry::Backoff,
     source::{Assignment, Position, SourceCommand, SourceControl},
 };
-use drakkar_executor::{Place, Pool, Queue, Rank, Run, Ticket};
+use drakkar_executor::{CancelReason, Place, Pool, Queue, Rank, Run, Ticket};
 use drakkar_sinks::Sinks;
 use drakkar_telemetry::{Metrics, PartitionMetrics};
 use tokio::{
@@ -406,9 +406,11 @@ impl<H: Handler> Drop for Partition<H> {
     fn drop(&mut self) {
         self.shared.status.show_hold(&self.id, self.epoch, None);
         self.shared.status.hide_load(&self.id, self.epoch);
+        let stops = self.shared.status.draining.load(Ordering::Relaxed);
+        let reason = if stops { CancelReason::Shutdown } else { CancelReason::Revoke };
         for active in self.tasks.values() {
             if let TaskStage::InPool(ticket, _) = &active.stage {
-                ticket.kill();
+                ticket.kill(reason);
             }
         }
         self.shared.status.assigned.fetch_sub(1, Ordering::Relaxed);

@@ -39,13 +39,12 @@ impl Metrics {
     }
 
     /// An attempt ended with exit code 0.
-    pub fn task_completed(&self, partition: &TopicPartition, done: &TaskResult) {
+    pub fn task_completed(&self, done: &TaskResult) {
         self.tasks_completed.inc();
         if done.task.known_result().is_some() {
             self.tasks_precomputed.inc();
         } else {
             self.ran(&done.output);
-            self.log_job(partition, &done.task, done.attempt, &done.output, None);
         }
         debug!(
             category = "executor",
@@ -63,8 +62,6 @@ impl Metrics {
             self.tasks_precomputed.inc();
         } else {
             self.ran(&failed.output);
-            let (failure, output) = (&failed.failure, &failed.output);
-            self.log_job(partition, &failed.task, failed.attempt, output, Some(failure));
         }
         if matches!(failed.failure, Failure::TimedOut(_)) {
             self.timeouts.inc();

@@ -53,6 +53,17 @@ pub(crate) struct JobLog {
     dropped: IntCounter,
 }
 
+/// How a run ended.
+#[derive(Debug, Clone, Copy)]
+pub enum JobEnd<'a> {
+    /// With exit code 0.
+    Finished,
+    /// In another way.
+    Failed(&'a Failure),
+    /// It was cut off, for this reason.
+    Cancelled(&'static str),
+}
+
 /// Keeps the log open. Dropped, it waits for a moment until what was reported is written.
 #[derive(Debug)]
 pub struct JobLogGuard {
@@ -102,17 +113,23 @@ impl Metrics {
         Ok(JobLogGuard { metrics: Arc::clone(self), ended })
     }
 
-    /// A run of `task` ended; `None`: with exit code 0.
-    pub(crate) fn log_job(
+    /// Whether anybody wants to know of runs.
+    #[must_use]
+    pub fn logs_jobs(&self) -> bool {
+        self.job_log.get().is_some()
+    }
+
+    /// A run of `task` ended.
+    pub fn log_job(
         &self,
         partition: &TopicPartition,
-        task: &Arc<Task>,
+        task: &Task,
         attempt: u32,
         output: &Output,
-        failure: Option<&Failure>,
+        end: JobEnd<'_>,
     ) {
         let Some(log) = self.job_log.get() else { return };
-        let line = log.line(partition, task, attempt, output, failure);
+        let line = log.line(partition, task, attempt, output, end);
         let lines = log.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.as_ref().is_none_or(|lines| lines.try_send(line).is_err()) {
             log.dropped.inc();
@@ -127,7 +144,7 @@ impl JobLog {
         task: &Task,
         attempt: u32,
         output: &Output,
-        failure: Option<&Failure>,
+        end: JobEnd<'_>,
     ) -> Line {
         let offsets = task.source_offsets();
         let is_started = output.pid.is_some();
@@ -144,17 +161,25 @@ impl JobLog {
             wait: output.waited,
             spawn: Some(output.spawned_in).filter(|time| !time.is_zero()),
             run: is_started.then_some(output.took),
-            outcome: failure.map_or("ok", Failure::class),
-            exit_code: match failure {
-                None => Some(0),
-                Some(Failure::Exit(code)) => Some(*code),
-                Some(_) => None,
+            outcome: match end {
+                JobEnd::Finished => "ok",
+                JobEnd::Failed(failure) => failure.class(),
+                JobEnd::Cancelled(_) => "cancelled",
             },
-            signal: match failure {
-                Some(Failure::Signal(signal)) => Some(*signal),
+            reason: match end {
+                JobEnd::Cancelled(reason) => Some(reason),
+                JobEnd::Finished | JobEnd::Failed(_) => None,
+            },
+            exit_code: match end {
+                JobEnd::Finished => Some(0),
+                JobEnd::Failed(Failure::Exit(code)) => Some(*code),
+                JobEnd::Failed(_) | JobEnd::Cancelled(_) => None,
+            },
+            signal: match end {
+                JobEnd::Failed(Failure::Signal(signal)) => Some(*signal),
                 _ => None,
             },
-            timed_out: matches!(failure, Some(Failure::TimedOut(_))),
+            timed_out: matches!(end, JobEnd::Failed(Failure::TimedOut(_))),
             stdin_bytes: match task.stdin_path() {
                 None => Some(task.stdin_bytes().map_or(0, |stdin| stdin.len() as u64)),
                 Some(_) => None,
@@ -191,6 +216,7 @@ struct Line {
     #[serde(rename = "run_seconds", serialize_with = "as_known_seconds")]
     run: Option<Duration>,
     outcome: &'static str,
+    reason: Option<&'static str>,
     exit_code: Option<i32>,
     signal: Option<i32>,
     timed_out: bool,

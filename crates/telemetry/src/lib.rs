@@ -13,7 +13,7 @@ mod format; // and what they look like
 mod job_log; // a line per run of a task
 
 pub use events::SkipReason;
-pub use job_log::{JobLogGuard, JobLogSettings};
+pub use job_log::{JobEnd, JobLogGuard, JobLogSettings};
 pub use logging::{
     LogFormat, LogGuard, LogIdentity, LogLevel, LogOutput, LoggingConfig, LoggingError,
 };

@@ -194,6 +194,6 @@ impl Program {
 fn cut_off(flights: &[Flight<Queued>], reason: CancelReason, pid: u32) {
     let now = Instant::now();
     for flight in flights {
-        flight.item.cut_off(reason, output(flight, pid, now));
+        flight.item.cut_off(reason, &output(flight, pid, now));
     }
 }

@@ -22,8 +22,8 @@ use super::{
     wire::Limits,
 };
 use crate::{
-    CancelReason, ExecutorConfig, Job, ProgramConfig, Run,
-    job::Listener,
+    CancelReason, Ended, ExecutorConfig, Job, ProgramConfig, Run,
+    job::Watcher,
     process::Patience,
     programs::start_task,
     queue::{Place, Queue},
@@ -34,7 +34,7 @@ use crate::{
 pub(crate) struct Control {
     started: AtomicBool,
     killed: OnceLock<CancelReason>,
-    listener: Listener,
+    watcher: Watcher,
 }
 
 impl Control {
@@ -55,14 +55,15 @@ pub(super) struct Queued {
 
 impl Queued {
     /// Its process is gone without an answer: whoever killed it knows why, or else it is for `reason`.
-    pub(super) fn cut_off(&self, reason: CancelReason, output: Output) {
+    pub(super) fn cut_off(&self, reason: CancelReason, output: &Output) {
         let reason = self.control.killed.get().copied().unwrap_or(reason);
-        self.control.listener.tell(&self.job.task, reason, output);
+        self.control.watcher.tell(&self.job.task, Ended::Cancelled { reason, output });
     }
 
     /// Tells whoever asked. A receiver that panics harms nobody else.
     pub(super) fn report(self, run: Run) {
-        let Self { job: Job { task, done, .. }, .. } = self;
+        let Self { job: Job { task, done, .. }, control, .. } = self;
+        control.watcher.tell(&task, Ended::Ran(&run));
         let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| done(run)));
         if told.is_err() {
             error!(category = "executor", task = %task.id(), "the receiver of a result panicked");
@@ -209,8 +210,8 @@ impl Program {
     }
 
     /// Puts a job in line. In a program that is closed it is dropped, and `done` with it.
-    pub(crate) fn submit(self: &Arc<Self>, job: Job, listener: Listener) -> Claim {
-        let control = Arc::new(Control { listener, ..Control::default() });
+    pub(crate) fn submit(self: &Arc<Self>, job: Job, watcher: Watcher) -> Claim {
+        let control = Arc::new(Control { watcher, ..Control::default() });
         let claim =
             |place| Claim { place, control: Arc::clone(&control), program: Arc::clone(self) };
         let mut state = self.lock();

@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::program::{Program, Queued, Taken};
-use crate::{ExecutorConfig, Job, ProgramConfig, Rank, job::Listener};
+use crate::{ExecutorConfig, Job, ProgramConfig, Rank, job::Watcher};
 
 /// A program with two processes that nobody has started.
 fn program() -> Arc<Program> {
@@ -18,7 +18,7 @@ fn program() -> Arc<Program> {
 
 fn submit(program: &Arc<Program>) {
     let (task, rank) = (Arc::new(Task::new()), Rank::at(Instant::now()));
-    drop(program.submit(Job { task, rank, done: Box::new(|_| {}) }, Listener::default()));
+    drop(program.submit(Job { task, rank, done: Box::new(|_| {}) }, Watcher::default()));
 }
 
 fn take(program: &Program, number: usize, load: usize) -> (Taken, Vec<Queued>) {

@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-use drakkar_core::{Precomputed, TaskFailure, TaskResult, Usage};
+use drakkar_core::Usage;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -32,13 +32,7 @@ fn orders() -> TopicPartition {
 }
 
 fn complete(metrics: &Metrics, task: Task, output: Output) {
-    metrics.task_completed(&orders(), &TaskResult { task: Arc::new(task), output, attempt: 1 });
-}
-
-fn fail(metrics: &Metrics, task: Task, failure: Failure, output: Output) {
-    let task = Arc::new(task);
-    let failed = TaskFailure { task, failure, output, attempt: 2, retries_left: 0 };
-    metrics.task_failed(&orders(), &failed);
+    metrics.log_job(&orders(), &task, 1, &output, JobEnd::Finished);
 }
 
 fn lines(path: &Path) -> Vec<Value> {
@@ -77,7 +71,7 @@ fn a_line_says_everything_about_a_run_and_nothing_that_may_be_secret() {
         "messages": messages, "message_count": 20,
         "program": "/bin/convert", "pid": 77, "started": "1970-01-01T00:00:01.500000Z",
         "wait_seconds": 0.25, "spawn_seconds": 0.001, "run_seconds": 2.0,
-        "outcome": "ok", "exit_code": 0, "signal": null, "timed_out": false,
+        "outcome": "ok", "reason": null, "exit_code": 0, "signal": null, "timed_out": false,
         "stdin_bytes": 7, "stdout_bytes": 7, "stdout_truncated": false,
         "stderr_bytes": 5, "stderr_truncated": true,
         "max_rss_bytes": 4096, "user_seconds": 0.5, "system_seconds": null,
@@ -87,21 +81,22 @@ fn a_line_says_everything_about_a_run_and_nothing_that_may_be_secret() {
 }
 
 #[test]
-fn every_way_to_end_has_its_line_and_what_needs_no_process_has_none() {
+fn every_way_to_end_has_its_line() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("jobs");
     let (metrics, guard) = log(&path, 1 << 20);
-    complete(&metrics, Task::new().precomputed(Precomputed::default()), Output::default());
     let missing =
         Failure::Unstartable { program: "x".into(), reason: "none".into(), permanent: true };
-    for failure in [
-        Failure::Exit(3),
-        Failure::Signal(11),
-        Failure::TimedOut(Duration::from_secs(1)),
-        Failure::OutOfMemory,
-        missing,
+    for end in [
+        JobEnd::Failed(&Failure::Exit(3)),
+        JobEnd::Failed(&Failure::Signal(11)),
+        JobEnd::Failed(&Failure::TimedOut(Duration::from_secs(1))),
+        JobEnd::Failed(&Failure::OutOfMemory),
+        JobEnd::Failed(&missing),
+        JobEnd::Cancelled("memory"),
     ] {
-        fail(&metrics, Task::new().stdin_file("/etc/hosts"), failure, Output::default());
+        let task = Task::new().stdin_file("/etc/hosts");
+        metrics.log_job(&orders(), &task, 2, &Output::default(), end);
     }
     drop(guard);
     let ends: Vec<Value> = lines(&path)
@@ -111,6 +106,7 @@ fn every_way_to_end_has_its_line_and_what_needs_no_process_has_none() {
             assert_eq!((&line["stdin_bytes"], &line["run_seconds"]), (&Value::Null, &Value::Null));
             serde_json::json!([
                 line["outcome"],
+                line["reason"],
                 line["exit_code"],
                 line["signal"],
                 line["timed_out"]
@@ -118,11 +114,12 @@ fn every_way_to_end_has_its_line_and_what_needs_no_process_has_none() {
         })
         .collect();
     let expected = serde_json::json!([
-        ["exit_code", 3, null, false],
-        ["signal", null, 11, false],
-        ["timeout", null, null, true],
-        ["memory", null, null, false],
-        ["unstartable", null, null, false],
+        ["exit_code", null, 3, null, false],
+        ["signal", null, null, 11, false],
+        ["timeout", null, null, null, true],
+        ["memory", null, null, null, false],
+        ["unstartable", null, null, null, false],
+        ["cancelled", "memory", null, null, false],
     ]);
     assert_eq!(Value::from(ends), expected);
 }

@@ -99,7 +99,7 @@ fn a_precomputed_task_is_counted_but_not_timed() {
     let metrics = Metrics::new().unwrap();
     let task = Arc::new(Task::new().precomputed(Precomputed::default()));
     metrics.task_started();
-    metrics.task_completed(&orders(0), &TaskResult { task, output: Output::default(), attempt: 1 });
+    metrics.task_completed(&TaskResult { task, output: Output::default(), attempt: 1 });
     check(
         &metrics,
         &[
@@ -249,7 +249,7 @@ fn a_task_of_a_process_that_stays_has_a_run_time_and_no_spawn_time() {
     let metrics = Metrics::new().unwrap();
     let output = Output { pid: Some(7), took: Duration::from_millis(1), ..Output::default() };
     let task = Arc::new(Task::new());
-    metrics.task_completed(&orders(0), &TaskResult { task, output, attempt: 1 });
+    metrics.task_completed(&TaskResult { task, output, attempt: 1 });
     check(
         &metrics,
         &["drakkar_executor_spawn_seconds_count 0", "drakkar_executor_duration_seconds_count 1"],
