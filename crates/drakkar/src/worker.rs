@@ -14,7 +14,7 @@ use tokio::{
     runtime::Runtime,
     signal::unix::{SignalKind, signal},
     task::JoinHandle,
-    time::Instant,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -32,6 +32,9 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
 /// What the last commits get in any case, also when finishing took all the time there was.
 const COMMIT_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long the disk gets to remove what was spooled.
+const SPOOL_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long a thread that a hook blocks is waited for at the very end.
 const ABANDON_AFTER: Duration = Duration::from_secs(1);
@@ -209,7 +212,16 @@ impl<H: Handler> Worker<H> {
         let outcome = pipeline.run(stop.clone(), drain_timeout).await;
 
         // In the direction of the data: no run, no delivery, then the last commit.
-        pool.close().await;
+        tokio::select! {
+            () = pool.close() => {}
+            // Asked twice: nobody waits for steps that a task asks for.
+            () = async {
+                stop.now.cancelled().await;
+                pool.close_soon().await;
+            } => {}
+        }
+        let spool = pool.spool();
+        drop(pool);
         sinks.close(CLOSE_WITHIN).await;
         let left = time_left(asked, drain_timeout).await;
         let within = if stop.now.is_cancelled() { COMMIT_WITHIN } else { left.max(COMMIT_WITHIN) };
@@ -229,6 +241,11 @@ impl<H: Handler> Worker<H> {
             () = asked_twice(&stop) => {}
         }
         probes.stop().await;
+        if let Some(spool) = spool
+            && timeout(SPOOL_WITHIN, spool.gone()).await.is_err()
+        {
+            warn!(category = "worker", "spooled files are left; the next worker removes them");
+        }
         drop(job_log);
         info!(category = "worker", "stopped");
         drop(logs);

@@ -43,6 +43,6 @@ pub use persistent::ProgramStats;
 pub use pool::{Pool, PoolStats, PoolWatch, StartError};
 pub use programs::{Mode, ProgramConfig, Protocol};
 pub use queue::{Place, Queue, Rank, Standing};
-pub use spool::SpoolConfig;
+pub use spool::{SpoolConfig, SpoolWatch};
 pub use stand_in::{FreeMemory, Scripted, StandIn};
 pub use ticket::Ticket;

@@ -35,7 +35,7 @@ use crate::{
     runner::{Experience, Runner},
     slots::{Control, Held, Queued, Shared},
     spawn::{self, Common, Spawner},
-    spool::Spool,
+    spool::{Spool, SpoolWatch},
     stand_in::StandIn,
     threads,
     ticket::Claim,
@@ -109,6 +109,7 @@ struct Owner {
     default: Option<PathBuf>,
     runners: TaskTracker,
     guard: Arc<Guard>,
+    spool: Option<SpoolWatch>,
     slots: usize,
     /// How long what runs may take to be gone, but for steps of its own.
     patience: Duration,
@@ -165,6 +166,7 @@ impl Pool {
             find_programs(config, &common)?;
         }
         let spool = Spool::open(&config.spool).map_err(StartError::Spool)?;
+        let spool_watch = spool.as_ref().map(|spool| spool.watch());
         let runners = TaskTracker::new();
         let spawner = Spawner::start(config, &common, &runtime).map_err(StartError::Thread)?;
         let (here, threads) = match stand_in {
@@ -214,6 +216,7 @@ impl Pool {
             default: config.binary_path.clone(),
             runners,
             guard,
+            spool: spool_watch,
             slots: config.slots(),
             patience,
             most_steps: config.drain_timeout_seconds,
@@ -278,6 +281,13 @@ impl Pool {
     #[must_use]
     pub fn watch(&self) -> PoolWatch {
         PoolWatch(self.inner.programs.clone())
+    }
+
+    /// Sees when the directory of files with output is gone: some time after the pool and the last of
+    /// them. `None` where there is none.
+    #[must_use]
+    pub fn spool(&self) -> Option<SpoolWatch> {
+        self.inner.spool.clone()
     }
 
     /// Drops what is queued, terminates what runs (TERM, grace, KILL) and waits until it is gone.

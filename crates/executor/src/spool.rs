@@ -25,6 +25,11 @@ use tracing::{info, warn};
 
 use crate::Run;
 
+mod removal; // what nobody holds any more
+
+use removal::Removal;
+pub use removal::SpoolWatch;
+
 /// How the directories are called: `drakkar-spool-{token}`.
 const PREFIX: &str = "drakkar-spool-";
 
@@ -71,21 +76,27 @@ impl SpoolConfig {
     }
 }
 
-/// The directory of one pool. Removed when the pool and all its files are gone.
+/// The directory of one pool. Removed when the pool and all its files are gone; by a thread, which also
+/// removes the files.
 #[derive(Debug)]
 pub(crate) struct Spool {
     path: PathBuf,
-    /// Whoever can lock it knows that nobody owns the directory.
-    _lock: File,
+    removal: Removal,
     max_task_bytes: u64,
     max_bytes: u64,
-    used: AtomicU64,
     files: AtomicU64,
 }
 
 impl Spool {
     /// Makes the directory, and removes those of workers that are dead; `None` where none is configured.
     pub(crate) fn open(config: &SpoolConfig) -> io::Result<Option<Arc<Self>>> {
+        Self::open_with(config, |path| fs::remove_file(path))
+    }
+
+    fn open_with(
+        config: &SpoolConfig,
+        remove: impl Fn(&Path) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<Option<Arc<Self>>> {
         let Some(parent) = &config.dir else { return Ok(None) };
         let parent = std::path::absolute(parent)?;
         fs::create_dir_all(&parent)?;
@@ -98,19 +109,21 @@ impl Spool {
         // What programs print is nobody else's business.
         DirBuilder::new().mode(0o700).create(&path)?;
         let lock = File::create_new(path.join(LOCK))?;
+        // Whoever can lock it knows that nobody owns the directory.
         lock.lock()?;
+        let removal = Removal::start(path.clone(), lock, remove)?;
         Ok(Some(Arc::new(Self {
             path,
-            _lock: lock,
+            removal,
             max_task_bytes: config.max_task_bytes,
             max_bytes: config.max_bytes,
-            used: AtomicU64::default(),
             files: AtomicU64::default(),
         })))
     }
 
     /// A file for one run.
     pub(crate) async fn create(self: &Arc<Self>) -> io::Result<SpoolWriter> {
+        self.removal.keeps_up().await;
         let number = self.files.fetch_add(1, Relaxed);
         let path = self.path.join(number.to_string());
         let spool = Arc::clone(self);
@@ -125,22 +138,17 @@ impl Spool {
         Ok(SpoolWriter::new(file, slip))
     }
 
-    fn reserve(&self, bytes: u64) -> io::Result<()> {
-        let room = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.max_bytes);
-        let reserved = self.used.fetch_update(Relaxed, Relaxed, room);
-        reserved.map(drop).map_err(|_| {
-            let full = format!("executor.spool.max_bytes ({}) is used up", self.max_bytes);
-            io::Error::new(io::ErrorKind::QuotaExceeded, full)
-        })
+    /// Sees the end of it.
+    pub(crate) fn watch(&self) -> SpoolWatch {
+        self.removal.watch()
     }
-}
 
-impl Drop for Spool {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.path) {
-            let path = self.path.display();
-            warn!(category = "executor", %path, %error, "cannot remove the spool directory");
+    async fn reserve(&self, bytes: u64) -> io::Result<()> {
+        if self.removal.books.reserve(bytes, self.max_bytes).await {
+            return Ok(());
         }
+        let full = format!("executor.spool.max_bytes ({}) is used up", self.max_bytes);
+        Err(io::Error::new(io::ErrorKind::QuotaExceeded, full))
     }
 }
 
@@ -175,7 +183,7 @@ fn remove_abandoned(parent: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Entitles to a file and the room it takes; removes the one and gives back the other when dropped.
+/// Entitles to a file and the room it takes; dropped, it has the one removed and the other given back.
 struct Slip {
     path: PathBuf,
     reserved: u64,
@@ -184,16 +192,7 @@ struct Slip {
 
 impl Drop for Slip {
     fn drop(&mut self) {
-        match fs::remove_file(&self.path) {
-            Ok(()) => {}
-            // The handler has moved it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                let path = self.path.display();
-                warn!(category = "executor", %path, %error, "cannot remove a spooled file");
-            }
-        }
-        self.spool.used.fetch_sub(self.reserved, Relaxed);
+        self.spool.removal.add(std::mem::take(&mut self.path), self.reserved);
     }
 }
 
@@ -249,7 +248,7 @@ impl SpoolWriter {
     }
 
     async fn store(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.slip.spool.reserve(bytes.len() as u64)?;
+        self.slip.spool.reserve(bytes.len() as u64).await?;
         self.slip.reserved += bytes.len() as u64;
         self.file.write_all(bytes).await
     }

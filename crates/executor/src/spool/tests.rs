@@ -1,6 +1,9 @@
 //! Files of a spool: what is in them, how many bytes there may be, and when they go.
 
+use std::{sync::mpsc, time::Duration};
+
 use drakkar_core::Output;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
 
@@ -36,6 +39,19 @@ fn output(run: Run) -> Output {
     }
 }
 
+/// Waits until the thread has done what it is to do.
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}");
+        sleep(Duration::from_millis(2)).await;
+    }
+}
+
+fn used(spool: &Spool) -> u64 {
+    spool.removal.books.used.load(Relaxed)
+}
+
 fn entries(dir: &Path) -> usize {
     fs::read_dir(dir).unwrap().count()
 }
@@ -52,8 +68,8 @@ async fn a_file_holds_what_was_printed_and_goes_with_its_last_handle() {
     drop(done);
     assert!(path.exists());
     drop(later);
+    until("its room is given back", || used(&spool) == 0).await;
     assert!(!path.exists());
-    assert_eq!(spool.used.load(Relaxed), 0);
 }
 
 #[tokio::test]
@@ -77,8 +93,7 @@ async fn a_run_for_which_there_is_no_room_fails_and_leaves_room_for_the_next() {
     };
     assert!(failure.to_string().contains("executor.spool.max_bytes"), "{failure}");
     assert_eq!((failed.stdout_file(), failed.stdout_dropped), (None, 4));
-    assert_eq!(spool.used.load(Relaxed), 8);
-    drop(held);
+    drop(held); // It may still be there when the next one needs its room.
     output(written(&spool, &[b"12345678"]).await);
 }
 
@@ -112,7 +127,7 @@ async fn a_handler_may_move_a_file_away() {
     fs::rename(done.stdout_file().unwrap(), &mine).unwrap();
     drop(done);
     assert_eq!(fs::read(mine).unwrap(), b"mine");
-    assert_eq!(spool.used.load(Relaxed), 0);
+    until("its room is given back", || used(&spool) == 0).await;
 }
 
 #[tokio::test]
@@ -133,10 +148,13 @@ async fn what_a_dead_worker_left_is_removed_and_what_a_living_one_has_is_not() {
     assert!(held.stdout_file().unwrap().exists());
     // The two directories, the door, and what is not ours.
     assert_eq!(entries(dir.path()), 4);
+    let (second_ends, living_ends) = (second.watch(), living.watch());
     drop(second);
     drop(living);
+    second_ends.gone().await;
     assert_eq!(entries(dir.path()), 3, "a file that is held keeps its directory");
     drop(held);
+    living_ends.gone().await;
     assert_eq!(entries(dir.path()), 2);
 }
 
@@ -150,4 +168,56 @@ async fn a_directory_whose_lock_cannot_be_looked_at_is_left_alone() {
     let spool = Spool::open(&config(dir.path(), 100, 100)).unwrap().unwrap();
     assert!(unknown.join("0").exists());
     drop(spool);
+}
+
+/// A spool whose disk removes nothing until the other side is dropped.
+fn hanging(dir: &Path) -> (Arc<Spool>, mpsc::Sender<()>) {
+    let (disk, hangs) = mpsc::channel::<()>();
+    let remove = move |path: &Path| {
+        assert!(hangs.recv().is_err(), "nothing is ever sent");
+        fs::remove_file(path)
+    };
+    (Spool::open_with(&config(dir, 100, 100), remove).unwrap().unwrap(), disk)
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_holds_up_nobody_who_lets_go_of_a_result_and_keeps_its_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, disk) = hanging(dir.path());
+    let (one, other) = (written(&spool, &[b"12"]).await, written(&spool, &[b"345"]).await);
+    let path = output(one.clone()).stdout_file().unwrap().to_owned();
+    drop((one, other)); // Would never return here.
+    assert!(path.exists());
+    assert_eq!(used(&spool), 5, "what is there takes room");
+    let ends = spool.watch();
+    drop(spool);
+    assert!(timeout(Duration::from_millis(50), ends.clone().gone()).await.is_err());
+    drop(disk);
+    ends.gone().await;
+    assert_eq!(entries(dir.path()), 1, "nothing but the door is left");
+}
+
+#[tokio::test]
+async fn a_run_waits_for_room_that_nobody_holds_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, disk) = hanging(dir.path());
+    drop(written(&spool, &[&[7; 60]]).await);
+    let mut next = std::pin::pin!(written(&spool, &[&[8; 60]]));
+    assert!(timeout(Duration::from_millis(50), next.as_mut()).await.is_err(), "no room yet");
+    drop(disk);
+    let next = timeout(Duration::from_secs(30), next).await.unwrap();
+    assert_eq!(output(next).stdout_len(), 60);
+}
+
+#[tokio::test]
+async fn no_file_is_begun_while_too_many_wait_to_be_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, disk) = hanging(dir.path());
+    for _ in 0..removal::MOST {
+        drop(spool.create().await.unwrap());
+    }
+    let mut next = std::pin::pin!(spool.create());
+    assert!(timeout(Duration::from_millis(50), next.as_mut()).await.is_err(), "one more");
+    drop(disk);
+    timeout(Duration::from_secs(30), next).await.unwrap().unwrap();
 }
