@@ -106,8 +106,9 @@ pub struct ExecutorConfig {
     /// How long a shutdown waits for what is running. Default: 30 s.
     #[serde(with = "lenient::duration")]
     pub drain_timeout_seconds: Duration,
-    /// Tasks that one partition may have in the pool, as a multiple of what runs at once: slots, and
-    /// requests to persistent programs. Default: 32.
+    /// Tasks of each program that one partition may have in the pool, as a multiple of what runs at
+    /// once: slots, and requests to persistent programs. With as many of all programs together it
+    /// arranges no further window. Default: 32.
     pub backpressure_high_multiplier: NonZeroUsize,
     /// Bytes of standard output kept per run; the rest is read, discarded and counted.
     /// Default: 1 MiB.

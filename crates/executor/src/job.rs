@@ -77,7 +77,9 @@ impl CancelReason {
 
 /// Who wants to know of every run of a job that was begun.
 #[derive(Default)]
-pub(crate) struct Watcher(pub(crate) Option<Box<dyn Fn(Ended<'_>) + Send + Sync>>);
+pub(crate) struct Watcher(pub(crate) Option<Box<Told>>);
+
+type Told = dyn Fn(Ended<'_>) + Send + Sync;
 
 impl Watcher {
     /// A receiver that panics harms nobody else.

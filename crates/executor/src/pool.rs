@@ -8,12 +8,12 @@ use std::{
     collections::BTreeMap,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use drakkar_core::{Failure, Output};
+use drakkar_core::{Failure, Output, Task};
 use futures_util::FutureExt;
 use rustix::fs::{Access, access};
 use tokio::{
@@ -120,6 +120,10 @@ struct Owner {
 }
 
 impl Owner {
+    fn program_of<'a>(&'a self, task: &'a Task) -> Option<&'a Path> {
+        task.program_path().or(self.default.as_ref()).map(PathBuf::as_path)
+    }
+
     fn shut(&self) {
         self.shared.shut();
         self.programs.shut();
@@ -243,17 +247,29 @@ impl Pool {
     }
 
     fn admit(&self, job: Job, watcher: Watcher) -> Ticket {
-        let named = job.task.program_path().or(self.inner.default.as_ref());
-        if let Some(program) = self.inner.programs.get(named.map(PathBuf::as_path)) {
+        let named = self.inner.program_of(&job.task);
+        if let Some(program) = self.inner.programs.get(named) {
             return Ticket(Claim::Program(program.submit(job, watcher)));
         }
-        let lane = self.inner.lanes.of(named.map(PathBuf::as_path));
+        let lane = self.inner.lanes.of(named);
         let shared = Arc::clone(&self.inner.shared);
         let control = Arc::new(Control::new(&job.task, watcher));
         let queued = Queued { job, since: Instant::now(), control: Arc::clone(&control) };
         let spot = shared.admit(lane, queued);
         shared.work.notify_one();
         Ticket(Claim::Slot { spot, control, shared })
+    }
+
+    /// How many lines tasks wait in: one for each program of the configuration, and one for all others.
+    #[must_use]
+    pub fn lines(&self) -> usize {
+        self.inner.lanes.count()
+    }
+
+    /// The number of the line that `task` would wait in.
+    #[must_use]
+    pub fn line_of(&self, task: &Task) -> usize {
+        self.inner.lanes.of(self.inner.program_of(task))
     }
 
     /// How full the pool is now.

@@ -238,7 +238,8 @@ pub(crate) fn presets(programs: &BTreeMap<String, ProgramConfig>) -> Presets {
         .collect()
 }
 
-/// The lanes of the one-shot programs; everything else shares the first one.
+/// The lanes of the programs; everything else shares the first one. That of a persistent program, whose
+/// processes take no slots, stays empty unless they are played.
 pub(crate) struct Lanes(HashMap<PathBuf, LaneId>);
 
 impl Lanes {
@@ -246,16 +247,19 @@ impl Lanes {
     pub(crate) fn of(&self, program: Option<&Path>) -> LaneId {
         program.and_then(|program| self.0.get(program)).copied().unwrap_or_default()
     }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.0.len() + 1
+    }
 }
 
-/// A lane for each one-shot program, and the shares of all lanes.
+/// A lane for each program, and the shares of all lanes.
 pub(crate) fn lanes(programs: &BTreeMap<String, ProgramConfig>) -> (Lanes, Vec<Share>) {
     let (mut lanes, mut shares) = (HashMap::new(), vec![Share::default()]);
     for (name, program) in programs {
-        if program.mode == Mode::OneShot {
-            lanes.insert(PathBuf::from(name), shares.len());
-            shares.push(Share { limit: program.max_concurrent, weight: program.weight });
-        }
+        lanes.insert(PathBuf::from(name), shares.len());
+        shares.push(Share { limit: program.max_concurrent, weight: program.weight });
     }
     (Lanes(lanes), shares)
 }

@@ -11,13 +11,14 @@ use std::{
 use drakkar_core::{
     Failure, Handler, Output, SourceMessage, SpooledFile, TaskFailure, TaskResult, ledger::TaskKey,
 };
-use drakkar_executor::{Job, Place, Run};
+use drakkar_executor::{Job, Run, Standing};
 use drakkar_telemetry::JobEnd;
 use tokio::time::Instant;
 
 use crate::{
     collect::{Ended, complete, failed},
     flood::{Failed, GivenUp},
+    lines::{Line, PRECOMPUTED, Spot},
     partition::{Flow, Partition, TaskStage},
 };
 
@@ -33,38 +34,48 @@ impl<H: Handler> Partition<H> {
             self.recall();
         }
         let now = Instant::now();
-        while let Some(place) = self.next_to_start(now) {
-            if let Some(key) = self.backlog.withdraw(place) {
+        while let Some(spot) = self.next_to_start(now) {
+            if let Some(key) = self.backlog.withdraw(spot) {
                 self.start(key);
             }
         }
         self.flows.begin();
     }
 
-    /// Who of the backlog is to start now, if there is room. Where the pool holds as many as it may, the
-    /// last that waits there gives way to one that goes before it.
-    fn next_to_start(&mut self, now: Instant) -> Option<Place> {
+    /// Who of the backlog is to start now, if there is room. Where the pool holds as many of a line as it
+    /// may, the last that waits there gives way to one that goes before it.
+    fn next_to_start(&mut self, now: Instant) -> Option<Spot> {
         if !self.results_have_room() {
             // Nothing is under way, so only groups that are not complete hold the budget, and none gets
             // complete unless something runs: that which waits longest, because it began first.
             let idle = self.pooled == 0 && self.ran.is_empty() && self.collecting == 0;
             return self.backlog.oldest().filter(|_| idle);
         }
-        let best = self.backlog.best(now)?;
-        if self.pooled < self.shared.settings.max_in_pool || !self.needs_slot(best) {
-            return Some(best);
-        }
-        let ageing = self.shared.settings.priority_ageing;
-        while let Some(worst) = self.queued.worst(now) {
-            let stands = |place: Place| place.rank().standing(ageing, now);
-            if stands(worst) <= stands(best) {
-                return None;
-            }
-            if self.take_back(worst) {
+        let mut after = None;
+        while let Some((standing, best)) = self.backlog.best(now, after) {
+            if self.makes_room(best.line, standing, now) {
                 return Some(best);
             }
+            after = Some(standing);
         }
         None
+    }
+
+    /// Whether the pool takes one more of a line, which may have to be for another one that gives way.
+    fn makes_room(&mut self, line: Line, standing: Standing, now: Instant) -> bool {
+        let is_full = self.shared.settings.max_in_pool <= self.pooled_in[line];
+        if line == PRECOMPUTED || !is_full {
+            return true;
+        }
+        while let Some((stands, worst)) = self.queued.worst(line, now) {
+            if stands <= standing {
+                return false;
+            }
+            if self.take_back(worst) {
+                return true;
+            }
+        }
+        false
     }
 
     fn results_have_room(&self) -> bool {
@@ -84,29 +95,25 @@ impl<H: Handler> Partition<H> {
         memory.max(1) <= held.memory + kept.memory || files.max(1) <= held.files + kept.files
     }
 
-    fn needs_slot(&self, place: Place) -> bool {
-        let active = self.backlog.get(place).and_then(|key| self.tasks.get(key));
-        active.is_none_or(|active| active.task.known_result().is_none())
-    }
-
     /// Takes back what waits for a slot: its results would come on top of those that nobody takes.
     /// What runs is finished, so the budget is exceeded by as much as the slots print.
     pub(crate) fn recall(&mut self) {
-        while let Some(place) = self.queued.oldest() {
-            self.take_back(place);
+        while let Some(spot) = self.queued.oldest() {
+            self.take_back(spot);
         }
     }
 
     /// Takes one task back from the pool, unless it has a slot; then it is not tried again.
-    fn take_back(&mut self, place: Place) -> bool {
-        let Some(key) = self.queued.withdraw(place) else { return false };
+    fn take_back(&mut self, spot: Spot) -> bool {
+        let Some(key) = self.queued.withdraw(spot) else { return false };
         let Some(active) = self.tasks.get_mut(&key) else { return false };
         let TaskStage::InPool(ticket, _) = &active.stage else { return false };
         if !ticket.cancel_queued() {
             return false;
         }
         self.pooled -= 1;
-        active.stage = TaskStage::Backlog(self.backlog.push(active.rank, key));
+        self.pooled_in[active.line] -= 1;
+        active.stage = TaskStage::Backlog(self.backlog.push(active.line, active.rank, key));
         true
     }
 
@@ -149,16 +156,18 @@ impl<H: Handler> Partition<H> {
         } else {
             self.shared.pool.submit(job)
         };
-        active.stage = TaskStage::InPool(ticket, self.queued.push(active.rank, key));
+        active.stage = TaskStage::InPool(ticket, self.queued.push(active.line, active.rank, key));
         self.pooled += 1;
+        self.pooled_in[active.line] += 1;
     }
 
     /// The pool has run a task.
     pub(crate) fn task_ran(&mut self, key: TaskKey, run: Run) {
         let Some(active) = self.tasks.get_mut(&key) else { return };
-        if let TaskStage::InPool(_, place) = std::mem::replace(&mut active.stage, TaskStage::Ran) {
-            self.queued.withdraw(place);
+        if let TaskStage::InPool(_, spot) = std::mem::replace(&mut active.stage, TaskStage::Ran) {
+            self.queued.withdraw(spot);
             self.pooled -= 1;
+            self.pooled_in[active.line] -= 1;
         }
         self.ledger.mark_started(key);
         self.result_bytes += held_bytes(&run);
@@ -229,7 +238,7 @@ impl<H: Handler> Partition<H> {
     /// The backoff of a task is over: it goes ahead of what is younger.
     pub(crate) fn retry_due(&mut self, key: TaskKey) {
         if let Some(active) = self.tasks.get_mut(&key) {
-            active.stage = TaskStage::Backlog(self.backlog.push(active.rank, key));
+            active.stage = TaskStage::Backlog(self.backlog.push(active.line, active.rank, key));
         }
     }
 }

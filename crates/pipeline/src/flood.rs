@@ -386,7 +386,8 @@ impl<H: Handler> Partition<H> {
                 if let Some(active) = self.tasks.get_mut(&key) {
                     active.forgiven = active.attempt;
                     active.attempt += 1;
-                    active.stage = TaskStage::Backlog(self.backlog.push(active.rank, key));
+                    active.stage =
+                        TaskStage::Backlog(self.backlog.push(active.line, active.rank, key));
                 }
             }
             Failed::Closing { key, kept, whole } => self.close(key, kept, whole),

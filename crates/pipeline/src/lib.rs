@@ -16,6 +16,7 @@ mod partition; // one loop per partition, owns everything below
 mod intake; // inbox -> window
 mod arrange; // window -> tasks (user hook)
 mod turn; // tasks -> those whose turn has come
+mod lines; // who of them is next, by program
 mod execute; // task -> how it ended
 mod collect; // how it ended -> payloads or a verdict (user hooks)
 mod aggregate; // what has ended -> payloads of a message or a window as a whole (user hooks)

@@ -24,7 +24,7 @@ use drakkar_core::{
     retry::Backoff,
     source::{Assignment, Position, SourceCommand, SourceControl},
 };
-use drakkar_executor::{CancelReason, Place, Pool, Queue, Rank, Run, Ticket};
+use drakkar_executor::{CancelReason, Pool, Rank, Run, Ticket};
 use drakkar_sinks::Sinks;
 use drakkar_telemetry::{Metrics, PartitionMetrics};
 use tokio::{
@@ -45,6 +45,7 @@ use crate::{
     flood::{Failed, Gate, GivenUp},
     flows::Flows,
     handover::{Drain, Order},
+    lines::{Line, Lines, Spot},
     status::Status,
     turn::Rejected,
 };
@@ -56,7 +57,8 @@ pub struct Settings {
     pub window_size: usize,
     /// Messages of a partition that may be arranged and not settled.
     pub max_in_flight: usize,
-    /// Tasks of a partition that the pool may hold, queued or running.
+    /// Tasks of a partition that the pool may hold, queued or running: of each program of the
+    /// configuration, and of all others. With more in all, no further window is begun.
     pub max_in_pool: usize,
     /// Tasks of a partition whose results may be in hooks or on their way to sinks
     /// (`executor.max_hooks`).
@@ -128,6 +130,8 @@ pub(crate) struct Active {
     pub chain: u32,
     /// Its place among those that wait for a slot; a retry keeps it.
     pub rank: Rank,
+    /// The line it waits in.
+    pub line: Line,
     pub stage: TaskStage,
 }
 
@@ -136,9 +140,9 @@ pub(crate) enum TaskStage {
     /// Waits for its turn.
     Waiting,
     /// Waits for room in the pool.
-    Backlog(Place),
+    Backlog(Spot),
     /// Waits for a slot or runs.
-    InPool(Ticket, Place),
+    InPool(Ticket, Spot),
     /// Has run and waits for room among the hooks.
     Ran,
     /// Its result is in a hook or on its way to a sink.
@@ -193,12 +197,14 @@ pub(crate) struct Partition<H: Handler> {
     pub order: order::Order,
     /// What waits for its turn to be given up.
     pub rejected: Rejected,
-    pub backlog: Queue<TaskKey>,
+    pub backlog: Lines,
     pub ran: VecDeque<(TaskKey, Run)>,
     /// How many tasks are in the pool, queued or running.
     pub pooled: usize,
+    /// The same, by line.
+    pub pooled_in: Vec<usize>,
     /// Those of them that were not seen to have a slot.
-    pub queued: Queue<TaskKey>,
+    pub queued: Lines,
     pub collecting: usize,
     /// Bytes of output of the tasks that have run and not ended.
     pub result_bytes: Weight,
@@ -236,12 +242,14 @@ impl<H: Handler> Partition<H> {
         let flood = Flood::resume(shared.settings.flood, noted.extras.flood, shared.born.elapsed());
         let metrics = shared.metrics.partition(&id);
         shared.status.show_load(&id, epoch, &load, &metrics.queue_size);
+        let programs = shared.pool.lines();
         Self {
             metrics,
             clock: CommitClock::new(shared.settings.commit),
             order: order::Order::new(shared.settings.ordering),
-            backlog: Queue::new(shared.settings.priority_ageing),
-            queued: Queue::new(shared.settings.priority_ageing),
+            backlog: Lines::new(programs, shared.settings.priority_ageing),
+            queued: Lines::new(programs, shared.settings.priority_ageing),
+            pooled_in: vec![0; programs + 1],
             shared,
             id,
             epoch,

@@ -23,6 +23,7 @@ use crate::{
     arrange::Plan,
     flood::{Failed, GivenUp},
     hook::panic_text,
+    lines::PRECOMPUTED,
     partition::{Active, Held, Partition, Shared, TaskStage},
 };
 
@@ -124,9 +125,13 @@ impl<H: Handler> Partition<H> {
     /// Adds a task to the backlog, or to those that wait for their turn.
     pub(crate) fn enlist(&mut self, key: TaskKey, task: Task, chain: u32, since: Instant) {
         let rank = Rank { priority: task.priority(), since, sequence: key.0 };
+        let line = match task.known_result() {
+            Some(_) => PRECOMPUTED,
+            None => PRECOMPUTED + 1 + self.shared.pool.line_of(&task),
+        };
         let may_start = self.order.may_start(key, task.source_offsets());
         let stage = if may_start {
-            TaskStage::Backlog(self.backlog.push(rank, key))
+            TaskStage::Backlog(self.backlog.push(line, rank, key))
         } else {
             TaskStage::Waiting
         };
@@ -137,6 +142,7 @@ impl<H: Handler> Partition<H> {
             forgiven: 0,
             chain,
             rank,
+            line,
             stage,
         };
         self.tasks.insert(key, active);
@@ -165,7 +171,7 @@ impl<H: Handler> Partition<H> {
 
     fn turn_came(&mut self, key: TaskKey) {
         if let Some(active) = self.tasks.get_mut(&key) {
-            active.stage = TaskStage::Backlog(self.backlog.push(active.rank, key));
+            active.stage = TaskStage::Backlog(self.backlog.push(active.line, active.rank, key));
         } else if let Some((offset, cause)) = self.rejected.remove(&key) {
             let freed = self.ledger.withdraw(key);
             self.freed(freed); // Nothing: it waits for its arrangement.

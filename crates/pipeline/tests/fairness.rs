@@ -15,6 +15,7 @@ use common::{record, shell};
 use drakkar_core::{
     Collect, Handler, HookResult, Message, OnError, Pending, Task, TaskFailure, TaskResult,
 };
+use drakkar_executor::ProgramConfig;
 use drakkar_testing::{World, message};
 use tokio::{
     sync::Semaphore,
@@ -230,4 +231,53 @@ async fn a_priority_that_panics_is_counted_and_the_task_keeps_its_own() {
     assert_eq!(order, [GATE, "-1 better than none", "not a number", "1 worse than none"]);
     assert_eq!(world.metrics.priority_errors.get(), 1);
     assert_eq!(world.metrics.hook(drakkar_telemetry::Hook::Priority).errors.get(), 1);
+}
+
+/// Of its message: four tasks of a program that may run once at a time, and behind them one of another.
+struct Busy(tempfile::TempDir);
+
+impl Handler for Busy {
+    type Input = Bytes;
+
+    async fn arrange(&self, window: &[Message<Bytes>], _: &Pending) -> HookResult<Vec<Task>> {
+        let task = |message, program: &str, script: &str| {
+            let task = Task::for_message(message).program(program).working_dir(self.0.path());
+            task.with_args(["-c", script])
+        };
+        let tasks = |message| {
+            let slow =
+                task(message, "slow", "until [ -e go ]; do sleep 0.01; done; echo slow >>order");
+            let quick = task(message, "/bin/sh", "echo quick >>order");
+            std::iter::repeat_n(slow, 4).chain([quick])
+        };
+        Ok(window.iter().flat_map(tasks).collect())
+    }
+}
+
+#[tokio::test]
+async fn tasks_that_wait_for_a_program_at_its_limit_keep_no_other_of_their_partition_waiting() {
+    let handler = Busy(tempfile::tempdir().unwrap());
+    let dir = handler.0.path().to_owned();
+    let mut world = World::of(handler)
+        .executor(|executor| {
+            executor.max_executors = NonZeroUsize::new(2);
+            let slow = ProgramConfig {
+                binary: Some("/bin/sh".into()),
+                max_concurrent: NonZeroUsize::new(1),
+                ..ProgramConfig::default()
+            };
+            executor.programs.insert("slow".to_owned(), slow);
+        })
+        .settings(|settings| settings.max_in_pool = 2)
+        .start();
+    world.produce(0, "all");
+    until(|| dir.join("order").exists()).await;
+    let of_two_slow_ones_one_runs = || {
+        let stats = world.pool.stats();
+        (stats.active, stats.queued) == (1, 1)
+    };
+    until(of_two_slow_ones_one_runs).await;
+    let_go(&dir);
+    world.committed(0, 1).await;
+    assert_eq!(order(&dir), ["quick", "slow", "slow", "slow", "slow"]);
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use common::{Echo, shell, values};
 use drakkar_core::{Delivery, DoneMap, KafkaPayload, Offset, OnError, SinkError};
+use drakkar_telemetry::JobLogSettings;
 use drakkar_testing::{HandedOver, Script, World};
 use tokio::time::Instant;
 
@@ -184,6 +185,30 @@ async fn a_lost_partition_reports_nothing_and_stops_at_once() {
     world.produce(0, "b");
     world.results.until(1).await;
     world.until("no hand-over", |book| book.handed_over.is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_is_cut_off_with_its_partition_has_a_line_in_the_job_log() {
+    let flags = Flags::new("cut-off");
+    let mut world = World::of(waiting(&flags)).start();
+    let path = flags.path("jobs");
+    let settings = JobLogSettings {
+        path: path.clone(),
+        max_bytes: 1 << 20,
+        worker: "worker-1".to_owned(),
+        program: None,
+    };
+    let guard = world.metrics.log_jobs(settings).unwrap();
+    world.produce(0, "x");
+    exists(&flags.path("started-0")).await;
+    world.lose(0);
+    let lines = || std::fs::read_to_string(&path).unwrap_or_default();
+    while lines().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    drop(guard);
+    let cut_off = r#""outcome":"cancelled","reason":"revoke","exit_code":null"#;
+    assert!(lines().contains(cut_off) && lines().lines().count() == 1, "{}", lines());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
