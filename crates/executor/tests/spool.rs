@@ -37,7 +37,7 @@ async fn all_that_a_program_prints_is_in_a_file_that_goes_with_the_result() {
     let short = finished(run(&pool, sh("echo short")).await);
     assert_eq!((&*short.stdout, short.stdout_file()), (&b"short\n"[..], None));
     drop(output);
-    assert_eq!(files(dir.path()), 0);
+    until("its file is gone", || files(dir.path()) == 0).await;
 }
 
 #[tokio::test]
