@@ -15,7 +15,7 @@ use drakkar_core::{
     OnError, Pending, Precomputed, SinkError, Stage, Task, TaskResult,
 };
 use drakkar_testing::{Script, World};
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 
 type Seen = Arc<Mutex<Vec<String>>>;
 
@@ -360,9 +360,9 @@ async fn a_file_with_output_lives_until_the_last_hook_that_sees_it_is_done() {
         let (path, text) = one.split_once('=').unwrap();
         assert_eq!(text, "out");
         // A thread removes it: at once, but not before the commit.
-        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(30);
         while std::path::Path::new(path).exists() {
-            assert!(std::time::Instant::now() < deadline, "committed, and still there");
+            assert!(Instant::now() < deadline, "committed, and still there");
             tokio::task::yield_now().await;
         }
     }

@@ -31,8 +31,8 @@ fn orders() -> TopicPartition {
     TopicPartition::new("orders", 3)
 }
 
-fn complete(metrics: &Metrics, task: Task, output: Output) {
-    metrics.log_job(&orders(), &task, 1, &output, JobEnd::Finished);
+fn complete(metrics: &Metrics, task: &Task, output: &Output) {
+    metrics.log_job(&orders(), task, 1, output, JobEnd::Finished);
 }
 
 fn lines(path: &Path) -> Vec<Value> {
@@ -63,7 +63,7 @@ fn a_line_says_everything_about_a_run_and_nothing_that_may_be_secret() {
         usage: Usage { max_rss: Some(4_096), user: Some(Duration::from_millis(500)), system: None },
         ..Output::default()
     };
-    complete(&metrics, task, output);
+    complete(&metrics, &task, &output);
     drop(guard);
     let messages: Vec<String> = (0..16).map(|offset| format!("orders:3:{offset}")).collect();
     let expected = serde_json::json!({
@@ -134,7 +134,7 @@ fn a_full_file_becomes_the_predecessor_and_no_line_is_torn() {
     for number in 0..5 {
         // With the end of each log everything is written: one write each.
         let (metrics, guard) = log(&path, 1_200);
-        complete(&metrics, Task::new().with_id(format!("t-{number}")), Output::default());
+        complete(&metrics, &Task::new().with_id(format!("t-{number}")), &Output::default());
         drop(guard);
     }
     let old = dir.path().join("jobs.1");
@@ -151,10 +151,10 @@ fn what_is_no_regular_file_is_never_renamed() {
     assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
     let pipe = fs::File::options().read(true).write(true).open(&path).unwrap();
     let (metrics, guard) = log(&path, 1);
-    complete(&metrics, Task::new(), Output::default());
+    complete(&metrics, &Task::new(), &Output::default());
     // Two writes: the first has arrived before the second is reported.
     BufReader::new(pipe).read_line(&mut String::new()).unwrap();
-    complete(&metrics, Task::new(), Output::default());
+    complete(&metrics, &Task::new(), &Output::default());
     drop(guard);
     assert!(fs::metadata(&path).unwrap().file_type().is_fifo());
     assert_eq!(metrics.job_log_dropped.get(), 0);
@@ -168,7 +168,7 @@ fn a_link_as_dev_stdout_is_one_is_never_renamed() {
     std::os::unix::fs::symlink(&file, &path).unwrap();
     for _ in 0..3 {
         let (metrics, guard) = log(&path, 1);
-        complete(&metrics, Task::new(), Output::default());
+        complete(&metrics, &Task::new(), &Output::default());
         drop(guard);
     }
     assert!(fs::symlink_metadata(&path).unwrap().is_symlink());
@@ -181,7 +181,7 @@ fn a_line_that_a_crash_has_torn_spoils_no_other() {
     let path = dir.path().join("jobs");
     fs::write(&path, "{\"task\":\"tor").unwrap();
     let (metrics, guard) = log(&path, 1 << 20);
-    complete(&metrics, Task::new().with_id("whole"), Output::default());
+    complete(&metrics, &Task::new().with_id("whole"), &Output::default());
     drop(guard);
     let text = fs::read_to_string(&path).unwrap();
     let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
@@ -192,7 +192,7 @@ fn a_line_that_a_crash_has_torn_spoils_no_other() {
 fn a_disk_that_refuses_is_counted_and_delays_nobody() {
     let (metrics, guard) = log(Path::new("/dev/full"), 1 << 20);
     for _ in 0..3 {
-        complete(&metrics, Task::new(), Output::default());
+        complete(&metrics, &Task::new(), &Output::default());
     }
     drop(guard);
     assert_eq!(metrics.job_log_dropped.get(), 3);
@@ -210,7 +210,7 @@ fn a_disk_that_hangs_delays_nobody_and_what_it_does_not_take_is_counted() {
     let reported = QUEUE as u64 * 2;
     let since = Instant::now();
     for _ in 0..reported {
-        complete(&metrics, Task::new(), Output::default());
+        complete(&metrics, &Task::new(), &Output::default());
     }
     drop(guard);
     assert!(since.elapsed() < Duration::from_secs(20), "somebody has waited for the disk");
