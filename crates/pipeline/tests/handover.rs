@@ -166,6 +166,28 @@ async fn a_hand_over_does_not_wait_for_a_retry_that_backs_off() {
     assert_eq!(next(&over), Some(0));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_hand_over_does_not_wait_for_payloads_that_wait_for_others() {
+    let linger = Duration::from_secs(50); // Longer than the grace.
+    let results = Script::kafka();
+    let mut world = World::of(Echo::default())
+        .in_memory()
+        .results(&results)
+        .batch(|batch| batch.linger = linger)
+        .start();
+    world.produce(0, "a");
+    world.produce(0, "b");
+    world.not_committed(0, 0, Duration::from_secs(1)).await;
+    assert_eq!(results.writes(), 0, "they wait for others");
+    let started = Instant::now();
+    let over = world.revoke(0, GRACE).await;
+    assert_eq!(
+        (next(&over), values(&world.results.all())),
+        (Some(2), vec!["a".into(), "b".into()])
+    );
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+}
+
 #[tokio::test]
 async fn a_lost_partition_reports_nothing_and_stops_at_once() {
     let results =

@@ -205,6 +205,12 @@ macro_rules! kinds {
                 names
             }
 
+            /// Somebody waits for what is delivered, at the longest until `until`: meanwhile no payload
+            /// waits for others (`batch.linger`).
+            pub fn hurry(&self, until: Instant) {
+                $(self.lanes.$field.values().for_each(|lane| lane.hurry(until));)*
+            }
+
             /// Finishes what is under way and releases the connections, within `within`.
             ///
             /// Meant for when nobody delivers any more: what is held by then is given up unconfirmed.
