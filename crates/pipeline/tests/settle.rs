@@ -3,17 +3,18 @@
 mod common;
 
 use std::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicUsize, Ordering},
 };
 
+use bytes::Bytes;
 use common::{Echo, echo, ending, record, values};
 use drakkar_core::{
-    Collect, Delivery, DoneMap, FilePayload, KafkaPayload, Offset, OnError, OnInvalid, SinkError,
-    SourceMessage, Stage, Task, source::Position,
+    Collect, Delivery, DoneMap, FilePayload, KafkaPayload, Offset, OnError, OnInvalid, Output,
+    SinkError, SourceMessage, Stage, Task, source::Position,
 };
 use drakkar_pipeline::PipelineError;
-use drakkar_testing::{Script, World, message};
+use drakkar_testing::{Script, Scripted, World, message};
 
 /// Stage and class of each dead letter, with the offset it is about.
 fn reasons(world: &World) -> Vec<(i64, Stage, String)> {
@@ -339,6 +340,27 @@ async fn a_chain_of_replacements_is_bounded() {
     produce(&mut world, ["a"]);
     world.committed(0, 1).await;
     assert_eq!(reasons(&world), [(0, Stage::Execute, "replacement_limit".to_owned())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_error_sees_what_a_program_printed_before_it_failed() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let saw = Arc::clone(&seen);
+    let handler = Echo::default()
+        .arrange(|window| Ok(window.iter().map(|m| common::shell(m, "")).collect()))
+        .failed(move |failed| {
+            let Output { stdout, stderr, .. } = failed.output.clone();
+            saw.lock().unwrap().push((stdout, stderr));
+            Ok(OnError::Skip)
+        });
+    let mut world = World::of(handler)
+        .in_memory()
+        .processes(|_| Scripted::exits(3).with_stdout("half").with_stderr(&b"w\xffy"[..]))
+        .start();
+    world.produce(0, "a");
+    world.committed(0, 1).await;
+    let printed = (Bytes::from("half"), Bytes::from_static(b"w\xffy"));
+    assert_eq!(*seen.lock().unwrap(), [printed]);
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@
 //!
 //! The record is the message byte for byte, with why it was given up in headers behind its own. Its
 //! lane holds whatever is not accepted: there is nowhere else for it to go. So a letter that the topic
-//! does not take with the payloads it carries is written without them.
+//! does not take with the payloads it carries is written without them, and of one that it does not take
+//! at all the error names the message.
 
 use std::borrow::Cow;
 
@@ -49,6 +50,16 @@ impl DeadLetterSink {
     }
 }
 
+/// `error` with the message it holds, and what helps: it goes to the log and to the probes.
+fn told(error: &SinkError, letter: &DeadLetter) -> SinkError {
+    let (message, at) = (&error.message, letter.message.coordinates());
+    let advice = match &*error.class {
+        "MessageSizeTooLarge" => "; raise max.message.bytes of the topic",
+        _ => "",
+    };
+    SinkError { message: format!("message {at}: {message}{advice}"), ..error.clone() }
+}
+
 impl Sink for DeadLetterSink {
     type Payload = DeadLetter;
 
@@ -62,6 +73,11 @@ impl Sink for DeadLetterSink {
             let again = self.write(lighter.iter().map(|(_, letter)| letter)).await;
             for ((index, _), outcome) in lighter.into_iter().zip(again) {
                 outcomes[index] = outcome;
+            }
+        }
+        for (letter, outcome) in batch.iter().zip(&mut outcomes) {
+            if let Delivery::Permanent(error) = outcome {
+                *error = told(error, letter);
             }
         }
         outcomes

@@ -18,7 +18,7 @@ use std::{
 };
 
 use drakkar_core::{
-    Sink, SinkName,
+    Sink, SinkError, SinkName,
     hold::{Held, Hold},
     observe::SinkObserver,
     retry::Backoff,
@@ -272,6 +272,11 @@ impl<P: Send + Sync + 'static> Lane<P> {
     pub(crate) fn held(&self) -> Option<(SinkName, Duration)> {
         let since = self.common.trouble.since()?;
         Some((self.name().clone(), since))
+    }
+
+    /// What it holds although the sink refused it for good, and for how long; see [`Permanent::Hold`].
+    pub(crate) fn hopeless(&self) -> Option<(SinkError, Duration)> {
+        self.common.trouble.hopeless()
     }
 
     /// Somebody waits for what is delivered: until `until` nothing lingers.

@@ -237,6 +237,13 @@ kinds! {
 }
 
 impl Sinks {
+    /// A dead letter that its topic refuses for good (it is too large, say), and for how long: it is held
+    /// until the topic accepts it, and its partition commits nothing behind it.
+    #[must_use]
+    pub fn refused_dead_letter(&self) -> Option<(SinkError, Duration)> {
+        self.lanes.dead_letter.hopeless()
+    }
+
     /// Puts sinks together one by one; must be built inside a tokio runtime.
     #[must_use]
     pub fn builder(observer: Arc<dyn SinkObserver>) -> SinksBuilder {

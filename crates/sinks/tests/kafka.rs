@@ -329,8 +329,12 @@ async fn a_dead_letter_that_is_refused_for_good_is_held_until_it_is_accepted() {
     let (delivered, hold) = (sinks.clone(), board.task());
     let sent = tokio::spawn(async move { delivered.dead_letter(letter("orders"), &hold).await });
     until_held(&board, 1).await;
+    let (told, _) = sinks.refused_dead_letter().unwrap();
+    assert_eq!(told.class, "InvalidRecord");
+    assert!(told.message.contains("message orders:"), "which one is held: {told}");
     timeout(SOON, sent).await.unwrap().unwrap();
     assert_eq!(broker.read("orders_dlq", 1).len(), 1);
+    assert_eq!(sinks.refused_dead_letter(), None);
     sinks.close(SOON).await;
 }
 
