@@ -89,7 +89,7 @@ fn waits(config: &Config) -> Vec<String> {
         "Neither waits for a task that backs off before its retry: its message runs again."
             .to_owned(),
         "A dead letter that its topic finds too large is waited for as long as it takes: allow that topic \
-         larger records (max.message.bytes) than the one that is consumed."
+         larger records (max.message.bytes) than the one that is consumed, or see dlq.on_too_large."
             .to_owned(),
     ]
 }

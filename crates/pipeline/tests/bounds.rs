@@ -1,12 +1,21 @@
-//! What all partitions hold together.
+//! What a partition holds, and what all of them hold together.
+#![allow(clippy::unwrap_used)] // Helpers outside of test functions.
 
 mod common;
 
-use std::time::Duration;
+use std::{
+    num::NonZeroUsize,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use common::{Echo, shell};
-use drakkar_core::{Collect, Delivery, KafkaPayload, SinkError};
-use drakkar_testing::{Script, World};
+use drakkar_core::{Collect, Delivery, KafkaPayload, SinkError, Task};
+use drakkar_executor::ExecutorConfig;
+use drakkar_testing::{Script, Scripted, World};
 
 const PARTITIONS: i32 = 200;
 const MESSAGES: i64 = 10;
@@ -89,4 +98,43 @@ async fn while_a_sink_is_down_no_task_runs_for_whose_file_there_is_no_room() {
     results.answer(|_| Delivery::Confirmed);
     world.committed(0, MESSAGES).await;
     assert!(world.dead_letters.is_empty());
+}
+
+/// How many messages were arranged, when none of their tasks ever ends.
+async fn arranged_at_once(config: impl FnOnce(&mut ExecutorConfig)) -> usize {
+    let arranged = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&arranged);
+    let handler = Echo::default().arrange(move |window| {
+        count.fetch_add(window.len(), Ordering::SeqCst);
+        Ok(window.iter().map(|message| Task::for_message(message).program("hangs")).collect())
+    });
+    let mut world =
+        World::of(handler).in_memory().executor(config).processes(|_| Scripted::hangs()).start();
+    for _ in 0..100 {
+        world.produce(0, "x");
+    }
+    world.not_committed(0, 0, Duration::from_secs(30)).await;
+    arranged.load(Ordering::SeqCst)
+}
+
+const fn number(number: usize) -> NonZeroUsize {
+    NonZeroUsize::new(number).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_messages_are_open_than_the_windows_of_a_partition_hold() {
+    let arranged = arranged_at_once(|executor| {
+        (executor.window_size, executor.max_windows) = (number(10), number(2));
+    });
+    assert_eq!(arranged.await, 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_arranged_while_as_many_tasks_wait_as_the_pool_may_be_given() {
+    let arranged = arranged_at_once(|executor| {
+        executor.max_executors = Some(number(1));
+        executor.backpressure_high_multiplier = number(3);
+        (executor.window_size, executor.max_windows) = (number(1), number(50));
+    });
+    assert_eq!(arranged.await, 3);
 }
