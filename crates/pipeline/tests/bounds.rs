@@ -12,10 +12,15 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use common::{Echo, shell};
-use drakkar_core::{Collect, Delivery, KafkaPayload, SinkError, Task};
+use drakkar_core::{
+    Collect, Delivery, Handler, HookResult, KafkaPayload, Message, MessageGroup, Pending,
+    SinkError, Task, TaskResult,
+};
 use drakkar_executor::ExecutorConfig;
 use drakkar_testing::{Script, Scripted, World};
+use tokio::time::sleep;
 
 const PARTITIONS: i32 = 200;
 const MESSAGES: i64 = 10;
@@ -98,6 +103,61 @@ async fn while_a_sink_is_down_no_task_runs_for_whose_file_there_is_no_room() {
     results.answer(|_| Delivery::Confirmed);
     world.committed(0, MESSAGES).await;
     assert!(world.dead_letters.is_empty());
+}
+
+/// Its hooks take a second, and it counts how many of them there are at a time.
+#[derive(Default)]
+struct Counting {
+    now: AtomicUsize,
+    most: Arc<AtomicUsize>,
+}
+
+impl Counting {
+    async fn attend(&self) -> HookResult<Collect> {
+        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        sleep(Duration::from_secs(1)).await;
+        self.now.fetch_sub(1, Ordering::SeqCst);
+        Ok(Collect::new())
+    }
+}
+
+impl Handler for Counting {
+    type Input = Bytes;
+    const AGGREGATES_MESSAGES: bool = true;
+
+    async fn arrange(&self, window: &[Message<Bytes>], _: &Pending) -> HookResult<Vec<Task>> {
+        // Half of the messages have nothing but the hook for the message as a whole.
+        let tasks = window.iter().filter(|message| message.offset.0 % 2 == 0);
+        Ok(tasks.map(|message| Task::for_message(message).program("runs")).collect())
+    }
+
+    async fn on_task_complete(&self, _: &TaskResult) -> HookResult<Collect> {
+        self.attend().await
+    }
+
+    async fn on_message_complete(&self, _: &MessageGroup<Bytes>) -> HookResult<Collect> {
+        self.attend().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_hooks_of_a_partition_are_asked_at_a_time_than_it_may_ask() {
+    let handler = Counting::default();
+    let most = Arc::clone(&handler.most);
+    let mut world = World::of(handler)
+        .in_memory()
+        .executor(|executor| {
+            executor.max_hooks = number(3);
+            executor.max_executors = Some(number(10));
+        })
+        .processes(|_| Scripted::prints("x").takes(Duration::from_secs(1)))
+        .start();
+    for _ in 0..40 {
+        world.produce(0, "x");
+    }
+    world.committed(0, 40).await;
+    assert_eq!(most.load(Ordering::SeqCst), 3, "as many as it may, and not one more");
 }
 
 /// How many messages were arranged, when none of their tasks ever ends.
