@@ -98,6 +98,18 @@ async fn what_an_earlier_owner_settled_is_not_run_again() {
     assert_eq!(values(&world.results.all()), ["10", "12", "14"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_owner_settled_is_committed_though_nothing_else_happens() {
+    let mut world = World::of(Echo::default()).in_memory().start();
+    let done = DoneMap::encode(Offset(10), [Offset(11)], 4096);
+    world.assign(1, Some(Position { next: Offset(10), metadata: done.metadata }));
+    world.produce(1, "10");
+    world.committed(1, 11).await;
+    world.produce(1, "11");
+    world.committed(1, 12).await;
+    assert_eq!(values(&world.results.all()), ["10"]);
+}
+
 #[tokio::test]
 async fn foreign_commit_metadata_is_ignored() {
     let mut world = World::of(Echo::default()).start();
