@@ -188,7 +188,7 @@ async fn a_retry_keeps_its_place_before_what_is_younger() {
 async fn a_replacement_takes_the_place_of_what_it_replaces() {
     let handler = Echo::default()
         .arrange(|window| {
-            let named = |m: &Message<Bytes>| Task::for_message(m).program("first").arg(&text(m));
+            let named = |m: &Message<Bytes>| Task::for_message(m).program("first").arg(text(m));
             Ok(window.iter().map(named).collect())
         })
         .failed(|_| Ok(OnError::Replace(vec![Task::new().program("other").arg("other")])));

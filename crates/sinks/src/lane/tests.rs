@@ -194,7 +194,7 @@ async fn what_is_held_although_it_was_refused_for_good_is_shown_while_others_pas
     assert_eq!(desk.lane.hopeless(), None);
     let refused = desk.send(0);
     settle().await;
-    advance(Duration::from_secs(60)).await;
+    advance(Duration::from_mins(1)).await;
     assert_eq!(desk.send_all([1]).await, [Settled::Confirmed], "in a place of its own");
     let (told, since) = desk.lane.hopeless().unwrap();
     let Delivery::Permanent(error) = permanent() else { panic!("it is refused for good") };
