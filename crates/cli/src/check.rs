@@ -88,6 +88,9 @@ fn waits(config: &Config) -> Vec<String> {
         cut("A shutdown", task, drain, "executor.drain_timeout_seconds"),
         "Neither waits for a task that backs off before its retry: its message runs again."
             .to_owned(),
+        "A dead letter that its topic finds too large is waited for as long as it takes: allow that topic \
+         larger records (max.message.bytes) than the one that is consumed, or see dlq.on_too_large."
+            .to_owned(),
     ]
 }
 

@@ -166,6 +166,16 @@ impl Noted {
         let runs = body::read(next, reader.rest())?;
         Ok(Self { done: DoneMap { runs }, extras: Extras::read(extras)? })
     }
+
+    /// `metadata`, which was encoded for `next`, in at most `limit` bytes: of the settled offsets the
+    /// lowest are kept. Empty where nothing of it fits, or where it is not ours.
+    #[must_use]
+    pub fn shorten(next: Offset, metadata: &str, limit: usize) -> String {
+        let Ok(Self { done, extras }) = Self::decode(next, metadata) else {
+            return String::new();
+        };
+        Self::encode(next, done.iter(), &extras, limit).metadata
+    }
 }
 
 impl DoneMap {

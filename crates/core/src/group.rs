@@ -8,7 +8,8 @@ use crate::{Message, TaskFailure, TaskResult};
 /// [`Handler::on_message_complete`](crate::Handler::on_message_complete).
 ///
 /// A task that stands for several messages is in the group of each. A task that was replaced is
-/// neither among the results nor among the errors, but its replacements are.
+/// neither among the results nor among the errors, but its replacements are. What a task was given on
+/// standard input is not kept for the group, nor is the result of a precomputed one beside its output.
 #[derive(Debug)]
 pub struct MessageGroup<I> {
     /// The message.

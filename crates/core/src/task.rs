@@ -286,6 +286,12 @@ impl Task {
         self
     }
 
+    /// What the framework does when this task has ended and is kept to be shown: what it was given to
+    /// read, and the result that was known, are let go.
+    pub fn let_go_of_content(&mut self) {
+        (self.stdin, self.precomputed) = (None, None);
+    }
+
     /// What the framework does when this task is the `nth` of its message, or of those that replace
     /// another.
     #[must_use]

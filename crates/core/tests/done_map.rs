@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use drakkar_core::{
     DoneMap, Offset,
-    done_map::{DEFAULT_LIMIT, Encoded, Fits, Foreign},
+    done_map::{DEFAULT_LIMIT, Encoded, Extras, Fits, Foreign, Noted},
+    flood::FloodMark,
     watermark::Watermark,
 };
 use proptest::prelude::*;
@@ -84,6 +85,25 @@ proptest! {
                 prop_assert!(0 < left_out);
                 prop_assert_eq!(counted, left_out);
             }
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_shortened_claims_the_lowest_of_what_it_claimed(
+        next in position(),
+        set in settled(),
+        consecutive in 0..3_u32,
+        limit in 0..500_usize,
+    ) {
+        let extras = Extras { flood: FloodMark { consecutive, ..FloodMark::default() } };
+        let full = Noted::encode(Offset(next), shifted(&set, next), &extras, 32_767).metadata;
+        let short = Noted::shorten(Offset(next), &full, limit);
+        prop_assert!(short.len() <= limit);
+        let read = Noted::decode(Offset(next), &short).unwrap();
+        let kept: Vec<Offset> = read.done.iter().collect();
+        prop_assert_eq!(&kept[..], &shifted(&set, next)[..kept.len()]);
+        if 100 < limit {
+            prop_assert_eq!(read.extras, extras, "a hold of the partition is not forgotten");
         }
     }
 

@@ -112,6 +112,9 @@ impl WorkerHealth {
             "draining": view.draining,
             "held_sinks": held,
             "held_partitions": held_partitions(&self.status),
+            "refused_dead_letter": sinks.refused_dead_letter().map(|(error, since)| json!({
+                "reason": error.to_string(), "seconds": since.as_secs(),
+            })),
             "programs": programs(pool),
         });
         HealthSnapshot { alive, ready, details }

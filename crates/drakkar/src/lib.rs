@@ -60,7 +60,7 @@ pub mod sections {
     pub use drakkar_sinks::{
         BatchConfig, CircuitBreakerConfig, Compress, Compression, CustomSinkConfig, DlqConfig,
         FileSinkConfig, Fsync, HttpEncoding, HttpSinkConfig, HttpTlsConfig, KafkaSinkConfig,
-        MongoOp, MongoSinkConfig, MongoStatementConfig, OnOpen, PostgresSinkConfig,
+        MongoOp, MongoSinkConfig, MongoStatementConfig, OnOpen, OnTooLarge, PostgresSinkConfig,
         RedisSinkConfig, RotateConfig, SinksConfig,
     };
     pub use drakkar_telemetry::{LogFormat, LogLevel, LogOutput, LoggingConfig};

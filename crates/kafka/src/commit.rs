@@ -3,17 +3,20 @@
 //! Pure: the poll thread asks [`Commits::next_batch`] what to send and reports what became of it. At
 //! most one commit is on its way. A newer position replaces an older one that was not sent yet; a
 //! position below what was committed is never sent, nor one that says nothing new. What was refused
-//! is sent again, unless something newer came or the partition went.
+//! is sent again, unless something newer came or the partition went. A broker may take less metadata
+//! than ours allow: what it finds too long is sent again with half of it, and so is what follows.
 
 use std::collections::BTreeMap;
 
-use drakkar_core::{Offset, TopicPartition, source::Position};
+use drakkar_core::{Offset, TopicPartition, done_map::Noted, source::Position};
 
 /// What is known about the commits of the partitions that are ours.
 #[derive(Debug, Default)]
 pub(crate) struct Commits {
     partitions: BTreeMap<TopicPartition, Marks>,
     in_flight: bool,
+    /// Bytes of metadata that the broker takes, where it has refused more.
+    longest: Option<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -63,6 +66,7 @@ impl Commits {
 
     /// `position` may be committed.
     pub(crate) fn want(&mut self, partition: &TopicPartition, position: Position) {
+        let position = shortened(position, self.longest);
         let Some(marks) = self.partitions.get_mut(partition) else {
             return;
         };
@@ -97,7 +101,7 @@ impl Commits {
         self.in_flight = false;
         let mut committed = Vec::new();
         for (partition, marks) in &mut self.partitions {
-            let Some(mut position) = marks.sent.take() else { continue };
+            let Some(position) = marks.sent.take() else { continue };
             match answer(partition) {
                 Answer::Accepted => {
                     committed.push((partition.clone(), position.next));
@@ -105,10 +109,16 @@ impl Commits {
                     continue;
                 }
                 Answer::Refused => {}
-                // The offset is what counts: without the map some work is done again.
-                Answer::TooLong => position.metadata.clear(),
+                // The offset is what counts: what the map leaves out is done again.
+                Answer::TooLong => {
+                    let half = position.metadata.len() / 2;
+                    self.longest = Some(self.longest.map_or(half, |longest| longest.min(half)));
+                }
             }
             marks.wanted.get_or_insert(position);
+        }
+        for marks in self.partitions.values_mut() {
+            marks.wanted = marks.wanted.take().map(|wanted| shortened(wanted, self.longest));
         }
         committed
     }
@@ -131,8 +141,18 @@ impl Commits {
     }
 }
 
+/// `position` with no more metadata than the broker takes.
+fn shortened(mut position: Position, longest: Option<usize>) -> Position {
+    if let Some(longest) = longest.filter(|&longest| longest < position.metadata.len()) {
+        position.metadata = Noted::shorten(position.next, &position.metadata, longest);
+    }
+    position
+}
+
 #[cfg(test)]
 mod tests {
+    use drakkar_core::DoneMap;
+
     use super::*;
 
     fn partition() -> TopicPartition {
@@ -211,14 +231,66 @@ mod tests {
         assert_eq!(sent(&mut commits), [2]);
     }
 
+    /// A position with a done map of every other offset above it.
+    fn with_map(next: i64, count: i64) -> Position {
+        let settled = (0..count).map(|nth| Offset(next + 2 * nth + 1));
+        let metadata = DoneMap::encode(Offset(next), settled, 4096).metadata;
+        Position { next: Offset(next), metadata }
+    }
+
+    /// Sends until a broker that takes `limit` bytes of metadata accepts; how often, and what.
+    fn until_accepted(commits: &mut Commits, limit: usize) -> (usize, Position) {
+        for nth in 1..20 {
+            let batch = commits.next_batch().expect("it is sent again");
+            let [(_, sent)] = &batch[..] else { panic!("one partition: {batch:?}") };
+            let too_long = limit < sent.metadata.len();
+            let answer = if too_long { Answer::TooLong } else { Answer::Accepted };
+            let committed = commits.settle(|_| answer);
+            if !too_long {
+                assert_eq!(committed, [(partition(), sent.next)]);
+                return (nth, sent.clone());
+            }
+        }
+        panic!("it is sent again and again");
+    }
+
     #[test]
-    fn metadata_that_is_too_long_is_left_out_rather_than_the_commit() {
+    fn metadata_that_is_too_long_is_shortened_and_the_commit_is_made() {
         let mut commits = ours();
-        commits.want(&partition(), position(5, "a long map"));
-        assert_eq!(sent(&mut commits), [5]);
+        let full = with_map(5, 2_000);
+        commits.want(&partition(), full.clone());
+        let (sent, accepted) = until_accepted(&mut commits, 200);
+        assert!(1 < sent && accepted.next == Offset(5), "{sent} times, {accepted:?}");
+        let kept: Vec<Offset> =
+            DoneMap::decode(Offset(5), &accepted.metadata).unwrap().iter().collect();
+        assert!(100 < kept.len(), "as much as fits is kept, not nothing: {}", kept.len());
+        assert_eq!(kept[..2], [Offset(6), Offset(8)], "the lowest ones, which run again first");
+
+        commits.want(&partition(), with_map(9, 2_000));
+        let (sent, accepted) = until_accepted(&mut commits, 200);
+        assert_eq!((sent, accepted.next), (1, Offset(9)), "the broker is not asked twice");
+    }
+
+    #[test]
+    fn a_broker_that_takes_no_metadata_gets_the_offset_alone() {
+        let mut commits = ours();
+        commits.want(&partition(), with_map(5, 2_000));
+        let (_, accepted) = until_accepted(&mut commits, 0);
+        assert_eq!(accepted, position(5, ""));
+        commits.want(&partition(), position(7, "not ours to shorten"));
+        assert_eq!(until_accepted(&mut commits, 0), (1, position(7, "")));
+    }
+
+    #[test]
+    fn what_is_asked_for_while_too_much_is_on_its_way_is_shortened_as_well() {
+        let mut commits = ours();
+        commits.want(&partition(), with_map(5, 2_000));
+        let first = commits.next_batch().unwrap()[0].1.metadata.len();
+        commits.want(&partition(), with_map(6, 2_000));
         commits.settle(|_| Answer::TooLong);
-        let again = commits.next_batch().unwrap_or_default();
-        assert_eq!(again, [(partition(), position(5, ""))]);
+        let second = commits.next_batch().unwrap();
+        assert_eq!(second[0].1.next, Offset(6), "the newer one");
+        assert!(second[0].1.metadata.len() <= first / 2);
     }
 
     #[test]

@@ -41,6 +41,12 @@ impl Outcome {
         Weight::of(output)
     }
 
+    /// Lets go of what the budget does not know: a group shows what came of a task.
+    fn let_go_of_content(&mut self) {
+        let (Self::Result(TaskResult { task, .. }) | Self::Error(TaskFailure { task, .. })) = self;
+        Arc::make_mut(task).let_go_of_content();
+    }
+
     fn output(&mut self) -> &mut Output {
         match self {
             Self::Result(done) => &mut done.output,
@@ -166,6 +172,7 @@ impl<I> Groups<I> {
         mut outcome: Outcome,
         limit: usize,
     ) -> usize {
+        outcome.let_go_of_content();
         let output = outcome.output();
         let fits = self.kept_bytes.memory.saturating_add(output.size()) <= limit;
         let dropped = if fits { 0 } else { output.discard() };

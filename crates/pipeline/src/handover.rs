@@ -34,6 +34,7 @@ impl<H: Handler> Partition<H> {
             drain.deadline = drain.deadline.min(deadline);
             return;
         }
+        self.shared.sinks.hurry(deadline);
         if let Some(arranging) = self.arranging.take() {
             arranging.abort();
         }

@@ -65,7 +65,7 @@ impl<H: Handler> Partition<H> {
         for task in plan.tasks {
             // `arrange` saw to it that links are in the window, and the window is open.
             if let Ok(key) = self.ledger.add_task(task.source_offsets().to_vec()) {
-                self.enlist(key, task, 0, since);
+                self.enlist(key, task, 0, Rank { sequence: key.0, ..Rank::at(since) });
             }
         }
         self.gather(plan.messages, window);
@@ -122,9 +122,9 @@ impl<H: Handler> Partition<H> {
         );
     }
 
-    /// Adds a task to the backlog, or to those that wait for their turn.
-    pub(crate) fn enlist(&mut self, key: TaskKey, task: Task, chain: u32, since: Instant) {
-        let rank = Rank { priority: task.priority(), since, sequence: key.0 };
+    /// Adds a task to the backlog, or to those that wait for their turn, as old as `age` says.
+    pub(crate) fn enlist(&mut self, key: TaskKey, task: Task, chain: u32, age: Rank) {
+        let rank = Rank { priority: task.priority(), ..age };
         let line = match task.known_result() {
             Some(_) => PRECOMPUTED,
             None => PRECOMPUTED + 1 + self.shared.pool.line_of(&task),

@@ -14,8 +14,8 @@ use drakkar_core::{
     Carried, Collect, Delivery, Failure, Handler, HookResult, KafkaPayload, Message, MessageGroup,
     OnError, Pending, Precomputed, SinkError, Stage, Task, TaskResult,
 };
-use drakkar_testing::{Script, World};
 use tokio::{sync::Semaphore, time::Instant};
+use drakkar_testing::{Script, Scripted, World};
 
 type Seen = Arc<Mutex<Vec<String>>>;
 
@@ -326,6 +326,35 @@ async fn what_was_kept_for_a_group_is_let_go_with_it() {
     }
     world.committed(0, 20).await;
     assert_eq!(values(&world.results.all()), ["false"; 10]);
+}
+
+/// Input of a task; whether anybody still has it can be counted.
+struct Input(Arc<[u8]>);
+
+impl AsRef<[u8]> for Input {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_task_was_given_is_not_kept_for_its_group() {
+    let input: Arc<[u8]> = Arc::from(&b"input"[..]);
+    let given = Arc::clone(&input);
+    let tasks = Echo::default()
+        .arrange(move |window| {
+            let given = || Bytes::from_owner(Input(Arc::clone(&given)));
+            let known = Precomputed { stdout: given(), ..Precomputed::default() };
+            let ends = Task::for_message(&window[0]).precomputed(known).stdin(given());
+            Ok(vec![ends, Task::for_message(&window[0]).program("hangs")])
+        })
+        .complete(|_| Ok(Collect::new()));
+    let handler = Whole::<true, false>::new(tasks);
+    let mut world = whole(handler).in_memory().processes(|_| Scripted::hangs()).start();
+    world.produce(0, "a");
+    world.not_committed(0, 0, Duration::from_secs(10)).await;
+    // We have one, the handler has one, and what the task is said to have printed is kept.
+    assert_eq!(Arc::strong_count(&input), 3);
 }
 
 #[tokio::test]

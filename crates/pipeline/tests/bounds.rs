@@ -1,12 +1,26 @@
-//! What all partitions hold together.
+//! What a partition holds, and what all of them hold together.
+#![allow(clippy::unwrap_used)] // Helpers outside of test functions.
 
 mod common;
 
-use std::time::Duration;
+use std::{
+    num::NonZeroUsize,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
+use bytes::Bytes;
 use common::{Echo, shell};
-use drakkar_core::{Collect, Delivery, KafkaPayload, SinkError};
-use drakkar_testing::{Script, World};
+use drakkar_core::{
+    Collect, Delivery, Handler, HookResult, KafkaPayload, Message, MessageGroup, Pending,
+    SinkError, Task, TaskResult,
+};
+use drakkar_executor::ExecutorConfig;
+use drakkar_testing::{Script, Scripted, World};
+use tokio::time::sleep;
 
 const PARTITIONS: i32 = 200;
 const MESSAGES: i64 = 10;
@@ -89,4 +103,98 @@ async fn while_a_sink_is_down_no_task_runs_for_whose_file_there_is_no_room() {
     results.answer(|_| Delivery::Confirmed);
     world.committed(0, MESSAGES).await;
     assert!(world.dead_letters.is_empty());
+}
+
+/// Its hooks take a second, and it counts how many of them there are at a time.
+#[derive(Default)]
+struct Counting {
+    now: AtomicUsize,
+    most: Arc<AtomicUsize>,
+}
+
+impl Counting {
+    async fn attend(&self) -> HookResult<Collect> {
+        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        sleep(Duration::from_secs(1)).await;
+        self.now.fetch_sub(1, Ordering::SeqCst);
+        Ok(Collect::new())
+    }
+}
+
+impl Handler for Counting {
+    type Input = Bytes;
+    const AGGREGATES_MESSAGES: bool = true;
+
+    async fn arrange(&self, window: &[Message<Bytes>], _: &Pending) -> HookResult<Vec<Task>> {
+        // Half of the messages have nothing but the hook for the message as a whole.
+        let tasks = window.iter().filter(|message| message.offset.0 % 2 == 0);
+        Ok(tasks.map(|message| Task::for_message(message).program("runs")).collect())
+    }
+
+    async fn on_task_complete(&self, _: &TaskResult) -> HookResult<Collect> {
+        self.attend().await
+    }
+
+    async fn on_message_complete(&self, _: &MessageGroup<Bytes>) -> HookResult<Collect> {
+        self.attend().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_hooks_of_a_partition_are_asked_at_a_time_than_it_may_ask() {
+    let handler = Counting::default();
+    let most = Arc::clone(&handler.most);
+    let mut world = World::of(handler)
+        .in_memory()
+        .executor(|executor| {
+            executor.max_hooks = number(3);
+            executor.max_executors = Some(number(10));
+        })
+        .processes(|_| Scripted::prints("x").takes(Duration::from_secs(1)))
+        .start();
+    for _ in 0..40 {
+        world.produce(0, "x");
+    }
+    world.committed(0, 40).await;
+    assert_eq!(most.load(Ordering::SeqCst), 3, "as many as it may, and not one more");
+}
+
+/// How many messages were arranged, when none of their tasks ever ends.
+async fn arranged_at_once(config: impl FnOnce(&mut ExecutorConfig)) -> usize {
+    let arranged = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&arranged);
+    let handler = Echo::default().arrange(move |window| {
+        count.fetch_add(window.len(), Ordering::SeqCst);
+        Ok(window.iter().map(|message| Task::for_message(message).program("hangs")).collect())
+    });
+    let mut world =
+        World::of(handler).in_memory().executor(config).processes(|_| Scripted::hangs()).start();
+    for _ in 0..100 {
+        world.produce(0, "x");
+    }
+    world.not_committed(0, 0, Duration::from_secs(30)).await;
+    arranged.load(Ordering::SeqCst)
+}
+
+const fn number(number: usize) -> NonZeroUsize {
+    NonZeroUsize::new(number).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_messages_are_open_than_the_windows_of_a_partition_hold() {
+    let arranged = arranged_at_once(|executor| {
+        (executor.window_size, executor.max_windows) = (number(10), number(2));
+    });
+    assert_eq!(arranged.await, 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_arranged_while_as_many_tasks_wait_as_the_pool_may_be_given() {
+    let arranged = arranged_at_once(|executor| {
+        executor.max_executors = Some(number(1));
+        executor.backpressure_high_multiplier = number(3);
+        (executor.window_size, executor.max_windows) = (number(1), number(50));
+    });
+    assert_eq!(arranged.await, 3);
 }

@@ -11,12 +11,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use common::{record, shell};
+use common::{Echo, record, shell};
 use drakkar_core::{
     Collect, Handler, HookResult, Message, OnError, Pending, Task, TaskFailure, TaskResult,
 };
 use drakkar_executor::ProgramConfig;
-use drakkar_testing::{World, message};
+use drakkar_testing::{Scripted, World, message};
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout},
@@ -183,6 +183,35 @@ async fn a_retry_keeps_its_place_before_what_is_younger() {
     let_go(&dir);
     world.committed(0, 4).await;
     assert_eq!(order(&dir), ["0 first", "0 second", "0 first", "0 third", "0 fourth"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replacement_takes_the_place_of_what_it_replaces() {
+    let handler = Echo::default()
+        .arrange(|window| {
+            let named = |m: &Message<Bytes>| Task::for_message(m).program("first").arg(text(m));
+            Ok(window.iter().map(named).collect())
+        })
+        .failed(|_| Ok(OnError::Replace(vec![Task::new().program("other").arg("other")])));
+    let mut world = World::of(handler)
+        .in_memory()
+        .executor(|executor| executor.max_executors = Some(NonZeroUsize::MIN))
+        .processes(|task| match task.args()[0].to_str() {
+            Some("fails") => Scripted::exits(1),
+            _ => Scripted::prints("x").takes(Duration::from_secs(1)),
+        })
+        .start();
+    for value in ["fails", "second", "third", "fourth"] {
+        world.produce(0, value);
+    }
+    world.committed(0, 4).await;
+    let ran: Vec<_> = world.runs.all().iter().map(|run| run.task.args()[0].clone()).collect();
+    // The second has the slot before anybody knows of the replacement.
+    assert_eq!(ran, ["fails", "second", "other", "third", "fourth"]);
+}
+
+fn text(message: &Message<Bytes>) -> String {
+    String::from_utf8_lossy(&message.input).into_owned()
 }
 
 /// Whatever the offsets are: what is arranged later waits longer, and a partition arranges no more than

@@ -167,6 +167,46 @@ async fn a_hand_over_does_not_wait_for_a_retry_that_backs_off() {
     assert_eq!(next(&over), Some(0));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_hand_over_does_not_wait_for_payloads_that_wait_for_others() {
+    let linger = Duration::from_secs(50); // Longer than the grace.
+    let results = Script::kafka();
+    let mut world = World::of(Echo::default())
+        .in_memory()
+        .results(&results)
+        .batch(|batch| batch.linger = linger)
+        .start();
+    world.produce(0, "a");
+    world.produce(0, "b");
+    world.not_committed(0, 0, Duration::from_secs(1)).await;
+    assert_eq!(results.writes(), 0, "they wait for others");
+    let started = Instant::now();
+    let over = world.revoke(0, GRACE).await;
+    assert_eq!(
+        (next(&over), values(&world.results.all())),
+        (Some(2), vec!["a".into(), "b".into()])
+    );
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hand_over_finishes_a_dead_letter_that_is_being_written() {
+    let letters = Script::dead_letters();
+    letters.take(Duration::from_secs(10));
+    let handler = Echo::default().arrange(|_| Err("nobody can arrange this".into()));
+    let mut world = World::of(handler)
+        .in_memory()
+        .dead_letters(&letters)
+        .settings(|settings| settings.max_retries = 0)
+        .start();
+    world.produce(0, "a");
+    while letters.writes() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let over = world.revoke(0, GRACE).await;
+    assert_eq!((next(&over), world.dead_letters.len()), (Some(1), 1), "or it is written twice");
+}
+
 #[tokio::test]
 async fn a_lost_partition_reports_nothing_and_stops_at_once() {
     let results =

@@ -115,7 +115,7 @@ async fn nothing_is_finished_for_partitions_that_others_may_own_when_the_source_
 
 /// It ends at once, though it might finish what runs for longer than a test may take.
 async fn assert_source_failed(world: World) {
-    match timeout(SOON, world.ended()).await.expect("an end") {
+    match timeout(SOON, world.ended()).await.unwrap() {
         Err(PipelineError::Source(text)) => assert!(text.contains("gone"), "{text}"),
         other => panic!("expected a failed source, got {other:?}"),
     }

@@ -3,17 +3,18 @@
 mod common;
 
 use std::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicUsize, Ordering},
 };
 
+use bytes::Bytes;
 use common::{Echo, echo, ending, record, values};
 use drakkar_core::{
-    Collect, Delivery, DoneMap, FilePayload, KafkaPayload, Offset, OnError, OnInvalid, SinkError,
-    SourceMessage, Stage, Task, source::Position,
+    Collect, Delivery, DoneMap, FilePayload, KafkaPayload, Offset, OnError, OnInvalid, Output,
+    SinkError, SourceMessage, Stage, Task, source::Position,
 };
 use drakkar_pipeline::PipelineError;
-use drakkar_testing::{Script, World, message};
+use drakkar_testing::{Script, Scripted, World, message};
 
 /// Stage and class of each dead letter, with the offset it is about.
 fn reasons(world: &World) -> Vec<(i64, Stage, String)> {
@@ -95,6 +96,18 @@ async fn what_an_earlier_owner_settled_is_not_run_again() {
     }
     world.committed(1, 15).await;
     assert_eq!(values(&world.results.all()), ["10", "12", "14"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_owner_settled_is_committed_though_nothing_else_happens() {
+    let mut world = World::of(Echo::default()).in_memory().start();
+    let done = DoneMap::encode(Offset(10), [Offset(11)], 4096);
+    world.assign(1, Some(Position { next: Offset(10), metadata: done.metadata }));
+    world.produce(1, "10");
+    world.committed(1, 11).await;
+    world.produce(1, "11");
+    world.committed(1, 12).await;
+    assert_eq!(values(&world.results.all()), ["10"]);
 }
 
 #[tokio::test]
@@ -339,6 +352,27 @@ async fn a_chain_of_replacements_is_bounded() {
     produce(&mut world, ["a"]);
     world.committed(0, 1).await;
     assert_eq!(reasons(&world), [(0, Stage::Execute, "replacement_limit".to_owned())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_error_sees_what_a_program_printed_before_it_failed() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let saw = Arc::clone(&seen);
+    let handler = Echo::default()
+        .arrange(|window| Ok(window.iter().map(|m| common::shell(m, "")).collect()))
+        .failed(move |failed| {
+            let Output { stdout, stderr, .. } = failed.output.clone();
+            saw.lock().unwrap().push((stdout, stderr));
+            Ok(OnError::Skip)
+        });
+    let mut world = World::of(handler)
+        .in_memory()
+        .processes(|_| Scripted::exits(3).with_stdout("half").with_stderr(&b"w\xffy"[..]))
+        .start();
+    world.produce(0, "a");
+    world.committed(0, 1).await;
+    let printed = (Bytes::from("half"), Bytes::from_static(b"w\xffy"));
+    assert_eq!(*seen.lock().unwrap(), [printed]);
 }
 
 #[tokio::test]

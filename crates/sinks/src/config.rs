@@ -20,7 +20,7 @@ mod postgres;
 mod redis;
 
 pub use delivery::{BatchConfig, CircuitBreakerConfig};
-pub use dlq::DlqConfig;
+pub use dlq::{DlqConfig, OnTooLarge};
 pub use file::{Compress, FileSinkConfig, Fsync, RotateConfig};
 pub use http::{HttpEncoding, HttpSinkConfig, HttpTlsConfig};
 pub use kafka::{Compression, KafkaSinkConfig};

@@ -343,7 +343,7 @@ mod kafka {
         let dead_letters = async {
             let settings = ProducerSettings::of_dead_letters(dlq, source, worker);
             let producer = Producer::connect("dlq".to_owned(), settings, within).await?;
-            Ok::<_, ConnectError>(DeadLetterSink::new(producer, identity.clone()))
+            Ok::<_, ConnectError>(DeadLetterSink::new(producer, identity.clone(), dlq.on_too_large))
         };
         let (sinks, dead_letters) = tokio::try_join!(try_join_all(asked), dead_letters)?;
         Ok(Producers { sinks, dead_letters })

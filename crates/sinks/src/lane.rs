@@ -18,7 +18,7 @@ use std::{
 };
 
 use drakkar_core::{
-    Sink, SinkName,
+    Sink, SinkError, SinkName,
     hold::{Held, Hold},
     observe::SinkObserver,
     retry::Backoff,
@@ -199,6 +199,8 @@ pub(crate) struct Lane<P> {
     room: Room,
     common: Arc<Common>,
     stop: Arc<Notify>,
+    /// Until when nothing lingers.
+    hurry: watch::Sender<Option<Instant>>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -217,16 +219,18 @@ impl<P: Send + Sync + 'static> Lane<P> {
         let trouble = Trouble::new(settings.name.clone(), settings.shape);
         let breaker = settings.patience.threshold.map(|at| Arc::new(Breaker::new(at)));
         let common = Arc::new(Common { settings, trouble, breaker });
+        let hurry = watch::Sender::new(None);
         let belt = Belt {
             sink: Arc::new(sink),
             common: Arc::clone(&common),
             queue,
+            hurry: hurry.subscribe(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             running: JoinSet::new(),
         };
         let task = tokio::spawn(belt.run(Arc::clone(&stop)));
-        Self { entries, room, common, stop, task: Mutex::new(Some(task)) }
+        Self { entries, room, common, stop, hurry, task: Mutex::new(Some(task)) }
     }
 
     pub(crate) fn name(&self) -> &SinkName {
@@ -270,6 +274,16 @@ impl<P: Send + Sync + 'static> Lane<P> {
         Some((self.name().clone(), since))
     }
 
+    /// What it holds although the sink refused it for good, and for how long; see [`Permanent::Hold`].
+    pub(crate) fn hopeless(&self) -> Option<(SinkError, Duration)> {
+        self.common.trouble.hopeless()
+    }
+
+    /// Somebody waits for what is delivered: until `until` nothing lingers.
+    pub(crate) fn hurry(&self, until: Instant) {
+        self.hurry.send_modify(|hurry| *hurry = (*hurry).max(Some(until)));
+    }
+
     /// Finishes what is under way until `until`, then gives it up.
     pub(crate) async fn close(&self, until: Instant) {
         self.stop.notify_one();
@@ -293,6 +307,7 @@ struct Belt<S: Sink> {
     sink: Arc<S>,
     common: Arc<Common>,
     queue: mpsc::UnboundedReceiver<Entry<S::Payload>>,
+    hurry: watch::Receiver<Option<Instant>>,
     waiting: VecDeque<Entry<S::Payload>>,
     waiting_bytes: usize,
     running: JoinSet<()>,
@@ -331,6 +346,7 @@ impl<S: Sink> Belt<S> {
                     }
                 }
                 () = sleep_until(lingers.unwrap_or_else(Instant::now)), if lingers.is_some() => {}
+                Ok(()) = self.hurry.changed() => {}
                 // What was sent before is still received.
                 () = stop.notified(), if open => self.queue.close(),
                 () = idle.ask(), if is_idle => {}
@@ -349,9 +365,10 @@ impl<S: Sink> Belt<S> {
         let oldest = self.waiting.front()?.ticket.since;
         let full =
             shape.batch_items <= self.waiting.len() || shape.batch_bytes <= self.waiting_bytes;
-        let until = oldest + patience.linger;
+        let (now, until) = (Instant::now(), oldest + patience.linger);
+        let hurried = self.hurry.borrow().is_some_and(|hurry| now < hurry);
         let has_place = self.running.len() < shape.batches;
-        (!full && has_place && Instant::now() < until).then_some(until)
+        (!full && !hurried && has_place && now < until).then_some(until)
     }
 
     /// Starts a batch of what waits for every place that is free.

@@ -29,7 +29,7 @@ mod dead_letter; // messages that were given up -> their topic
 pub use config::{
     BatchConfig, CircuitBreakerConfig, Compress, Compression, CustomSinkConfig, DlqConfig,
     FileSinkConfig, Fsync, HttpEncoding, HttpSinkConfig, HttpTlsConfig, KafkaSinkConfig,
-    MissingSink, MongoOp, MongoSinkConfig, MongoStatementConfig, PostgresSinkConfig,
+    MissingSink, MongoOp, MongoSinkConfig, MongoStatementConfig, OnTooLarge, PostgresSinkConfig,
     RedisSinkConfig, RotateConfig, SinksConfig,
 };
 pub use connect::{ConnectError, Connected, CustomSinks, Identity};

@@ -205,6 +205,12 @@ macro_rules! kinds {
                 names
             }
 
+            /// Somebody waits for what is delivered, at the longest until `until`: meanwhile no payload
+            /// waits for others (`batch.linger`).
+            pub fn hurry(&self, until: Instant) {
+                $(self.lanes.$field.values().for_each(|lane| lane.hurry(until));)*
+            }
+
             /// Finishes what is under way and releases the connections, within `within`.
             ///
             /// Meant for when nobody delivers any more: what is held by then is given up unconfirmed.
@@ -231,6 +237,13 @@ kinds! {
 }
 
 impl Sinks {
+    /// A dead letter that its topic refuses for good (it is too large, say), and for how long: it is held
+    /// until the topic accepts it, and its partition commits nothing behind it.
+    #[must_use]
+    pub fn refused_dead_letter(&self) -> Option<(SinkError, Duration)> {
+        self.lanes.dead_letter.hopeless()
+    }
+
     /// Puts sinks together one by one; must be built inside a tokio runtime.
     #[must_use]
     pub fn builder(observer: Arc<dyn SinkObserver>) -> SinksBuilder {

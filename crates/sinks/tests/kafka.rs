@@ -13,7 +13,9 @@ use drakkar_core::{
     Carried, Cause, DeadLetter, Header, KafkaPayload, Offset, SourceMessage, Stage, Timestamp,
     TopicPartition, hold::HoldBoard,
 };
-use drakkar_sinks::{ConnectError, CustomSinks, DlqConfig, Settled, Sinks, SinksConfig};
+use drakkar_sinks::{
+    ConnectError, CustomSinks, DlqConfig, OnTooLarge, Settled, Sinks, SinksConfig,
+};
 use futures_util::future::join_all;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use tokio::time::timeout;
@@ -316,6 +318,33 @@ async fn a_dead_letter_that_is_too_large_with_its_payload_is_written_without() {
 }
 
 #[tokio::test]
+async fn a_dead_letter_that_is_too_large_is_written_without_its_value_where_that_is_asked_for() {
+    let too_large = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
+    let broker = Broker::start();
+    broker.topic("out");
+    broker.topic("orders_dlq");
+    let dlq = DlqConfig { on_too_large: OnTooLarge::SkipValue, ..DlqConfig::default() };
+    let sinks = broker.connect(&sink("out"), &dlq).await;
+    broker.with(move |cluster| cluster.request_errors(RDKafkaApiKey::Produce, &[too_large; 2]));
+    let hold = Arc::new(HoldBoard::default()).task();
+    let mut letter = letter("orders");
+    let message = Arc::make_mut(&mut letter.message);
+    message.value = Some(Bytes::from_static(b"a long value"));
+    timeout(SOON, sinks.dead_letter(letter.clone(), &hold)).await.unwrap();
+    sinks.dead_letter(letter.clone(), &hold).await; // This one is not too large.
+    let written = broker.read("orders_dlq", 2);
+    let headers = letter.headers("group", "worker-1");
+    let (omitted, before) = written[0].headers.split_last().unwrap();
+    assert_eq!((before, omitted), (&headers[..], &Header::new("drakkar-value-omitted", "12")));
+    assert_eq!(
+        (&written[0].key, written[0].value.as_deref()),
+        (&letter.message.key, Some(&b""[..]))
+    );
+    assert_eq!((&written[1].headers, &written[1].value), (&headers, &letter.message.value));
+    sinks.close(SOON).await;
+}
+
+#[tokio::test]
 async fn a_dead_letter_that_is_refused_for_good_is_held_until_it_is_accepted() {
     let broker = Broker::start();
     broker.topic("out");
@@ -329,8 +358,12 @@ async fn a_dead_letter_that_is_refused_for_good_is_held_until_it_is_accepted() {
     let (delivered, hold) = (sinks.clone(), board.task());
     let sent = tokio::spawn(async move { delivered.dead_letter(letter("orders"), &hold).await });
     until_held(&board, 1).await;
+    let (told, _) = sinks.refused_dead_letter().unwrap();
+    assert_eq!(told.class, "InvalidRecord");
+    assert!(told.message.contains("message orders:"), "which one is held: {told}");
     timeout(SOON, sent).await.unwrap().unwrap();
     assert_eq!(broker.read("orders_dlq", 1).len(), 1);
+    assert_eq!(sinks.refused_dead_letter(), None);
     sinks.close(SOON).await;
 }
 

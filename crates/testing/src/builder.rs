@@ -9,7 +9,7 @@ use drakkar_core::{
 };
 use drakkar_executor::{ExecutorConfig, Scripted};
 use drakkar_pipeline::{AfterError, CommitPace, Periodic, Settings};
-use drakkar_sinks::{CircuitBreakerConfig, SinksConfig};
+use drakkar_sinks::{BatchConfig, CircuitBreakerConfig, SinksConfig};
 
 use crate::{
     Call, Runs, Script, World, aggregates,
@@ -71,6 +71,7 @@ impl<H: Handler> WorldBuilder<H> {
         let setup = Setup {
             executor,
             patience,
+            batch: BatchConfig::default(),
             settings,
             limits: Limits::new(100_000, 64 << 20),
             partitions: 1,
@@ -126,6 +127,13 @@ impl<H: Handler> WorldBuilder<H> {
     #[must_use]
     pub fn sinks(mut self, change: impl FnOnce(&mut SinksConfig)) -> Self {
         change(&mut self.setup.patience);
+        self
+    }
+
+    /// Changes how payloads are joined into one write (`sinks.<kind>.<name>.batch`), for every sink.
+    #[must_use]
+    pub fn batch(mut self, change: impl FnOnce(&mut BatchConfig)) -> Self {
+        change(&mut self.setup.batch);
         self
     }
 

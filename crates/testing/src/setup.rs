@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use drakkar_core::{DeadLetter, Handler, Ready, backpressure::Limits};
 use drakkar_executor::{ExecutorConfig, Pool, StandIn};
 use drakkar_pipeline::{Periodic, Pipeline, Settings, Status, Stop};
-use drakkar_sinks::{Sinks, SinksBuilder, SinksConfig};
+use drakkar_sinks::{BatchConfig, Sinks, SinksBuilder, SinksConfig};
 use drakkar_telemetry::Metrics;
 use tokio::sync::watch;
 
@@ -24,6 +24,8 @@ use crate::{
 pub(crate) struct Setup {
     pub(crate) executor: ExecutorConfig,
     pub(crate) patience: SinksConfig,
+    /// How payloads are joined for them.
+    pub(crate) batch: BatchConfig,
     pub(crate) settings: Settings,
     pub(crate) limits: Limits,
     pub(crate) partitions: i32,
@@ -116,7 +118,8 @@ impl Setup {
     }
 
     fn sinks(&self, metrics: &Arc<Metrics>) -> Sinks {
-        let sinks = Sinks::builder(Arc::clone(metrics) as _).config(&self.patience);
+        let sinks = Sinks::builder(Arc::clone(metrics) as _);
+        let sinks = sinks.config(&self.patience).batch(&self.batch);
         let sinks = self.others.iter().fold(self.kinds.add_to(sinks), |sinks, add| add(sinks));
         sinks.dead_letter(self.dead_letters.clone()).build()
     }

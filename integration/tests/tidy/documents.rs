@@ -72,6 +72,31 @@ fn the_documentation_lists_every_metric_with_what_its_help_says() {
 }
 
 #[test]
+fn every_defect_of_the_original_is_listed_once_with_tests_that_exist() {
+    let page = read("docs/defects-of-the-original.md");
+    let (tables, rest) = page.split_once("\nNot in ours yet").unwrap();
+    let mut numbers: Vec<usize> = rest
+        .split(|c: char| !c.is_ascii_digit())
+        .filter_map(|number| number.parse().ok())
+        .collect();
+    for row in tables.lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let Ok(number) = cells[0].parse() else { continue };
+        numbers.push(number);
+        let mut file = String::new();
+        for named in cells[2].split('`').skip(1).step_by(2) {
+            if named.ends_with(".rs") {
+                file = read(named);
+            } else if named.contains('_') {
+                assert!(file.contains(&format!("fn {named}(")), "there is no test {named}: {row}");
+            }
+        }
+    }
+    numbers.sort_unstable();
+    assert_eq!(numbers, (1..=59).collect::<Vec<_>>());
+}
+
+#[test]
 fn the_readme_shows_the_example_that_is_compiled() {
     let readme = read("README.md");
     let shown = between(&readme, "```rust,no_run\n", "```").next().unwrap();

@@ -57,6 +57,9 @@ impl Rules<'_> {
         if self.max_replays <= letter.replays() {
             return Fate::Park(parked(letter, self.park_to));
         }
+        if letter.ours("value-omitted").is_some() {
+            return Fate::Refused("its value was left out: read the message where it was");
+        }
         let original = letter.original_topic();
         let Some(topic) =
             self.to.map(str::to_owned).or_else(|| original.as_deref().map(str::to_owned))
@@ -158,6 +161,14 @@ mod tests {
         let rules = Rules { to: Some("elsewhere"), ..RULES };
         let record = replayed(rules.fate(&letter(&[])));
         assert_eq!((record.topic.as_str(), record.partition), ("elsewhere", None));
+    }
+
+    #[test]
+    fn a_letter_without_the_value_of_its_message_does_not_go_back() {
+        let mut record = letter(&[("a", "1")]).record;
+        record.headers.push(Header::new("drakkar-value-omitted", "12"));
+        let fate = RULES.fate(&Letter::new(record));
+        assert!(matches!(fate, Fate::Refused(_)), "it would be another message: {fate:?}");
     }
 
     #[test]

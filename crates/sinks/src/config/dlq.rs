@@ -26,6 +26,8 @@ pub struct DlqConfig {
     /// Any other librdkafka property. Default none.
     #[serde(deserialize_with = "lenient::map")]
     pub client_config: BTreeMap<String, String>,
+    /// What becomes of a letter that is too large for its topic. Default `hold`.
+    pub on_too_large: OnTooLarge,
     /// Dead-lettered messages in a row at which their partition is held. Default 100; 0 is off.
     pub max_consecutive: u32,
     /// Part of the last 1 000 messages of a partition at which it is held, if they were
@@ -37,6 +39,17 @@ pub struct DlqConfig {
     pub probe_interval: Duration,
 }
 
+/// What becomes of a letter that is too large for its topic.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnTooLarge {
+    /// It waits until the topic takes it.
+    #[default]
+    Hold,
+    /// It is written without the value of its message, and says so in a header.
+    SkipValue,
+}
+
 impl Default for DlqConfig {
     fn default() -> Self {
         Self {
@@ -44,6 +57,7 @@ impl Default for DlqConfig {
             brokers: String::new(),
             security: Security::default(),
             client_config: BTreeMap::new(),
+            on_too_large: OnTooLarge::Hold,
             max_consecutive: 100,
             max_ratio: 0.5,
             probe_interval: Duration::from_secs(30),

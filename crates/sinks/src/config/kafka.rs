@@ -92,8 +92,11 @@ impl KafkaSinkConfig {
         if self.delivery_timeout <= self.linger {
             wrong.push(format!("{at}.delivery_timeout: must be longer than {at}.linger"));
         }
-        if Duration::from_mins(15) < self.linger {
-            wrong.push(format!("{at}.linger: must not be longer than 15 min"));
+        if Duration::from_secs(1) < self.linger {
+            wrong.push(format!(
+                "{at}.linger: must not be longer than 1 s, for a hand-over waits as long; \
+                 {at}.batch.linger may be longer"
+            ));
         }
         if Duration::from_hours(24) < self.delivery_timeout {
             wrong.push(format!("{at}.delivery_timeout: must not be longer than a day"));

@@ -31,6 +31,8 @@ struct Attempt {
     heard: usize,
     /// Why the rest is held; of several reasons the first.
     error: Option<SinkError>,
+    /// Why some of it would be refused for good, if this lane refused anything.
+    hopeless: Option<SinkError>,
     /// The longest wait the far side asked for.
     retry_after: Duration,
 }
@@ -77,7 +79,7 @@ impl<S: Sink> Batch<S> {
             let Some(error) = attempt.error else {
                 return;
             };
-            holding.get_or_insert_with(|| Holding::begin(&self.common));
+            holding.get_or_insert_with(|| Holding::begin(&self.common)).hopeless(attempt.hopeless);
             self.common.trouble.refused(&error);
             retry = if attempt.answered > 0 { 1 } else { retry + 1 };
             let wait = self.common.settings.patience.backoff.delay(retry, fastrand::f64());
@@ -145,7 +147,7 @@ impl<S: Sink> Batch<S> {
         let confirmed = count(|outcome| matches!(outcome, Delivery::Confirmed));
         let heard = count(|outcome| !matches!(outcome, Delivery::Transient(_)));
         let before = self.payloads.len();
-        let (error, retry_after) = self.sort(outcomes);
+        let (error, hopeless, retry_after) = self.sort(outcomes);
         if confirmed > 0 {
             self.common.trouble.accepted();
         }
@@ -154,7 +156,7 @@ impl<S: Sink> Batch<S> {
         }
         let name = &self.common.settings.name;
         self.common.observe(|observer| observer.batch(name, confirmed, took));
-        Attempt { answered: before - self.payloads.len(), heard, error, retry_after }
+        Attempt { answered: before - self.payloads.len(), heard, error, hopeless, retry_after }
     }
 
     /// Exactly one outcome per payload, whatever the sink does.
@@ -189,10 +191,13 @@ impl<S: Sink> Batch<S> {
     }
 
     /// Answers the payloads that `outcomes` settle; the others stay, held.
-    fn sort(&mut self, outcomes: Vec<Delivery>) -> (Option<SinkError>, Duration) {
+    fn sort(
+        &mut self,
+        outcomes: Vec<Delivery>,
+    ) -> (Option<SinkError>, Option<SinkError>, Duration) {
         let payloads = std::mem::take(&mut self.payloads);
         let tickets = std::mem::take(&mut self.tickets);
-        let mut first = None;
+        let (mut first, mut hopeless) = (None, None);
         let mut retry_after = Duration::ZERO;
         for ((payload, mut ticket), outcome) in payloads.into_iter().zip(tickets).zip(outcomes) {
             ticket.attempts = ticket.attempts.saturating_add(1);
@@ -207,7 +212,11 @@ impl<S: Sink> Batch<S> {
                     self.refuse(payload, ticket, error);
                     continue;
                 }
-                Delivery::Transient(error) | Delivery::Permanent(error) => error,
+                Delivery::Transient(error) => error,
+                Delivery::Permanent(error) => {
+                    hopeless.get_or_insert_with(|| error.clone());
+                    error
+                }
             };
             if ticket.is_expired(self.common.settings.patience.give_up_after) {
                 self.refuse(payload, ticket, error);
@@ -220,7 +229,7 @@ impl<S: Sink> Batch<S> {
             self.payloads.push(payload);
             self.tickets.push(ticket);
         }
-        (first, retry_after)
+        (first, hopeless, retry_after)
     }
 
     /// Waits before the next attempt, unless nobody waits for it.

@@ -52,6 +52,24 @@ async fn what_lingers_when_the_lane_closes_is_written_at_once() {
     assert!(begun.elapsed() < Duration::from_secs(1));
 }
 
+#[tokio::test(start_paused = true)]
+async fn while_somebody_waits_for_it_nothing_lingers_and_afterwards_it_does() {
+    let linger = Patience { linger: Duration::from_secs(50), ..patience() };
+    let desk = Desk::patient(SMALL, linger, Scripted::ruled(|_, _| None));
+    let begun = Instant::now();
+    let before = desk.send(0);
+    settle().await;
+    desk.lane.hurry(begun + Duration::from_secs(10));
+    desk.lane.hurry(begun + Duration::from_secs(5)); // Somebody else, who waits for less.
+    assert_eq!(before.await.unwrap(), Settled::Confirmed);
+    advance(Duration::from_secs(7)).await;
+    assert_eq!(desk.send(1).await.unwrap(), Settled::Confirmed);
+    assert_eq!(begun.elapsed().as_secs(), 7, "what comes meanwhile does not wait either");
+    advance(Duration::from_secs(4)).await;
+    assert_eq!(desk.send(2).await.unwrap(), Settled::Confirmed);
+    assert_eq!(begun.elapsed().as_secs(), 61);
+}
+
 /// A sink that never answers.
 struct Silent(Arc<AtomicUsize>);
 

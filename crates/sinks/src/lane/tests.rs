@@ -183,6 +183,28 @@ async fn a_lane_that_gives_nothing_up_holds_what_is_refused_for_good() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_held_although_it_was_refused_for_good_is_shown_while_others_pass_by() {
+    let shape = Shape { permanent: Permanent::Hold, batches: 4, ..SMALL };
+    let accepts = Arc::new(AtomicUsize::new(0));
+    let rule = Arc::clone(&accepts);
+    let sink = Scripted::ruled(move |payload, _| {
+        (payload == 0 && rule.load(Ordering::SeqCst) == 0).then(permanent)
+    });
+    let desk = Desk::open(shape, sink);
+    assert_eq!(desk.lane.hopeless(), None);
+    let refused = desk.send(0);
+    settle().await;
+    advance(Duration::from_mins(1)).await;
+    assert_eq!(desk.send_all([1]).await, [Settled::Confirmed], "in a place of its own");
+    let (told, since) = desk.lane.hopeless().unwrap();
+    let Delivery::Permanent(error) = permanent() else { panic!("it is refused for good") };
+    assert_eq!((told, since.as_secs()), (error, 60), "counted from the first refusal");
+    accepts.store(1, Ordering::SeqCst);
+    assert_eq!(refused.await.unwrap(), Settled::Confirmed);
+    assert_eq!(desk.lane.hopeless(), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn while_a_sink_is_down_the_lane_fills_callers_wait_and_all_of_them_are_held() {
     let up = Arc::new(AtomicUsize::new(0));
     let rule = Arc::clone(&up);

@@ -39,6 +39,10 @@ struct State {
     barren: Option<Instant>,
     /// Since when it does not answer although it was asked.
     silent: Option<Instant>,
+    /// Places whose batch holds something that was refused for good.
+    hopeless: usize,
+    /// Since when there are such places, and what the first of them was told.
+    refused: Option<(Instant, SinkError)>,
     /// When the log last heard of a hold.
     said: Option<Instant>,
     /// Whether the log heard of this hold.
@@ -60,6 +64,12 @@ impl Trouble {
         let state = self.state();
         let began = [state.barren, state.silent].into_iter().flatten().min();
         began.map(|began| began.elapsed())
+    }
+
+    /// What is held although it was refused for good, and for how long.
+    pub(super) fn hopeless(&self) -> Option<(SinkError, Duration)> {
+        let state = self.state();
+        state.refused.as_ref().map(|(since, error)| (error.clone(), since.elapsed()))
     }
 
     /// What the sink answered when it was asked whether it is there.
@@ -123,6 +133,20 @@ impl Trouble {
         }
     }
 
+    fn begin_hopeless(&self, error: SinkError) {
+        let mut state = self.state();
+        state.hopeless += 1;
+        state.refused.get_or_insert_with(|| (Instant::now(), error));
+    }
+
+    fn end_hopeless(&self) {
+        let mut state = self.state();
+        state.hopeless -= 1;
+        if state.hopeless == 0 {
+            state.refused = None;
+        }
+    }
+
     fn begin(&self) {
         let mut state = self.state();
         state.held += 1;
@@ -160,17 +184,29 @@ impl Trouble {
 /// One place of a lane whose batch holds something, until dropped.
 pub(super) struct Holding {
     common: Arc<Common>,
+    is_hopeless: bool,
 }
 
 impl Holding {
     pub(super) fn begin(common: &Arc<Common>) -> Self {
         common.trouble.begin();
-        Self { common: Arc::clone(common) }
+        Self { common: Arc::clone(common), is_hopeless: false }
+    }
+
+    /// What the last write said of something that stays: that it is refused for good, or nothing.
+    pub(super) fn hopeless(&mut self, error: Option<SinkError>) {
+        match (error, self.is_hopeless) {
+            (Some(error), false) => self.common.trouble.begin_hopeless(error),
+            (None, true) => self.common.trouble.end_hopeless(),
+            (Some(_), true) | (None, false) => return,
+        }
+        self.is_hopeless = !self.is_hopeless;
     }
 }
 
 impl Drop for Holding {
     fn drop(&mut self) {
+        self.hopeless(None);
         self.common.trouble.end();
     }
 }

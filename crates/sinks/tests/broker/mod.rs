@@ -94,6 +94,11 @@ impl Broker {
 
     /// One Kafka sink `out`, and dead letters.
     pub(crate) async fn sinks_with(&self, out: &KafkaSinkConfig) -> Sinks {
+        self.connect(out, &DlqConfig::default()).await
+    }
+
+    /// The same, with dead letters as `dlq` says.
+    pub(crate) async fn connect(&self, out: &KafkaSinkConfig, dlq: &DlqConfig) -> Sinks {
         let config = SinksConfig {
             kafka: [("out".to_owned(), out.clone())].into(),
             retry_backoff_max: Duration::from_millis(200),
@@ -103,7 +108,7 @@ impl Broker {
         Sinks::connect(
             &config,
             CustomSinks::default(),
-            &DlqConfig::default(),
+            dlq,
             &self.source(),
             &identity(),
             SOON,
