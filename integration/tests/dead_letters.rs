@@ -5,30 +5,21 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
     process::{Child, Command, Output, Stdio},
     time::Duration,
 };
 
 use drakkar_integration::{
-    Act, Given, Kafka, Order, OwnBroker, Record, SOON, World, heavy, proc, until,
+    Act, Given, Kafka, Order, OwnBroker, Record, SOON, World, heavy, proc, until, worker::built,
 };
 use tokio::time::Instant;
 
 /// What a replay that was killed may have sent and not committed.
 const BATCH: usize = 500;
 
-/// The command, which cargo builds beside the tests.
-fn binary() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let binary = test.parent().unwrap().parent().unwrap().join("drakkar");
-    assert!(binary.exists(), "{} is missing: cargo test --workspace builds it", binary.display());
-    binary
-}
-
 /// `drakkar dlq` about the letters of `world`.
 fn dlq(world: &World, arguments: &[&str]) -> Command {
-    let mut command = Command::new(binary());
+    let mut command = Command::new(built("drakkar"));
     command.arg("dlq").args(arguments);
     command.args(["--brokers", &world.kafka.servers, "--topic", &world.dead]);
     command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
