@@ -16,6 +16,7 @@ use tempfile::TempDir;
 
 use crate::{
     kafka::{Ends, Kafka},
+    proc,
     wait::{SOON, until},
 };
 
@@ -86,6 +87,12 @@ impl OwnBroker {
     /// Kills it: what a crash leaves behind.
     pub fn kill(&self) {
         self.end("kill");
+    }
+
+    /// Sends a signal to its process: `STOP` freezes it, `CONT` lets it go on.
+    pub fn signal(&self, name: &str) {
+        let pid = std::fs::read_to_string(self.dir.path().join("broker/pid")).unwrap();
+        proc::signal(pid.trim().parse().unwrap(), name);
     }
 
     fn end(&self, how: &str) {
