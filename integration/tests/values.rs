@@ -238,7 +238,7 @@ fn results_reach_the_topic_and_the_file_once_each() {
     assert_eq!(books.results.len(), 200);
     let file = fs::read_to_string(world.files().join("results.jsonl")).unwrap();
     let mut ids: Vec<&str> = file.lines().collect();
-    ids.sort();
+    ids.sort_unstable();
     let expected: Vec<String> = (0..200).map(|number| format!("\"both-{number:03}\"")).collect();
     assert_eq!(ids, expected);
 }
