@@ -1,8 +1,10 @@
-//! A password of a sink is in no log line, no probe, no metric and no dead letter: not when it is wrong, not
-//! when nobody answers, and not when payloads are refused in the middle of a run.
+//! A password of a sink is in no log line, no probe, no metric, no dead letter and no word of a command: not
+//! when it is wrong, not when nobody answers, and not when payloads are refused in the middle of a run.
+
+use std::process::Command;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD as BASE64};
-use drakkar_integration::{Act, Order, SOON, World, until};
+use drakkar_integration::{Act, Order, SOON, World, until, worker::built};
 
 use crate::sites::{Broker, Http, Mongo, PASSWORD, Postgres, Redis, Site, UNLUCKY};
 
@@ -51,8 +53,27 @@ fn check(site: &dyn Site) {
         world.set(&key, site.section("hunter2/wrong"));
         refused_at_start(&world, kind, "a start with a wrong password");
     }
-
+    commands_hide_it(&world);
     world.set(&key, site.section(PASSWORD));
+    refused_under_way(&world, site);
+    letters_hide_it(&world, &format!("{kind}/site"));
+}
+
+/// What people run by hand, with the same configuration.
+fn commands_hide_it(world: &World) {
+    let config = world.config_file("by-hand");
+    let replay = ["dlq", "replay", "--to-sink", "--timeout", "3s", "--config"];
+    for command in [&["check"][..], &replay] {
+        let mut run = Command::new(built("drakkar"));
+        let output = run.args(command).arg(&config).env_clear().output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        assert!(!said.is_empty(), "{command:?} says nothing");
+        hides_it(command[0], &String::from_utf8_lossy(&said));
+    }
+}
+
+/// A worker that was let in meets a payload that is refused, and then is not let in any more for a while.
+fn refused_under_way(world: &World, site: &dyn Site) {
     let mut worker = world.start();
     let give = |number: u32| {
         let order = Order::new(format!("n-{number}"), Act::Precomputed);
@@ -62,10 +83,12 @@ fn check(site: &dyn Site) {
     world.drained();
     site.set_password("something else");
     (UNLUCKY + 1..UNLUCKY + 4).for_each(give);
+    let sink = format!("{{sink_name=\"site\",sink_type=\"{}\"}}", site.kind());
     until("the breaker to open", SOON, || {
-        let series =
-            format!("drakkar_sink_circuit_trips_total{{sink_name=\"site\",sink_type=\"{kind}\"}}");
-        if worker.metric(&series) == 0 { Err(worker.log()) } else { Ok(()) }
+        match worker.metric(&format!("drakkar_sink_circuit_trips_total{sink}")) {
+            0 => Err("it is closed"),
+            _ => Ok(()),
+        }
     });
     for path in ["/metrics", "/healthz", "/readyz"] {
         hides_it(path, &worker.get(path).unwrap().1);
@@ -73,12 +96,16 @@ fn check(site: &dyn Site) {
     site.set_password(PASSWORD);
     world.drained();
     worker.stop();
+    assert!(worker.log().contains("payload not accepted"), "the log says nothing of it");
     hides_it("the log", &worker.log());
+}
 
+/// The only dead letter is that of the payload which `sink` refused.
+fn letters_hide_it(world: &World, sink: &str) {
     let books = world.books();
     books.balance_with(1, "the result of what a sink refused is there");
     let [letter] = &books.dead[..] else { panic!("{:?}", books.dead) };
-    assert_eq!(letter.header("drakkar-sink"), Some(format!("{kind}/site")));
+    assert_eq!(letter.header("drakkar-sink").as_deref(), Some(sink));
     for (name, value) in &letter.headers {
         hides_it(name, &String::from_utf8_lossy(value.as_deref().unwrap_or_default()));
     }
