@@ -26,8 +26,10 @@ fn says(config: &Path, more: &[&str], code: i32, texts: &[&str]) {
 }
 
 fn check(site: &dyn Store) {
-    let others = [5, 7];
-    others.into_iter().for_each(|number| site.obstruct(number));
+    let others = [5, 7]; // beside the one that is refused everywhere
+    for number in others {
+        site.obstruct(number);
+    }
     let world = World::new(1).with(&format!("sinks.{}.site", site.kind()), site.section(PASSWORD));
     let mut worker = world.start();
     world.give((0..10).map(|number| {
@@ -44,7 +46,9 @@ fn check(site: &dyn Store) {
     says(&config, &[], 1, &[" 0 delivered", "1 refused again", "stopped at"]);
     assert_eq!(site.written(), landed, "the first stops it");
 
-    others.into_iter().for_each(|number| site.mend(number));
+    for number in others {
+        site.mend(number);
+    }
     says(&config, &["--keep-going"], 1, &[" 2 delivered", "1 refused again"]);
     let all_but_one: Vec<u32> = (0..10).filter(|n| *n != UNLUCKY).collect();
     assert_eq!(site.written(), all_but_one, "each once");
