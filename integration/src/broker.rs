@@ -1,6 +1,8 @@
 //! A broker of a test's own, to be stopped, killed and started while it is used.
 
 use std::{
+    fs::OpenOptions,
+    io::Write as _,
     net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
@@ -14,6 +16,7 @@ use tempfile::TempDir;
 
 use crate::{
     kafka::{Ends, Kafka},
+    proc,
     wait::{SOON, until},
 };
 
@@ -41,6 +44,26 @@ impl OwnBroker {
         Kafka { servers: format!("127.0.0.1:{}", self.port) }
     }
 
+    /// Has it, when it is started next, ask clients on another port for a password, beside those on its
+    /// own. Which port that is.
+    pub fn ask_on(&self, port: Option<u16>, user: &str, password: &str) -> u16 {
+        let (own, controller) = (self.port, self.port + 1);
+        let port = port.unwrap_or_else(two_free_ports);
+        // The last of several lines wins.
+        let lines = format!(
+            "\nlisteners=PLAINTEXT://127.0.0.1:{own},CONTROLLER://127.0.0.1:{controller},SASL://127.0.0.1:{port}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{own},SASL://127.0.0.1:{port}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_PLAINTEXT\n\
+             listener.name.sasl.sasl.enabled.mechanisms=PLAIN\n\
+             listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule \
+             required user_{user}=\"{password}\";\n"
+        );
+        let properties = self.dir.path().join("broker/server.properties");
+        let mut file = OpenOptions::new().append(true).open(properties).unwrap();
+        file.write_all(lines.as_bytes()).unwrap();
+        port
+    }
+
     /// Starts it again, on the same data, and waits until it shows them.
     ///
     /// A node says that it serves before each of its partitions ends where it ended: who reads a topic
@@ -64,6 +87,12 @@ impl OwnBroker {
     /// Kills it: what a crash leaves behind.
     pub fn kill(&self) {
         self.end("kill");
+    }
+
+    /// Sends a signal to its process: `STOP` freezes it, `CONT` lets it go on.
+    pub fn signal(&self, name: &str) {
+        let pid = std::fs::read_to_string(self.dir.path().join("broker/pid")).unwrap();
+        proc::signal(pid.trim().parse().unwrap(), name);
     }
 
     fn end(&self, how: &str) {

@@ -1,6 +1,9 @@
 //! What a message tells the test worker to do: the words that tests and worker share.
 
+use drakkar_core::Payload;
 use serde::{Deserialize, Serialize};
+
+use crate::kafka::Given;
 
 /// The value of a message, as JSON: `{"id": "a-1", "do": "echo"}`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -10,12 +13,9 @@ pub struct Order {
     /// What to do.
     #[serde(rename = "do")]
     pub act: Act,
-    /// Whether the result goes to the file sink, too.
+    /// What is delivered beside the result, as it stands.
     #[serde(default)]
-    pub file: bool,
-    /// The table of the PostgreSQL sink that gets a row with the id, if any.
-    #[serde(default)]
-    pub row: Option<String>,
+    pub beside: Vec<Payload>,
 }
 
 /// What to do with a message.
@@ -71,21 +71,20 @@ pub enum Act {
 impl Order {
     /// The order `id` to do `act`.
     pub fn new(id: impl Into<String>, act: Act) -> Self {
-        Self { id: id.into(), act, file: false, row: None }
+        Self { id: id.into(), act, beside: Vec::new() }
     }
 
-    /// Has the result written to the file sink as well.
+    /// Has `payload` delivered as well.
     #[must_use]
-    pub fn with_file(mut self) -> Self {
-        self.file = true;
+    pub fn beside(mut self, payload: impl Into<Payload>) -> Self {
+        self.beside.push(payload.into());
         self
     }
 
-    /// Has a row written to `table` as well.
+    /// The record of it, under its id.
     #[must_use]
-    pub fn with_row(mut self, table: impl Into<String>) -> Self {
-        self.row = Some(table.into());
-        self
+    pub fn given(&self) -> Given {
+        Given::new(self.id.clone(), self.to_value())
     }
 
     /// The value of the message.

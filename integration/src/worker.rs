@@ -44,7 +44,7 @@ impl WorkerProcess {
     pub(crate) fn spawn(config: &Path, id: &str, variables: &[(String, String)]) -> Self {
         let log = config.with_file_name(format!("{id}.log"));
         let file = File::create(&log).unwrap();
-        let child = Command::new(binary())
+        let child = Command::new(built("drakkar-test-worker"))
             .arg(config)
             .env_clear() // Nothing of the test's own, above all no DRAKKAR_ variable.
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
@@ -199,11 +199,11 @@ fn find(value: &Value, name: &str) -> Option<String> {
     }
 }
 
-/// The test worker, which cargo builds beside the tests.
-fn binary() -> PathBuf {
+/// A program of the workspace, which cargo builds beside the tests.
+#[must_use]
+pub fn built(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let directory = test.parent().and_then(Path::parent).unwrap();
-    let binary = directory.join("drakkar-test-worker");
-    assert!(binary.exists(), "{} is missing: cargo test builds it", binary.display());
-    binary
+    let program = test.parent().and_then(Path::parent).unwrap().join(name);
+    assert!(program.exists(), "{} is missing: cargo test --workspace builds it", program.display());
+    program
 }

@@ -142,6 +142,13 @@ impl World {
         self
     }
 
+    /// Workers that are started later have this environment variable.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Workers answer any bytes with the same bytes, instead of doing what a message says.
     #[must_use]
     pub fn raw(mut self) -> Self {
@@ -178,10 +185,16 @@ impl World {
     pub fn start(&self) -> WorkerProcess {
         let id = format!("worker-{}", self.started.replace(self.started.get() + 1) + 1);
         fs::create_dir_all(self.files()).unwrap();
-        let config = self.dir.path().join(format!("{id}.yaml"));
+        WorkerProcess::spawn(&self.config_file(&id), &id, &self.variables)
+    }
+
+    /// Writes the configuration as it is now to a file of this name.
+    #[must_use]
+    pub fn config_file(&self, name: &str) -> PathBuf {
+        let file = self.dir.path().join(format!("{name}.yaml"));
         // JSON is YAML.
-        fs::write(&config, serde_json::to_vec_pretty(&self.config).unwrap()).unwrap();
-        WorkerProcess::spawn(&config, &id, &self.variables)
+        fs::write(&file, serde_json::to_vec_pretty(&self.config).unwrap()).unwrap();
+        file
     }
 
     /// Produces orders to do each of these.

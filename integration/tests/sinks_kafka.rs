@@ -201,8 +201,8 @@ fn a_sink_whose_broker_is_down_at_the_start_is_named_and_starts_when_it_is_up() 
     runtime.block_on(sinks.close(SOON));
 }
 
-#[test]
-fn while_the_broker_is_down_under_load_everything_is_held_and_nothing_is_refused() {
+/// What is delivered before, while and after a broker is troubled is held and then written.
+fn survives(trouble: impl FnOnce(&OwnBroker), cure: impl FnOnce(&OwnBroker)) {
     let broker = OwnBroker::start();
     let kafka = broker.kafka();
     kafka.create_topic("load", 2);
@@ -217,13 +217,13 @@ fn while_the_broker_is_down_under_load_everything_is_held_and_nothing_is_refused
         runtime.spawn(async move { sinks.deliver(payload, &hold).await })
     };
     let mut delivered: Vec<_> = (0..1_000).map(&send).collect();
-    broker.kill();
+    trouble(&broker);
     delivered.extend((1_000..2_000).map(&send));
     until("payloads to be held", SOON, || match board.held_tasks() {
         many if 1_000 <= many => Ok(()),
         few => Err(few),
     });
-    broker.restart();
+    cure(&broker);
     for settled in delivered {
         assert_eq!(runtime.block_on(settled).unwrap(), Settled::Confirmed);
     }
@@ -237,4 +237,14 @@ fn while_the_broker_is_down_under_load_everything_is_held_and_nothing_is_refused
     values.dedup(); // At least once: what timed out may have been written.
     assert_eq!(values, (0..2_000).collect::<Vec<_>>());
     runtime.block_on(sinks.close(SOON));
+}
+
+#[test]
+fn while_the_broker_is_down_under_load_everything_is_held_and_nothing_is_refused() {
+    survives(OwnBroker::kill, OwnBroker::restart);
+}
+
+#[test]
+fn a_broker_that_stands_still_is_waited_for_and_nothing_is_refused() {
+    survives(|broker| broker.signal("STOP"), |broker| broker.signal("CONT"));
 }

@@ -5,9 +5,8 @@
 
 use std::{
     sync::{
-        Arc, LazyLock, Mutex,
+        Arc, LazyLock,
         atomic::{AtomicU32, Ordering},
-        mpsc as queue,
     },
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -19,13 +18,13 @@ use drakkar_core::{
     source::{Position, SourceCommand, SourceControl, SourceEvent},
 };
 use drakkar_kafka::{KafkaConfig, PollThread, Source};
+use drakkar_mock::SOON;
 use rdkafka::{
     ClientConfig, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     message::{Header, OwnedHeaders},
-    mocking::MockCluster,
     producer::{BaseProducer, BaseRecord, Producer},
 };
 use tokio::{
@@ -33,33 +32,8 @@ use tokio::{
     time::Instant,
 };
 
-use crate::lock;
-
-/// Longest wait for an answer of the broker.
-const SOON: Duration = Duration::from_secs(40);
-
-type Order = (String, i32, queue::Sender<()>);
-
 /// A broker in this process, shared by all worlds of it.
-struct Mock {
-    address: String,
-    topics: Mutex<queue::Sender<Order>>,
-}
-
-static MOCK: LazyLock<Mock> = LazyLock::new(|| {
-    let (topics, orders) = queue::channel::<Order>();
-    let (tell, address) = queue::channel();
-    // The cluster stays with the thread that made it, until the process ends.
-    thread::spawn(move || {
-        let cluster = must("a mock broker", MockCluster::new(1));
-        drop(tell.send(cluster.bootstrap_servers()));
-        for (name, partitions, done) in orders {
-            must("a topic", cluster.create_topic(&name, partitions, 1));
-            must("a topic", done.send(()));
-        }
-    });
-    Mock { address: must("a mock broker", address.recv()), topics: Mutex::new(topics) }
-});
+static MOCK: LazyLock<drakkar_mock::Broker> = LazyLock::new(drakkar_mock::Broker::start);
 
 #[track_caller]
 fn must<T, E: std::fmt::Display>(what: &str, outcome: Result<T, E>) -> T {
@@ -96,9 +70,7 @@ impl Topic {
         let is_mock = broker == "mock";
         let address = if is_mock { MOCK.address.clone() } else { broker.to_owned() };
         if is_mock {
-            let (done, made) = queue::channel();
-            must("a topic", lock(&MOCK.topics).send((name.clone(), partitions, done)));
-            must("a topic", made.recv());
+            MOCK.create_topic(&name, partitions);
         } else {
             create(&address, &name, partitions);
         }

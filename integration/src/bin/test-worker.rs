@@ -10,8 +10,8 @@ use std::{path::PathBuf, process::ExitCode};
 
 use bytes::Bytes;
 use drakkar::{
-    Collect, FilePayload, Handler, HookResult, Json, KafkaPayload, Message, Offset, Pending,
-    PostgresPayload, Precomputed, Task, TaskResult, Worker,
+    Collect, Handler, HookResult, Json, KafkaPayload, Message, Offset, Payload, Pending,
+    Precomputed, Task, TaskResult, Worker,
 };
 use drakkar_integration::{Act, Order, journal::Journal};
 use serde::{Deserialize, Serialize};
@@ -43,13 +43,13 @@ struct Origin {
     id: String,
     source: String,
     act: Act,
-    file: bool,
-    row: Option<String>,
+    beside: Vec<Payload>,
 }
 
 impl Origin {
     fn answer(&self, done: &TaskResult, worker: &str, value: impl Into<Bytes>) -> KafkaPayload {
         KafkaPayload::raw(value)
+            .sink("results")
             .key(self.id.clone())
             .header("source", self.source.clone())
             .header("worker", worker.to_owned())
@@ -74,8 +74,7 @@ impl Handler for Raw {
                     id: String::from_utf8_lossy(&key).into_owned(),
                     source: message.coordinates(),
                     act: Act::Echo,
-                    file: false,
-                    row: None,
+                    beside: Vec::new(),
                 };
                 Ok(Task::for_message(message)
                     .program("/bin/cat")
@@ -123,15 +122,8 @@ impl Handler for Scripted {
             payload = payload.sink("nowhere");
         }
         let mut collect = Collect::new().kafka(payload);
-        if let Some(table) = &origin.row {
-            let row = serde_json::json!({"id": origin.id, "source": origin.source});
-            collect = collect.postgres(PostgresPayload::upsert(table, &row, &["id"])?);
-        }
-        Ok(if origin.file {
-            collect.file(FilePayload::json("results.jsonl", &origin)?)
-        } else {
-            collect
-        })
+        origin.beside.into_iter().for_each(|payload| collect.push(payload));
+        Ok(collect)
     }
 }
 
@@ -184,7 +176,7 @@ fn arrange_one(message: &Message<Option<Json<Order>>>) -> HookResult<Option<Task
 }
 
 fn with_origin<T>(task: Task, message: &Message<T>, order: Order) -> HookResult<Task> {
-    let Order { id, act, file, row } = order;
-    let origin = Origin { id, source: message.coordinates(), act, file, row };
+    let Order { id, act, beside } = order;
+    let origin = Origin { id, source: message.coordinates(), act, beside };
     Ok(task.metadata(serde_json::to_value(origin)?))
 }

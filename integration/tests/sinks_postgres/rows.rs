@@ -42,6 +42,20 @@ async fn only_the_rows_at_fault_are_refused_and_all_others_land_exactly_once() {
 }
 
 #[tokio::test]
+async fn a_row_that_is_too_large_for_its_index_is_refused_alone() {
+    let db = Db::new().await;
+    db.run("CREATE TABLE {s}.t (name text PRIMARY KEY)").await;
+    let sinks = db.sinks(&json!({})).await;
+    // What repeats would be compressed to less than the 2 704 bytes that an index takes.
+    let large: String = (0..4_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_string()).collect();
+    let names = ["first".to_owned(), large, "last".to_owned()];
+    let row = |name| PostgresPayload::insert(db.table("t"), &json!({"name": name})).unwrap();
+    let found = classes(&sinks, names.into_iter().map(row).collect()).await;
+    assert_eq!(found, [(1, "54000".to_owned())]);
+    assert_eq!(db.rows("t").await, [json!({"name": "first"}), json!({"name": "last"})]);
+}
+
+#[tokio::test]
 async fn a_row_that_is_refused_says_why_and_not_what_is_in_its_other_columns() {
     let db = Db::new().await;
     db.run("CREATE TABLE {s}.t (id int, n int CONSTRAINT positive CHECK (0 < n), card text)").await;

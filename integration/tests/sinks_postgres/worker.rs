@@ -1,6 +1,7 @@
 //! A real worker process, whose server dies and comes back.
 
-use drakkar_integration::{Act, Given, Order, World};
+use drakkar_core::PostgresPayload;
+use drakkar_integration::{Act, Order, World};
 use serde_json::json;
 
 use crate::{faults::own, on_thread};
@@ -8,7 +9,7 @@ use crate::{faults::own, on_thread};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_whose_database_dies_commits_nothing_that_is_not_in_it_and_goes_on_by_itself() {
     let (server, db) = own().await;
-    db.run("CREATE TABLE {s}.t (id text PRIMARY KEY, source text)").await;
+    db.run("CREATE TABLE {s}.t (id text PRIMARY KEY)").await;
     let (dsn, table) = (db.dsn.clone(), db.table("t"));
     let server = on_thread(move || {
         let world = World::new(2)
@@ -18,8 +19,8 @@ async fn a_worker_whose_database_dies_commits_nothing_that_is_not_in_it_and_goes
         let give = |round: usize| {
             world.give((0..100).map(|number| {
                 let id = format!("{round}-{number}");
-                let order = Order::new(id.clone(), Act::Precomputed).with_row(&table);
-                Given::new(id, order.to_value())
+                let row = PostgresPayload::upsert(&table, &json!({"id": id}), &["id"]).unwrap();
+                Order::new(id, Act::Precomputed).beside(row).given()
             }));
         };
         give(0);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::workspace::metadata;
 
 /// Crates by directory name, and which of ours each may use. What is written here is drawn there.
-const EDGES: [(&str, &[&str]); 14] = [
+const EDGES: [(&str, &[&str]); 15] = [
     ("core", &[]),
     ("kafka", &["core"]),
     ("executor", &["core"]),
@@ -16,7 +16,8 @@ const EDGES: [(&str, &[&str]); 14] = [
     ("debug", &["core", "telemetry"]),
     ("drakkar", &["core", "debug", "executor", "kafka", "pipeline", "sinks", "telemetry"]),
     ("cli", &["core", "drakkar", "sinks"]),
-    ("testing", &["core", "executor", "kafka", "pipeline", "sinks", "telemetry"]),
+    ("mock", &[]),
+    ("testing", &["core", "executor", "kafka", "mock", "pipeline", "sinks", "telemetry"]),
     ("bench", &["core", "drakkar", "executor", "program", "sinks"]),
     ("integration", &["core", "drakkar", "sinks"]),
     ("example-worker", &["drakkar"]),
@@ -24,7 +25,7 @@ const EDGES: [(&str, &[&str]); 14] = [
 
 /// The only crates that may name these.
 const ONLY: [(&str, &[&str]); 11] = [
-    ("rdkafka", &["kafka", "sinks", "cli", "testing", "bench", "integration"]),
+    ("rdkafka", &["kafka", "sinks", "cli", "mock", "testing", "bench", "integration"]),
     ("sqlx", &["sinks", "bench"]),
     ("mongodb", &["sinks", "drakkar", "bench"]),
     ("redis", &["sinks", "drakkar", "bench"]),

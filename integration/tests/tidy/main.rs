@@ -9,5 +9,6 @@ mod workspace; // what the others look at
 mod crates; // who may use whom
 mod files; // how a source file begins, and how long it is
 mod documents; // links, keys and code in what people read
+mod proofs; // tests that documents name
 mod compose; // the world for people with Docker
 mod licences; // what may enter the dependency tree

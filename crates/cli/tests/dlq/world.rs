@@ -2,34 +2,21 @@
 
 use std::{
     process::{Child, Command, Output, Stdio},
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-        mpsc as queue,
-    },
-    thread,
-    time::Duration,
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
+use drakkar_mock::{Broker, SOON};
 use rdkafka::{
-    ClientConfig, Message, Offset, TopicPartitionList,
+    Message, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     message::{Header, Headers, OwnedHeaders},
-    mocking::MockCluster,
-    producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer},
+    producer::{BaseProducer, BaseRecord, Producer},
     types::{RDKafkaApiKey, RDKafkaRespErr},
 };
 use tokio::time::Instant;
 
-/// Longest wait for anything that must happen.
-const SOON: Duration = Duration::from_secs(40);
-
 /// Partitions of each topic.
 const PARTITIONS: i32 = 2;
-
-type Cluster = MockCluster<'static, DefaultProducerContext>;
-
-type Work = Box<dyn FnOnce(&Cluster) + Send>;
 
 /// Names and values; `None` is a null.
 pub(crate) type Pairs = Vec<(String, Option<Vec<u8>>)>;
@@ -157,52 +144,32 @@ pub(crate) struct World {
     pub letters: String,
     pub parked: String,
     pub other: String,
-    work: Mutex<queue::Sender<Work>>,
+    broker: Broker,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let source = format!("orders-{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        let (work, todo) = queue::channel::<Work>();
-        let (ready, address) = queue::channel();
-        thread::spawn(move || {
-            let cluster = MockCluster::new(1).unwrap();
-            ready.send(cluster.bootstrap_servers()).unwrap();
-            for work in todo {
-                work(&cluster);
-            }
-        });
+        let broker = Broker::start();
         let world = Self {
-            address: address.recv().unwrap(),
+            address: broker.address.clone(),
             letters: format!("{source}_dlq"),
             parked: format!("{source}_dlq_parked"),
             other: format!("{source}-other"),
             source,
-            work: Mutex::new(work),
+            broker,
         };
         for topic in [&world.source, &world.letters, &world.parked, &world.other] {
-            let topic = topic.clone();
-            world.with(move |cluster| cluster.create_topic(&topic, PARTITIONS, 1).unwrap());
+            world.broker.create_topic(topic, PARTITIONS);
         }
         world
-    }
-
-    /// Does `work` with the cluster, and returns when it is done.
-    fn with(&self, work: impl FnOnce(&Cluster) + Send + 'static) {
-        let (finished, finish) = queue::channel();
-        let work = move |cluster: &Cluster| {
-            work(cluster);
-            finished.send(()).unwrap();
-        };
-        self.work.lock().unwrap().send(Box::new(work)).unwrap();
-        finish.recv().unwrap();
     }
 
     /// Has the broker answer the next requests of this kind so.
     pub(crate) fn refuse(&self, request: RDKafkaApiKey, answers: &[RDKafkaRespErr]) {
         let answers = answers.to_vec();
-        self.with(move |cluster| cluster.request_errors(request, &answers));
+        self.broker.with(move |cluster| cluster.request_errors(request, &answers));
     }
 
     /// Runs `drakkar dlq` about the letters of this world.
@@ -229,17 +196,10 @@ impl World {
         }
     }
 
-    fn client(&self) -> ClientConfig {
-        let mut client = ClientConfig::new();
-        // A waiting fetch of the mock does not wake for new data.
-        client.set("bootstrap.servers", &self.address).set("fetch.wait.max.ms", "10");
-        client
-    }
-
     /// Writes letters to partition 0 of the dead-letter topic.
     pub(crate) fn letters(&self, letters: impl IntoIterator<Item = Letter>) {
         let producer: BaseProducer =
-            self.client().set("enable.idempotence", "true").create().unwrap();
+            self.broker.client().set("enable.idempotence", "true").create().unwrap();
         for letter in letters {
             let headers = letter.headers(&self.source);
             let Record { partition, timestamp, key, value, .. } = letter.record;
@@ -258,30 +218,15 @@ impl World {
 
     /// Everything that is in `topic`, in the order of partitions.
     pub(crate) fn read(&self, topic: &str) -> Vec<Record> {
-        let consumer: BaseConsumer = self.client().set("group.id", "reader").create().unwrap();
-        let until = Instant::now() + SOON;
-        let mut all = Vec::new();
-        for partition in 0..PARTITIONS {
-            let (low, high) = consumer.fetch_watermarks(topic, partition, SOON).unwrap();
-            let mut list = TopicPartitionList::new();
-            list.add_partition_offset(topic, partition, Offset::Offset(low)).unwrap();
-            consumer.assign(&list).unwrap();
-            let mut next = low;
-            while next < high {
-                assert!(Instant::now() < until, "{topic}: {next} of {high}: {all:?}");
-                if let Some(message) = consumer.poll(Duration::from_millis(100)) {
-                    let message = message.unwrap();
-                    next = message.offset() + 1;
-                    all.push(detached(&message));
-                }
-            }
-        }
-        all
+        let all = (0..PARTITIONS).flat_map(|partition| {
+            self.broker.read(topic, partition, self.broker.count(topic, partition))
+        });
+        all.map(|message| detached(&message)).collect()
     }
 
     /// What `group` has committed of partition 0 of the dead-letter topic.
     pub(crate) fn committed(&self, group: &str) -> Option<i64> {
-        let consumer: BaseConsumer = self.client().set("group.id", group).create().unwrap();
+        let consumer: BaseConsumer = self.broker.client().set("group.id", group).create().unwrap();
         let mut list = TopicPartitionList::new();
         list.add_partition(&self.letters, 0);
         let committed = consumer.committed_offsets(list, SOON).unwrap();

@@ -7,7 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // It is test code without being a test.
 
 use std::{
-    sync::{Arc, LazyLock, Mutex, mpsc as queue},
+    sync::{Arc, LazyLock},
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -18,21 +18,14 @@ use drakkar_core::{
     source::{Assignment, Position, SourceCommand, SourceEvent},
 };
 use drakkar_kafka::{GroupProtocol, KafkaConfig, Source};
+pub(crate) use drakkar_mock::{Cluster, SOON};
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     message::ToBytes,
-    mocking::MockCluster,
-    producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer},
+    producer::{BaseProducer, BaseRecord, Producer},
 };
 use tokio::{runtime::Handle, sync::mpsc, time::timeout};
-
-/// Longest wait for anything that must happen.
-pub(crate) const SOON: Duration = Duration::from_secs(40);
-
-pub(crate) type Cluster = MockCluster<'static, DefaultProducerContext>;
-
-type Work = Box<dyn FnOnce(&Cluster) + Send>;
 
 /// One broker.
 pub(crate) struct Broker {
@@ -41,8 +34,8 @@ pub(crate) struct Broker {
 }
 
 enum Kind {
-    /// Owned by a thread of its own.
-    Mock(Mutex<queue::Sender<Work>>),
+    /// In this process.
+    Mock(drakkar_mock::Broker),
     /// What it keeps from an earlier run must not disturb.
     Real { suffix: String },
 }
@@ -62,28 +55,14 @@ fn run() -> u128 {
 impl Broker {
     /// A broker in this process.
     pub(crate) fn start() -> Self {
-        let (work, todo) = queue::channel::<Work>();
-        let (ready, address) = queue::channel();
-        thread::spawn(move || {
-            let cluster = MockCluster::new(1).unwrap();
-            ready.send(cluster.bootstrap_servers()).unwrap();
-            for work in todo {
-                work(&cluster);
-            }
-        });
-        Self { address: address.recv().unwrap(), kind: Kind::Mock(Mutex::new(work)) }
+        let mock = drakkar_mock::Broker::start();
+        Self { address: mock.address.clone(), kind: Kind::Mock(mock) }
     }
 
     /// Does `work` with the cluster, and returns when it is done.
     pub(crate) fn with(&self, work: impl FnOnce(&Cluster) + Send + 'static) {
-        let (finished, finish) = queue::channel();
-        let work = move |cluster: &Cluster| {
-            work(cluster);
-            finished.send(()).unwrap();
-        };
-        let Kind::Mock(todo) = &self.kind else { panic!("not ours to injure") };
-        todo.lock().unwrap().send(Box::new(work)).unwrap();
-        finish.recv().unwrap();
+        let Kind::Mock(mock) = &self.kind else { panic!("not ours to injure") };
+        mock.with(work);
     }
 
     /// What the topic that a test calls `name` is called here.
@@ -98,10 +77,7 @@ impl Broker {
     pub(crate) fn topic(&self, name: &str, partitions: i32) -> KafkaConfig {
         let topic = self.name(name);
         match &self.kind {
-            Kind::Mock(_) => {
-                let topic = topic.clone();
-                self.with(move |cluster| cluster.create_topic(&topic, partitions, 1).unwrap());
-            }
+            Kind::Mock(mock) => mock.create_topic(&topic, partitions),
             Kind::Real { .. } => create(&self.address, &topic, partitions),
         }
         let mut config = KafkaConfig {

@@ -1,8 +1,7 @@
 //! A broker in this process, written to by sinks and read back by tests.
 
 use std::{
-    sync::{Arc, LazyLock, Mutex, mpsc as queue},
-    thread,
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 
@@ -11,30 +10,15 @@ use drakkar_core::{
     Header, KafkaPayload, Payload, hold::HoldBoard, kafka_client::Cluster as Source,
     observe::SinkObserver,
 };
+pub(crate) use drakkar_mock::{Cluster, SOON};
 use drakkar_sinks::{
     CustomSinks, DlqConfig, Identity, KafkaSinkConfig, Settled, Sinks, SinksConfig,
 };
-use rdkafka::{
-    ClientConfig, Message, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer},
-    message::Headers,
-    mocking::MockCluster,
-    producer::DefaultProducerContext,
-};
-use tokio::{task::JoinHandle, time::Instant};
+use rdkafka::{Message, message::Headers};
+use tokio::task::JoinHandle;
 
-/// Longest wait for anything that must happen.
-pub(crate) const SOON: Duration = Duration::from_secs(40);
-
-pub(crate) type Cluster = MockCluster<'static, DefaultProducerContext>;
-
-type Work = Box<dyn FnOnce(&Cluster) + Send>;
-
-/// One broker, owned by a thread of its own.
-pub(crate) struct Broker {
-    pub address: String,
-    work: Mutex<queue::Sender<Work>>,
-}
+/// One broker.
+pub(crate) struct Broker(drakkar_mock::Broker);
 
 /// The broker that tests share which do not make it fail.
 pub(crate) static BROKER: LazyLock<Broker> = LazyLock::new(Broker::start);
@@ -49,27 +33,12 @@ pub(crate) struct Read {
 
 impl Broker {
     pub(crate) fn start() -> Self {
-        let (work, todo) = queue::channel::<Work>();
-        let (ready, address) = queue::channel();
-        thread::spawn(move || {
-            let cluster = MockCluster::new(1).unwrap();
-            ready.send(cluster.bootstrap_servers()).unwrap();
-            for work in todo {
-                work(&cluster);
-            }
-        });
-        Self { address: address.recv().unwrap(), work: Mutex::new(work) }
+        Self(drakkar_mock::Broker::start())
     }
 
     /// Does `work` with the cluster, and returns when it is done.
     pub(crate) fn with(&self, work: impl FnOnce(&Cluster) + Send + 'static) {
-        let (finished, finish) = queue::channel();
-        let work = move |cluster: &Cluster| {
-            work(cluster);
-            finished.send(()).unwrap();
-        };
-        self.work.lock().unwrap().send(Box::new(work)).unwrap();
-        finish.recv().unwrap();
+        self.0.with(work);
     }
 
     pub(crate) fn topic(&self, name: &str) {
@@ -78,13 +47,12 @@ impl Broker {
 
     /// Makes a topic of so many partitions.
     pub(crate) fn topic_of(&self, name: &str, partitions: i32) {
-        let name = name.to_owned();
-        self.with(move |cluster| cluster.create_topic(&name, partitions, 1).unwrap());
+        self.0.create_topic(name, partitions);
     }
 
     /// The cluster as a consumer would name it.
     pub(crate) fn source(&self) -> Source {
-        Source { brokers: self.address.clone(), ..Source::default() }
+        Source { brokers: self.0.address.clone(), ..Source::default() }
     }
 
     /// One Kafka sink `out` for `topic`, and dead letters.
@@ -131,26 +99,8 @@ impl Broker {
         partition: i32,
         count: usize,
     ) -> Vec<(Option<i64>, Read)> {
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", &self.address)
-            .set("group.id", "reader")
-            // A waiting fetch of the mock does not wake for new data.
-            .set("fetch.wait.max.ms", "10")
-            .create()
-            .unwrap();
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
-        consumer.assign(&list).unwrap();
-        let until = Instant::now() + SOON;
-        let mut read = Vec::new();
-        while read.len() < count {
-            assert!(Instant::now() < until, "{topic} holds {} of {count}: {read:?}", read.len());
-            if let Some(message) = consumer.poll(Duration::from_millis(100)) {
-                let message = message.unwrap();
-                read.push((message.timestamp().to_millis(), detached(&message)));
-            }
-        }
-        read
+        let read = self.0.read(topic, partition, count).into_iter();
+        read.map(|message| (message.timestamp().to_millis(), detached(&message))).collect()
     }
 }
 

@@ -1,19 +1,12 @@
 //! A partition that is held keeps the order of its messages, and counts what hooks give up.
-#![allow(clippy::unwrap_used)] // A test fails by panicking.
-
-mod common;
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use bytes::Bytes;
-use common::{Echo, Whole, echo, record, shell};
 use drakkar_core::{
     Collect, DeadLetter, Delivery, DeliveryFailure, Handler, HookResult, KafkaPayload, Message,
     OnDeliveryError, Pending, SinkError, Task, TaskResult, flood::FloodLimits, order::Ordering,
@@ -22,23 +15,13 @@ use drakkar_executor::Scripted;
 use drakkar_testing::{Record, Script, World, WorldBuilder};
 use tokio::time::sleep;
 
-const INTERVAL: Duration = Duration::from_secs(30);
+use crate::{
+    INTERVAL, Service,
+    common::{Echo, Whole, echo, record, shell},
+};
+
 /// Until just before a try that begins an interval after this.
 const ALMOST: Duration = Duration::from_secs(25);
-
-/// What everything that fails here needs.
-#[derive(Clone, Default)]
-struct Service(Arc<AtomicBool>);
-
-impl Service {
-    fn set_up(&self, up: bool) {
-        self.0.store(up, SeqCst);
-    }
-
-    fn ask(&self) -> HookResult<()> {
-        if self.0.load(SeqCst) { Ok(()) } else { Err("the service is down".into()) }
-    }
-}
 
 /// What was done with which message, in order. The first letter of a value is its key.
 #[derive(Clone, Default)]

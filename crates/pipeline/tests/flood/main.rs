@@ -2,7 +2,11 @@
 //! its messages are dead-lettered, and goes on by itself when one of them succeeds.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // A test fails by panicking.
 
-mod common;
+#[path = "../common/mod.rs"]
+mod common; // handlers and messages
+mod handed_over; // what a hand-over tells the next owner
+mod outages; // services that come and go
+mod order; // what is held keeps its order
 
 use std::{
     collections::BTreeSet,
@@ -15,10 +19,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use common::{Echo, Whole, echo, ending, record};
+use common::{Echo, echo, ending, record};
 use drakkar_core::{
-    Collect, HookResult, KafkaPayload, Message, Task,
-    done_map::Noted,
+    HookResult,
     flood::{FloodLimits, FloodReason},
     source::Position,
 };
@@ -34,19 +37,19 @@ const ALMOST: Duration = Duration::from_secs(20);
 
 /// A service that every message depends on.
 #[derive(Clone, Default)]
-struct Service(Arc<AtomicBool>);
+pub(crate) struct Service(Arc<AtomicBool>);
 
 impl Service {
-    fn set_up(&self, up: bool) {
+    pub(crate) fn set_up(&self, up: bool) {
         self.0.store(up, Ordering::SeqCst);
     }
 
-    fn ask(&self) -> HookResult<()> {
+    pub(crate) fn ask(&self) -> HookResult<()> {
         if self.0.load(Ordering::SeqCst) { Ok(()) } else { Err("the service is down".into()) }
     }
 
     /// Tasks succeed, and what is made of their results needs the service; messages `own` need none.
-    fn in_collect(&self) -> Echo {
+    pub(crate) fn in_collect(&self) -> Echo {
         let service = self.clone();
         Echo::default().complete(move |done| {
             if done.output.stdout.starts_with(b"own") {
@@ -57,11 +60,14 @@ impl Service {
     }
 }
 
-fn limits(max_consecutive: u32, max_ratio: f64) -> FloodLimits {
+pub(crate) fn limits(max_consecutive: u32, max_ratio: f64) -> FloodLimits {
     FloodLimits { max_consecutive, max_ratio, probe_interval: INTERVAL }
 }
 
-fn limited<H: drakkar_core::Handler>(handler: H, limits: FloodLimits) -> WorldBuilder<H> {
+pub(crate) fn limited<H: drakkar_core::Handler>(
+    handler: H,
+    limits: FloodLimits,
+) -> WorldBuilder<H> {
     World::of(handler).in_memory().allow_unused_hooks().settings(|settings| {
         settings.flood = limits;
         settings.max_hooks = 4; // What waits for a try occupies none.
@@ -69,33 +75,33 @@ fn limited<H: drakkar_core::Handler>(handler: H, limits: FloodLimits) -> WorldBu
 }
 
 /// Messages with a number each, which is their offset where nothing else is produced.
-fn produce(world: &mut World, partition: i32, numbers: Range<usize>) {
+pub(crate) fn produce(world: &mut World, partition: i32, numbers: Range<usize>) {
     for number in numbers {
         world.produce(partition, format!("{number}"));
     }
 }
 
 /// Takes partition 0 away, for the first time or again.
-async fn revoke(world: &mut World) -> Option<Position> {
+pub(crate) async fn revoke(world: &mut World) -> Option<Position> {
     let before = world.book(|book| book.handed_over.len());
     world.begin_revoke(0, Duration::from_mins(10));
     world.until("another hand-over", |book| before < book.handed_over.len()).await;
     world.book(|book| book.handed_over.last().and_then(|(_, over)| over.position.clone()))
 }
 
-fn held(world: &World) -> Vec<HeldPartition> {
+pub(crate) fn held(world: &World) -> Vec<HeldPartition> {
     world.status.held_partitions()
 }
 
 /// Everything of partition 0 up to `next` is committed in this time, which is paused.
-async fn committed_within(world: &mut World, next: i64, time: Duration) {
+pub(crate) async fn committed_within(world: &mut World, next: i64, time: Duration) {
     let in_time = timeout(time, world.committed(0, next)).await;
     assert!(in_time.is_ok(), "not within {time:?}: {} committed", world.committed_offset(0));
 }
 
 /// Each message up to `end` was answered, or dead-lettered, and none both.
 #[track_caller]
-fn balance(world: &World, count: usize) {
+pub(crate) fn balance(world: &World, count: usize) {
     let letters = world.dead_letters.all();
     let dead: BTreeSet<Bytes> =
         letters.iter().map(|letter| letter.message.value.clone().unwrap()).collect();
@@ -108,7 +114,7 @@ fn balance(world: &World, count: usize) {
 }
 
 /// A partition whose service is down, after the limit was reached.
-async fn tripped(service: &Service, limit: u32, count: usize) -> World {
+pub(crate) async fn tripped(service: &Service, limit: u32, count: usize) -> World {
     let mut world = limited(service.in_collect(), limits(limit, 0.0)).start();
     produce(&mut world, 0, 0..count);
     world.dead_letters.until(limit as usize).await;
@@ -269,46 +275,6 @@ async fn a_message_with_many_tasks_counts_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hand_over_while_held_is_quick_and_the_next_owner_holds_on() {
-    let service = Service::default();
-    let mut world = tripped(&service, 10, 60).await;
-    let started = Instant::now();
-    let position = revoke(&mut world).await.expect("something was settled");
-    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
-    assert_eq!(held(&world), [], "it is not ours any more");
-    let noted = Noted::decode(position.next, &position.metadata).unwrap();
-    assert_eq!(noted.extras.flood.held, Some(FloodReason::Consecutive));
-
-    let mut next = limited(service.in_collect(), limits(10, 0.0)).start();
-    next.assign(1, Some(position.clone()));
-    produce(&mut next, 1, usize::try_from(position.next.0).unwrap()..60);
-    sleep(ALMOST + MOMENT).await;
-    assert_eq!(held(&next).len(), 1);
-    assert_eq!((next.dead_letters.len(), next.results.len()), (0, 0), "no new allowance");
-    sleep(2 * MOMENT).await;
-    assert_eq!(next.dead_letters.len(), 1, "one try");
-    service.set_up(true);
-    next.committed(1, 60).await;
-    assert_eq!(next.dead_letters.len(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_was_counted_below_the_limit_is_handed_over_too() {
-    let mut world = limited(Service::default().in_collect(), limits(10, 0.0)).start();
-    let mut position = None;
-    for letters in [6, 10] {
-        if position.is_some() {
-            world.assign(0, position);
-        }
-        produce(&mut world, 0, 0..6);
-        world.dead_letters.until(letters).await;
-        sleep(MOMENT).await;
-        assert_eq!(world.dead_letters.len(), letters);
-        position = revoke(&mut world).await;
-    }
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_task_that_is_tried_again_has_all_its_retries_again() {
     let handler = Echo::default()
         .arrange(|window| Ok(window.iter().map(|message| ending(message, 1)).collect()));
@@ -318,118 +284,6 @@ async fn a_task_that_is_tried_again_has_all_its_retries_again() {
     let attempts: Vec<u32> =
         world.dead_letters.all().iter().map(|letter| letter.cause.attempt).collect();
     assert_eq!(attempts, [4, 8, 8], "three retries each time");
-}
-
-/// Every stage that can fail for want of a service, one after the other.
-#[derive(Debug, Clone, Copy)]
-enum Where {
-    Arrange,
-    OnTaskComplete,
-    OnMessageComplete,
-    OnWindowComplete,
-}
-
-fn failing<const MESSAGES: bool, const WINDOWS: bool>(
-    service: &Service,
-    fails: Where,
-) -> Whole<MESSAGES, WINDOWS> {
-    let ask = |here: &'static [Where]| {
-        let service = service.clone();
-        let needed =
-            here.iter().any(|at| std::mem::discriminant(at) == std::mem::discriminant(&fails));
-        move || if needed { service.ask() } else { Ok(()) }
-    };
-    let arrange = ask(&[Where::Arrange]);
-    let complete = ask(&[Where::OnTaskComplete]);
-    let message = ask(&[Where::OnMessageComplete]);
-    let window = ask(&[Where::OnWindowComplete]);
-    let tasks = Echo::default()
-        .arrange(move |messages: &[Message<Bytes>]| -> HookResult<Vec<Task>> {
-            arrange().map(|()| messages.iter().flat_map(|m| [echo(m), echo(m)]).collect())
-        })
-        .complete(move |_| complete().map(|()| Collect::new()));
-    let answer = |value: &Bytes| KafkaPayload::raw(value.clone());
-    Whole::new(tasks)
-        .message(move |group| {
-            message()?;
-            Ok(if WINDOWS {
-                Collect::new()
-            } else {
-                Collect::new().kafka(answer(&group.message.input))
-            })
-        })
-        .window(move |group| {
-            window()?;
-            Ok(group.messages.iter().fold(Collect::new(), |all, m| all.kafka(answer(&m.input))))
-        })
-}
-
-async fn outage<const MESSAGES: bool, const WINDOWS: bool>(fails: Where) {
-    let service = Service::default();
-    let handler = failing::<MESSAGES, WINDOWS>(&service, fails);
-    let mut world = limited(handler, limits(20, 0.0)).start();
-    produce(&mut world, 0, 0..100);
-    sleep(INTERVAL + INTERVAL / 2).await;
-    let offsets = |world: &World| -> BTreeSet<i64> {
-        world.dead_letters.all().iter().map(|letter| letter.message.offset.0).collect()
-    };
-    let tripped = offsets(&world);
-    assert!(tripped.len() <= 30, "{fails:?}: {tripped:?}");
-    assert_eq!(held(&world).len(), 1, "{fails:?}");
-    service.set_up(true);
-    committed_within(&mut world, 100, 2 * INTERVAL).await;
-    assert_eq!(offsets(&world), tripped, "{fails:?}: nothing more");
-    assert_eq!(held(&world), [], "{fails:?}");
-    let answers = world.results.len();
-    assert!(100 <= tripped.len() + answers, "{fails:?}: {tripped:?}, {answers} answered");
-    if !WINDOWS && !matches!(fails, Where::OnTaskComplete) {
-        balance(&world, 100);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_waits_is_done_again_from_where_it_failed_whatever_the_hook() {
-    outage::<true, false>(Where::Arrange).await;
-    outage::<true, false>(Where::OnTaskComplete).await;
-    outage::<true, false>(Where::OnMessageComplete).await;
-    outage::<false, true>(Where::Arrange).await;
-    outage::<false, true>(Where::OnTaskComplete).await;
-    outage::<false, true>(Where::OnWindowComplete).await;
-    outage::<true, true>(Where::OnMessageComplete).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn whenever_the_service_comes_and_goes_every_message_is_answered_or_dead_lettered() {
-    for seed in 0..25 {
-        let mut random = fastrand::Rng::with_seed(seed);
-        let service = Service::default();
-        service.set_up(random.bool());
-        let mut limits = limits(random.u32(1..30), if random.bool() { 0.05 } else { 0.0 });
-        limits.probe_interval = Duration::from_millis(random.u64(1..2_000));
-        let mut world = limited(service.in_collect(), limits).start();
-        let mut position: Option<Position> = None;
-        let mut count = 0;
-        for _ in 0..30 {
-            let more = random.usize(0..40);
-            produce(&mut world, 0, count..count + more);
-            count += more;
-            sleep(Duration::from_millis(random.u64(0..1_500))).await;
-            service.set_up(random.bool());
-            if random.u8(..) < 25 {
-                position = revoke(&mut world).await.or(position);
-                let next = position.as_ref().map_or(0, |position| position.next.0);
-                world.assign(0, position.clone());
-                // The next owner reads again from what was committed.
-                produce(&mut world, 0, usize::try_from(next).unwrap()..count);
-            }
-        }
-        service.set_up(true);
-        // The last one so far may have been a try that failed.
-        produce(&mut world, 0, count..count + 1);
-        committed_within(&mut world, i64::try_from(count + 1).unwrap(), 200 * INTERVAL).await;
-        assert_eq!(held(&world), [], "seed {seed}");
-        balance(&world, count + 1);
-    }
 }
 
 /// Tasks that need the service, for every third message only.
