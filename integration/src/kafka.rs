@@ -135,6 +135,20 @@ impl Kafka {
         until("the topic to be known", SOON, || observer.ends(name).map(drop));
     }
 
+    /// Deletes a topic, and returns when nobody knows it any more.
+    pub fn delete_topic(&self, name: &str) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
+        let options = AdminOptions::new().operation_timeout(Some(SOON)).request_timeout(Some(SOON));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let gone = runtime.block_on(admin.delete_topics(&[name], &options)).unwrap();
+        gone.into_iter().next().unwrap().unwrap();
+        let observer = self.observer("none");
+        until("the topic to be gone", SOON, || match observer.ends(name) {
+            Ok(ends) if !ends.is_empty() => Err(format!("{ends:?}")),
+            _ => Ok(()),
+        });
+    }
+
     /// Gives a topic more partitions.
     pub fn grow_topic(&self, name: &str, partitions: usize) {
         let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();

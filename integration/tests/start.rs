@@ -1,9 +1,18 @@
 //! How a worker starts, or does not: what it says, how long that takes, which exit code it has, and
 //! what it serves over HTTP once it runs.
 
-use std::{net::TcpListener, time::Duration};
+use std::{
+    net::TcpListener,
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
 
-use drakkar_integration::{Act, Kafka, SOON, World, until};
+use drakkar_integration::{Act, Kafka, SOON, WorkerProcess, World, until};
+use rdkafka::consumer::Consumer;
 use tokio::time::Instant;
 
 /// How long a worker is told to wait for brokers and topics in these tests.
@@ -106,10 +115,7 @@ fn probes_and_metrics_answer_over_http() {
 
     let (status, body) = worker.get("/healthz").unwrap();
     assert_eq!((status, body.contains("worker-1")), (200, true), "{body}");
-    until("readiness", SOON, || match worker.get("/readyz").unwrap() {
-        (200, _) => Ok(()),
-        (status, body) => Err(format!("{status} {body}")),
-    });
+    wait_ready(&worker);
     assert_eq!(worker.status("/nothing"), 404);
 
     let source = &world.source;
@@ -156,4 +162,78 @@ fn probes_stay_when_metrics_are_switched_off() {
     let worker = world.start();
     assert_eq!(worker.status("/healthz"), 200);
     assert_eq!(worker.status("/metrics"), 404);
+}
+
+#[test]
+fn what_the_client_refuses_is_named_and_the_exit_code_is_2() {
+    let world = World::without_topics(Kafka::shared());
+    let log = refused(&world.with("kafka.max_poll_interval_ms", 90_000_000), 2);
+    says(&log, &["kafka.max_poll_interval_ms: "]);
+    // Only the whole shows that these two do not fit.
+    let world = World::without_topics(Kafka::shared())
+        .with("kafka.client_config", serde_json::json!({"reconnect.backoff.ms": "60000"}));
+    let log = refused(&world.with("kafka.start_timeout", "3s"), 2);
+    says(&log, &["kafka.client_config: ", "reconnect.backoff.max.ms"]);
+}
+
+#[test]
+fn a_worker_that_the_group_refuses_is_not_ready() {
+    let world = World::new(1);
+    // A member that knows none of the ways in which workers share partitions.
+    let member: rdkafka::consumer::BaseConsumer = rdkafka::ClientConfig::new()
+        .set("bootstrap.servers", &world.kafka.servers)
+        .set("group.id", &world.group)
+        .set("partition.assignment.strategy", "range")
+        .create()
+        .unwrap();
+    let (runs, ended) = mpsc::channel::<()>();
+    let has_joined = AtomicBool::new(false);
+    member.subscribe(&[&world.source]).unwrap();
+    thread::scope(|scope| {
+        let runs = runs; // Goes with a failure as well, which would else wait for the other thread.
+        let (member, has_joined) = (&member, &has_joined);
+        scope.spawn(move || {
+            while ended.try_recv() == Err(mpsc::TryRecvError::Empty) {
+                drop(member.poll(Duration::from_millis(50)));
+                let count = member.assignment().map_or(0, |ours| ours.count());
+                has_joined.fetch_or(0 < count, Ordering::Relaxed);
+            }
+            member.unsubscribe();
+        });
+        until("the other member to join", SOON, || {
+            if has_joined.load(Ordering::Relaxed) { Ok(()) } else { Err("not yet") }
+        });
+        let worker = world.start();
+        worker.wait_for_log("Inconsistent group protocol");
+        let (status, body) = worker.get("/readyz").unwrap();
+        assert_eq!((status, worker.status("/healthz")), (503, 200), "{body}");
+        assert!(body.contains("is not a member of its group"), "{body}");
+        drop(runs);
+        wait_ready(&worker);
+    });
+}
+
+#[test]
+fn a_worker_for_which_no_partition_is_left_is_ready() {
+    for protocol in ["classic", "consumer"] {
+        let world = World::new(1).with("kafka.group_protocol", protocol);
+        let workers = [world.start(), world.start()];
+        workers.iter().for_each(wait_ready);
+        let owned = || workers.each_ref().map(|one| one.metric("drakkar_assigned_partitions"));
+        until("one to own the partition", SOON, || match owned() {
+            [0, 1] | [1, 0] => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        workers.iter().for_each(wait_ready);
+    }
+}
+
+#[track_caller]
+fn wait_ready(worker: &WorkerProcess) {
+    until("readiness", SOON, || {
+        match worker.get("/readyz").map_err(|error| error.to_string())? {
+            (200, _) => Ok(()),
+            (status, body) => Err(format!("{status} {body}")),
+        }
+    });
 }

@@ -65,6 +65,12 @@ pub trait SourceObserver: Send + Sync + 'static {
         let (_, _) = (partition, paused);
     }
 
+    /// `next` was to be read, but the log went on below: it was cut or made anew. It is read again
+    /// from `from`.
+    fn rewound(&self, partition: &TopicPartition, next: i64, from: i64) {
+        let (_, _, _) = (partition, next, from);
+    }
+
     /// How far the committed position of a partition lies behind the end of the log, in messages.
     fn lag(&self, partition: &TopicPartition, messages: i64) {
         let (_, _) = (partition, messages);

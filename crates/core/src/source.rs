@@ -14,9 +14,7 @@ use crate::{Offset, SourceMessage, TopicPartition, backpressure::Load};
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SourceEvent {
-    /// The group is being joined: from now on this worker waits for partitions.
-    Joining,
-    /// These partitions are ours from now on.
+    /// These partitions are ours from now on. Without any: the group knows us, and has none for us.
     Assigned(Vec<Assignment>),
     /// These partitions are being taken away: finish what was started within `grace`, answer each
     /// with [`SourceCommand::HandOver`].
@@ -57,7 +55,7 @@ pub struct Assignment {
     pub partition: TopicPartition,
     /// Which assignment of it; grows with every assignment in this process.
     pub epoch: u64,
-    /// The messages, in order. Bounded by [`Load`]: the poll thread pauses the partition above it.
+    /// The messages, each above the one before. Bounded by [`Load`]: the poll thread pauses the partition above it.
     pub inbox: mpsc::UnboundedReceiver<SourceMessage>,
     /// How much of this partition we hold.
     pub load: Arc<Load>,

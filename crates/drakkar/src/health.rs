@@ -2,8 +2,8 @@
 //!
 //! `/healthz` fails only for what a restart cures: the poll thread or a partition task has died, or a
 //! hook has blocked its thread for too long.
-//! `/readyz` says whether the worker is a member of its group (with partitions or waiting for some)
-//! and not on its way out. A sink that is down is waited for, not restarted for: it is shown in the
+//! `/readyz` says whether the group has told the worker which partitions are its own, be it none, and
+//! it is not on its way out. A sink that is down is waited for, not restarted for: it is shown in the
 //! details and makes the worker unready only. A partition that is held because too many of its messages
 //! were dead-lettered is shown in the details.
 
@@ -95,8 +95,8 @@ impl WorkerHealth {
             Err(dead.clone()) // What is dead is not ready either.
         } else if view.draining {
             Err("the worker is shutting down".to_owned())
-        } else if !view.subscribed {
-            Err("the worker has not joined its group yet".to_owned())
+        } else if !view.member {
+            Err("the worker is not a member of its group".to_owned())
         } else if let Some((sink, since)) = held.iter().find(|(_, since)| sink_window <= *since) {
             Err(format!("sink {sink} has accepted nothing for {} s", since.as_secs()))
         } else {

@@ -11,7 +11,7 @@ use std::{
 use drakkar_core::{Handler, source::SourceCommand};
 use drakkar_debug::Server;
 use drakkar_executor::{JobLogConfig, Pool};
-use drakkar_kafka::{PollThread, Source};
+use drakkar_kafka::{PollThread, Source, SourceStartError};
 use drakkar_pipeline::{CommitPace, Pipeline, Settings, Status};
 use drakkar_sinks::{Connected, Identity, Sinks};
 use drakkar_telemetry::{
@@ -75,7 +75,10 @@ impl<H: Handler> Parts<H> {
         // The brokers first: sinks usually live on the same ones. The group is joined last.
         let source = Source::start(&config.kafka, &worker.id, Arc::clone(&metrics) as _)
             .await
-            .map_err(|error| RunError::start("the Kafka source", error))?;
+            .map_err(|error| match error {
+                SourceStartError::Config(text) => loaded.refused(&text).into(),
+                error => RunError::start("the Kafka source", error),
+            })?;
         let Connected { sinks, mut ready } = Sinks::connect(
             &config.sinks,
             extras.sinks,

@@ -32,6 +32,11 @@ impl Owned {
         self.load.is_paused()
     }
 
+    /// Whether nothing of it is held.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.load.messages() == 0
+    }
+
     /// Puts `message` into the inbox.
     pub(crate) fn deliver(&self, message: SourceMessage) -> Intake {
         let size = message.size();

@@ -4,11 +4,14 @@
 //! most one commit is on its way. A newer position replaces an older one that was not sent yet; a
 //! position below what was committed is never sent, nor one that says nothing new. What was refused
 //! is sent again, unless something newer came or the partition went. A broker may take less metadata
-//! than ours allow: what it finds too long is sent again with half of it, and so is what follows.
+//! than ours allow: what it finds too long is sent again with half of it, and so is what follows. Only a
+//! log that was cut or made anew takes a mark back: an offset above its end would make the next owner
+//! skip what comes below.
 
 use std::collections::BTreeMap;
 
 use drakkar_core::{Offset, TopicPartition, done_map::Noted, source::Position};
+use rdkafka::error::RDKafkaErrorCode;
 
 /// What is known about the commits of the partitions that are ours.
 #[derive(Debug, Default)]
@@ -34,9 +37,30 @@ pub(crate) enum Answer {
     Refused,
     /// Not with so much metadata.
     TooLong,
+    /// There is no such partition any more.
+    Gone,
+}
+
+impl Answer {
+    /// What was said of one partition, where nothing means that it was accepted: but only if the
+    /// partitions were answered for one by one, and not refused together.
+    pub(crate) fn of(error: Option<RDKafkaErrorCode>, by_partition: bool) -> Self {
+        match error {
+            None if by_partition => Self::Accepted,
+            Some(RDKafkaErrorCode::OffsetMetadataTooLarge) => Self::TooLong,
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition) => Self::Gone,
+            _ => Self::Refused,
+        }
+    }
 }
 
 impl Marks {
+    /// A log whose first message that counts is at `next`.
+    fn anew(next: Offset) -> Self {
+        let metadata = String::new();
+        Self { wanted: Some(Position { next, metadata }), ..Self::default() }
+    }
+
     /// The newest that was asked for or committed.
     fn newest(&self) -> Option<&Position> {
         self.wanted.as_ref().or(self.sent.as_ref()).or(self.committed.as_ref())
@@ -54,14 +78,32 @@ impl Commits {
         self.partitions.remove(partition);
     }
 
-    /// Reading began at `first`. Below what was committed, the log was cut or made anew, and the old
-    /// mark means nothing.
+    /// Reading began at `first`. Below what was committed, the log was cut or made anew: the old mark
+    /// means nothing, and must not stay.
     pub(crate) fn started(&mut self, partition: &TopicPartition, first: Offset) {
         if let Some(marks) = self.partitions.get_mut(partition)
-            && marks.committed.as_ref().is_some_and(|committed| first < committed.next)
+            && marks.newest().is_some_and(|newest| first < newest.next)
         {
-            marks.committed = None;
+            *marks = Marks::anew(first);
         }
+    }
+
+    /// Reading began at `first`, came further and went on at `found`, below what was read: the log was
+    /// cut or made anew. Nothing that was asked for counts any more. Returns where to read again: below
+    /// that everything is settled, and the group is told so.
+    ///
+    /// A commit that is on its way may still be accepted; the one that is made now comes after it.
+    pub(crate) fn rewind(
+        &mut self,
+        partition: &TopicPartition,
+        first: Option<Offset>,
+        found: Offset,
+    ) -> Offset {
+        // What was read below a cut and not committed is still there, and no longer worked on.
+        let settled = self.committed(partition).max(first);
+        let from = settled.map_or(found, |settled| settled.min(found));
+        self.partitions.insert(partition.clone(), Marks::anew(from));
+        from
     }
 
     /// `position` may be committed.
@@ -106,16 +148,20 @@ impl Commits {
                 Answer::Accepted => {
                     committed.push((partition.clone(), position.next));
                     marks.committed = Some(position);
-                    continue;
                 }
-                Answer::Refused => {}
+                Answer::Refused => {
+                    marks.wanted.get_or_insert(position);
+                }
                 // The offset is what counts: what the map leaves out is done again.
                 Answer::TooLong => {
                     let half = position.metadata.len() / 2;
                     self.longest = Some(self.longest.map_or(half, |longest| longest.min(half)));
+                    marks.wanted.get_or_insert(position);
                 }
+                // Sent again it could be accepted for a new topic of the same name, whose messages it
+                // knows nothing of.
+                Answer::Gone => marks.wanted = None,
             }
-            marks.wanted.get_or_insert(position);
         }
         for marks in self.partitions.values_mut() {
             marks.wanted = marks.wanted.take().map(|wanted| shortened(wanted, self.longest));
@@ -294,6 +340,57 @@ mod tests {
     }
 
     #[test]
+    fn a_partition_that_is_refused_does_not_take_back_what_was_accepted_for_the_others() {
+        use RDKafkaErrorCode as Code;
+        assert_eq!(Answer::of(None, true), Answer::Accepted);
+        assert_eq!(Answer::of(None, false), Answer::Refused, "the broker did not get that far");
+        assert_eq!(Answer::of(Some(Code::TopicAuthorizationFailed), true), Answer::Refused);
+        assert_eq!(Answer::of(Some(Code::OffsetMetadataTooLarge), true), Answer::TooLong);
+        assert_eq!(Answer::of(Some(Code::UnknownTopicOrPartition), true), Answer::Gone);
+    }
+
+    #[test]
+    fn of_a_topic_that_is_gone_nothing_is_committed_again_but_what_settles_later() {
+        let mut commits = ours();
+        commits.want(&partition(), position(5, ""));
+        assert_eq!(sent(&mut commits), [5]);
+        commits.want(&partition(), position(6, ""));
+        commits.settle(|_| Answer::Gone);
+        assert_eq!(sent(&mut commits), [0_i64; 0], "it may be a new log by then");
+        assert!(commits.all_done(), "nothing waits for it");
+        commits.want(&partition(), position(6, ""));
+        assert_eq!(sent(&mut commits), [6]);
+    }
+
+    #[test]
+    fn a_log_that_was_cut_is_read_again_from_what_was_committed_or_from_the_cut() {
+        let from = |committed: i64, found: i64| {
+            let mut commits = Commits::default();
+            commits.begin(partition(), Some(position(committed, "map")));
+            let from = commits.rewind(&partition(), Some(Offset(420)), Offset(found));
+            assert_eq!(sent(&mut commits), [from.0], "the group must not keep an offset above it");
+            from
+        };
+        assert_eq!(from(450, 500), Offset(450), "what was open below the cut is still there");
+        assert_eq!(from(1_000, 500), Offset(500), "these are other messages");
+        assert_eq!(from(10, 500), Offset(420), "what is below was not there any more");
+        let mut uncommitted = ours();
+        assert_eq!(uncommitted.rewind(&partition(), Some(Offset(7)), Offset(500)), Offset(7));
+    }
+
+    #[test]
+    fn after_a_log_was_cut_nothing_of_the_old_log_is_committed() {
+        let mut commits = Commits::default();
+        commits.begin(partition(), Some(position(3, "")));
+        commits.want(&partition(), position(8, "on its way"));
+        assert_eq!(sent(&mut commits), [8]);
+        commits.want(&partition(), position(9, "waits"));
+        assert_eq!(commits.rewind(&partition(), Some(Offset(3)), Offset(5)), Offset(3));
+        assert_eq!(commits.settle(|_| Answer::Accepted), [], "the answer is for the old log");
+        assert_eq!(sent(&mut commits), [3], "also where the old one was accepted");
+    }
+
+    #[test]
     fn of_a_partition_that_went_nothing_is_sent() {
         let mut commits = ours();
         commits.want(&partition(), position(1, ""));
@@ -318,7 +415,18 @@ mod tests {
         let mut commits = Commits::default();
         commits.begin(partition(), Some(position(1_000, "")));
         commits.started(&partition(), Offset(0));
+        assert_eq!(sent(&mut commits), [0], "or the next owner would skip what comes below 1000");
+        commits.settle(|_| Answer::Accepted);
         commits.want(&partition(), position(1, ""));
         assert_eq!(sent(&mut commits), [1]);
+    }
+
+    #[test]
+    fn reading_that_begins_at_or_above_what_was_committed_changes_nothing() {
+        let mut commits = Commits::default();
+        commits.begin(partition(), Some(position(5, "map")));
+        commits.started(&partition(), Offset(7));
+        assert_eq!(sent(&mut commits), [0_i64; 0]);
+        assert_eq!(commits.committed(&partition()), Some(Offset(5)));
     }
 }

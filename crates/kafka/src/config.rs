@@ -12,7 +12,7 @@ use drakkar_core::{
     kafka_client::{Cluster, SaslMechanism, Security},
     lenient,
 };
-use rdkafka::ClientConfig;
+use rdkafka::{ClientConfig, error::KafkaError};
 use serde::{Deserialize, Serialize};
 
 use crate::rebalance::OVERTIME;
@@ -225,7 +225,36 @@ impl KafkaConfig {
         );
         self.validate_times(&mut check);
         self.validate_client(&mut wrong);
+        if wrong.is_empty()
+            && let Err(refused) = self.properties("check").create_native_config()
+        {
+            wrong.push(self.refusal(&refused));
+        }
         wrong
+    }
+
+    /// What the client refuses. The value is left out where the client does not show it: it may be a
+    /// secret.
+    pub(crate) fn refusal(&self, error: &KafkaError) -> String {
+        match error {
+            KafkaError::ClientConfig(_, reason, property, _) => {
+                format!("{}: {}", self.key_of(property), reason.trim())
+            }
+            KafkaError::ClientCreation(reason) => format!("kafka.client_config: {}", reason.trim()),
+            other => format!("kafka.client_config: {other}"),
+        }
+    }
+
+    /// The key that `property` was set by.
+    fn key_of(&self, property: &str) -> String {
+        let typed = RESERVED.iter().find(|(reserved, _)| *reserved == property);
+        match typed.and_then(|(_, instead)| instead.strip_prefix("set ")) {
+            Some(key) => key.to_owned(),
+            None if self.client_config.contains_key(property) => {
+                format!("kafka.client_config.{property}")
+            }
+            None => format!("kafka.security: {property}"),
+        }
     }
 
     fn validate_times(&self, check: &mut impl FnMut(bool, &str)) {
@@ -369,6 +398,20 @@ mod tests {
         refused(r#"{"startup_min_wait_seconds": -1}"#, "kafka.startup_min_wait_seconds:");
         refused(r#"{"group_instance_id": ""}"#, "kafka.group_instance_id:");
         refused(r#"{"group_instance_id": "{worker-id}"}"#, "kafka.group_instance_id:");
+    }
+
+    #[test]
+    fn what_the_client_refuses_is_found_before_it_is_started_under_the_key_that_was_set() {
+        refused(r#"{"client_config": {"no.such": "1"}}"#, "kafka.client_config.no.such: No such");
+        refused(
+            r#"{"client_config": {"auto.offset.reset": "never"}}"#,
+            "kafka.client_config.auto.offset.reset: ",
+        );
+        refused(r#"{"max_poll_interval_ms": 90000000}"#, "kafka.max_poll_interval_ms: ");
+        refused(
+            r#"{"session_timeout_ms": 4000000, "max_poll_interval_ms": 5000000}"#,
+            "kafka.session_timeout_ms: ",
+        );
     }
 
     #[test]

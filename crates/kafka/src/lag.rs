@@ -23,7 +23,14 @@ pub(crate) fn lags(
             .and_then(|topic| topic.partitions.get(&owned.partition.partition));
         let Some(known) = known else { continue };
         // Before the first commit, what was not even read yet is behind where reading began.
-        let from = commits.committed(&owned.partition).or(owned.first);
+        let committed = commits.committed(&owned.partition);
+        let settled = committed.is_some() && committed == owned.next && owned.is_empty();
+        let from = if settled && known.fetchq_cnt == 0 {
+            // What the client has read since were no messages: markers of transactions, and gaps.
+            committed.max(Some(Offset(known.next_offset)))
+        } else {
+            committed.or(owned.first)
+        };
         if let Some(lag) = lag(known.lo_offset, known.hi_offset, from) {
             lags.push((owned.partition.clone(), lag));
         }
@@ -41,10 +48,14 @@ fn lag(low: i64, high: i64, from: Option<Offset>) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    use drakkar_core::backpressure::Limits;
+    use drakkar_core::{
+        backpressure::{Intake, Limits},
+        source::Position,
+    };
     use rdkafka::statistics::{Partition, Topic};
 
     use super::*;
+    use crate::commit::Answer;
 
     #[test]
     fn a_partition_that_is_being_handed_over_is_not_reported() {
@@ -59,6 +70,34 @@ mod tests {
         assert_eq!(lags(&statistics, &ours, &Commits::default()), [(partition, 6)]);
         ours.get_mut("t", 0).unwrap().fenced = true;
         assert_eq!(lags(&statistics, &ours, &Commits::default()), []);
+    }
+
+    #[test]
+    fn what_comes_behind_the_last_message_and_is_none_does_not_count() {
+        let (mut ours, partition) = (Ownership::default(), TopicPartition::new("t", 0));
+        let assignment = ours.take(partition.clone(), None, Limits::new(9, 9));
+        let owned = ours.get_mut("t", 0).unwrap();
+        (owned.first, owned.next) = (Some(Offset(0)), Some(Offset(10)));
+        let mut commits = Commits::default();
+        commits.begin(partition.clone(), None);
+        commits.want(&partition, Position { next: Offset(10), metadata: String::new() });
+        commits.next_batch().unwrap();
+        // A marker at 10, and one more at 11 that was not read yet.
+        let known = Partition { hi_offset: 12, next_offset: 11, ..Partition::default() };
+        let lag = |known: &Partition, commits: &Commits| {
+            let mut topic = Topic::default();
+            topic.partitions.insert(0, known.clone());
+            let mut statistics = Statistics::default();
+            statistics.topics.insert("t".to_owned(), topic);
+            lags(&statistics, &ours, commits)[0].1
+        };
+        assert_eq!(lag(&known, &commits), 12, "nothing is committed yet");
+        commits.settle(|_| Answer::Accepted);
+        assert_eq!(lag(&known, &commits), 1);
+        let waiting = Partition { fetchq_cnt: 1, ..known.clone() };
+        assert_eq!(lag(&waiting, &commits), 2, "a message may be among what was read");
+        assert_eq!(assignment.load.add(1), Intake::Open);
+        assert_eq!(lag(&known, &commits), 2, "a message is held");
     }
 
     #[test]

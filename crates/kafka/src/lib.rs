@@ -13,7 +13,7 @@ mod start; // is the cluster there, do the topics exist
 mod align; // when to join the group
 mod poll; // the loop
 mod context; // what the client calls back
-mod native; // commits whose answer is heard
+mod native; // what the safe client lacks
 mod assignment; // which partitions are ours
 mod message; // borrowed from the client -> owned
 mod rebalance; // which partitions are being handed over

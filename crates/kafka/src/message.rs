@@ -2,19 +2,15 @@
 //!
 //! Key, value and header values are copied once, into one allocation that they share.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use bytes::{Bytes, BytesMut};
 use drakkar_core::{Header, Offset, SourceMessage, Timestamp, TopicPartition};
-use rdkafka::{
-    Message as _, Timestamp as ClientTimestamp,
-    message::{BorrowedHeaders, BorrowedMessage, Headers},
-};
-use tracing::warn;
+use rdkafka::{Message as _, Timestamp as ClientTimestamp, message::BorrowedMessage};
+
+use crate::native;
 
 /// Copies `message`, which was read from `partition`.
 pub(crate) fn own(partition: &TopicPartition, message: &BorrowedMessage<'_>) -> SourceMessage {
-    let headers = message.headers().map(read_headers).unwrap_or_default();
+    let headers = native::headers(message);
     let parts = [message.key(), message.payload()]
         .into_iter()
         .chain(headers.iter().map(|(_, value)| *value));
@@ -23,7 +19,7 @@ pub(crate) fn own(partition: &TopicPartition, message: &BorrowedMessage<'_>) -> 
     let headers = headers
         .iter()
         .zip(copied)
-        .map(|((name, _), value)| Header { name: (*name).into(), value })
+        .map(|((name, _), value)| Header { name: name.as_ref().into(), value })
         .collect();
     SourceMessage {
         partition: partition.clone(),
@@ -41,21 +37,6 @@ fn timestamp(of: ClientTimestamp) -> Option<Timestamp> {
         ClientTimestamp::CreateTime(millis) => Some(Timestamp::Created(millis)),
         ClientTimestamp::LogAppendTime(millis) => Some(Timestamp::Appended(millis)),
     }
-}
-
-fn read_headers(headers: &BorrowedHeaders) -> Vec<(&str, Option<&[u8]>)> {
-    (0..headers.count())
-        .map(|index| {
-            // The client panics over a name that is not UTF-8. Kafka forbids such names, but no
-            // broker refuses them; one message must not end the consumer.
-            let header = catch_unwind(AssertUnwindSafe(|| headers.try_get(index))).ok().flatten();
-            let Some(header) = header else {
-                warn!(category = "kafka", index, "a header with an unreadable name was left out");
-                return ("\u{fffd}", None);
-            };
-            (header.key, header.value)
-        })
-        .collect()
 }
 
 /// Copies `parts` into one allocation; nulls stay nulls, empty stays empty.

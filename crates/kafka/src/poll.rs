@@ -15,7 +15,7 @@ use std::{
 };
 
 use drakkar_core::{
-    TopicPartition,
+    Offset, TopicPartition,
     backpressure::Intake,
     observe::SourceObserver,
     source::{SourceCommand, SourceEvent, SourceFailure},
@@ -28,7 +28,7 @@ use rdkafka::{
     topic_partition_list::TopicPartitionListElem,
 };
 use tokio::{sync::mpsc, time::Instant};
-use tracing::{info, trace, warn};
+use tracing::{debug, info, trace, warn};
 
 use crate::{
     KafkaConfig, align,
@@ -68,6 +68,8 @@ pub(crate) struct Poller<'a> {
     commit_not_before: Option<Instant>,
     commit_backoff: Duration,
     subscribe_at: Option<Instant>,
+    /// Whether the group told us what is ours.
+    admitted: bool,
     quiet: bool,
     troubles: Vec<(Option<RDKafkaErrorCode>, Instant)>,
     last_trouble: String,
@@ -104,6 +106,7 @@ impl<'a> Poller<'a> {
             commit_not_before: None,
             commit_backoff: COMMIT_BACKOFF,
             subscribe_at: None,
+            admitted: false,
             quiet: false,
             troubles: Vec::new(),
             last_trouble: String::new(),
@@ -124,6 +127,7 @@ impl<'a> Poller<'a> {
             self.commit();
             self.hand_over();
             if queue == Queue::Empty {
+                self.look_for_admission();
                 thread::park_timeout(self.idle());
             }
         }
@@ -146,7 +150,6 @@ impl<'a> Poller<'a> {
         self.consumer.subscribe(&names).map_err(|error| SourceFailure {
             message: format!("cannot subscribe to {topics:?}: {error}"),
         })?;
-        self.tell(SourceEvent::Joining);
         Ok(())
     }
 
@@ -181,6 +184,11 @@ impl<'a> Poller<'a> {
             return;
         }
         let partition = owned.partition.clone();
+        let found = Offset(message.offset());
+        if owned.next.is_some_and(|next| found < next) {
+            self.rewind(&partition, found);
+            return;
+        }
         let copy = message::own(&partition, message);
         owned.next = Some(copy.offset.next());
         if owned.first.is_none() {
@@ -217,6 +225,9 @@ impl<'a> Poller<'a> {
                 Notice::Error { code: Some(code @ RDKafkaErrorCode::Fatal), reason } => {
                     self.last_trouble = reason;
                     return Err(self.fatal(code));
+                }
+                Notice::Error { code: Some(RDKafkaErrorCode::AutoOffsetReset), reason } => {
+                    return Err(self.nowhere_to_start(&reason));
                 }
                 Notice::Error { code, reason } => self.trouble(code, reason),
                 Notice::Log => {}
@@ -255,30 +266,27 @@ impl<'a> Poller<'a> {
                 element.partition() == partition.partition && element.topic() == &*partition.topic
             })
         };
-        let answer = |partition: &TopicPartition| match told_of(partition)
-            .map(TopicPartitionListElem::error)
-        {
-            Some(Ok(())) if outcome.is_ok() => Answer::Accepted,
-            Some(Err(error)) if is_too_long(&error) => Answer::TooLong,
-            _ => Answer::Refused,
+        let refused = told.iter().find_map(|element| element.error().err());
+        let by_partition = outcome.is_ok() || refused.is_some();
+        let accepted = self.commits.settle(|partition| {
+            told_of(partition)
+                .map_or(Answer::Refused, |element| Answer::of(code_of(element), by_partition))
+        });
+        for (partition, next) in &accepted {
+            self.outlet.observer.committed(partition, next.0);
+        }
+        let Some(error) = refused.or_else(|| outcome.as_ref().err().cloned()) else {
+            self.commit_backoff = COMMIT_BACKOFF;
+            return;
         };
-        for (partition, next) in self.commits.settle(answer) {
-            self.outlet.observer.committed(&partition, next.0);
+        if self.hand_overs.any() || !accepted.is_empty() {
+            // The group waits, and this commit has but seconds; or the others must not wait for it.
+            self.commit_backoff = COMMIT_BACKOFF;
         }
-        let errors = told.iter().filter_map(|element| element.error().err());
-        match outcome.as_ref().err().cloned().into_iter().chain(errors).next() {
-            None => self.commit_backoff = COMMIT_BACKOFF,
-            Some(error) => {
-                if self.hand_overs.any() {
-                    // The group waits, and this commit has but seconds.
-                    self.commit_backoff = COMMIT_BACKOFF;
-                }
-                self.commit_not_before = Some(Instant::now() + self.commit_backoff);
-                self.commit_backoff = (self.commit_backoff * 2).min(LONGEST_COMMIT_BACKOFF);
-                self.outlet.observer.commit_refused(&error.to_string());
-                info!(category = "kafka", %error, "not committed; made again while still ours");
-            }
-        }
+        self.commit_not_before = Some(Instant::now() + self.commit_backoff);
+        self.commit_backoff = (self.commit_backoff * 2).min(LONGEST_COMMIT_BACKOFF);
+        self.outlet.observer.commit_refused(&error.to_string());
+        debug!(category = "kafka", %error, "not committed; made again while still ours");
     }
 
     /// Trouble the client recovers from by itself.
@@ -291,6 +299,18 @@ impl<'a> Poller<'a> {
             warn!(category = "kafka", "the Kafka client reports: {reason}");
         }
         self.last_trouble = reason;
+    }
+
+    /// The client was told not to choose, and will not read the partition again.
+    fn nowhere_to_start(&self, reason: &str) -> SourceFailure {
+        SourceFailure {
+            message: format!(
+                "a partition cannot be read where the group {} left it, and \
+                 kafka.client_config.auto.offset.reset is error: {reason}; set the offsets of the \
+                 group to where it should go on, or choose earliest or latest",
+                self.config.consumer_group
+            ),
+        }
     }
 
     fn fatal(&self, code: RDKafkaErrorCode) -> SourceFailure {
@@ -341,6 +361,7 @@ fn alignment(config: &KafkaConfig) -> Duration {
     wait
 }
 
-fn is_too_long(error: &KafkaError) -> bool {
-    error.rdkafka_error_code() == Some(RDKafkaErrorCode::OffsetMetadataTooLarge)
+/// What the broker refused a partition for.
+fn code_of(element: &TopicPartitionListElem<'_>) -> Option<RDKafkaErrorCode> {
+    element.error().err().as_ref().and_then(KafkaError::rdkafka_error_code)
 }

@@ -6,7 +6,7 @@ use std::{fmt::Display, thread, time::Duration};
 
 use rdkafka::{
     consumer::{BaseConsumer, Consumer},
-    error::{KafkaError, RDKafkaErrorCode},
+    error::RDKafkaErrorCode,
     metadata::Metadata,
 };
 use tokio::{sync::oneshot, time::Instant};
@@ -37,7 +37,7 @@ pub(crate) fn connect(
     let mut consumer: BaseConsumer<Context> = config
         .properties(client_id)
         .create_with_context(Context::default())
-        .map_err(|error| SourceStartError::Config(refused(&error)))?;
+        .map_err(|error| SourceStartError::Config(config.refusal(&error)))?;
     // A poll that waits cannot be woken for a command. So the loop polls without waiting, parks when
     // there is nothing, and both the client and the senders of commands unpark it.
     let poller = thread::current();
@@ -146,16 +146,5 @@ fn verdict(metadata: &Metadata, topic: &str) -> Option<RDKafkaErrorCode> {
         Some(error) => Some(error.into()),
         None if found.partitions().is_empty() => Some(RDKafkaErrorCode::UnknownTopicOrPartition),
         None => None,
-    }
-}
-
-/// Why the client cannot be made. The value is left out: it may be a secret.
-fn refused(error: &KafkaError) -> String {
-    match error {
-        KafkaError::ClientConfig(_, reason, key, _) => {
-            format!("kafka.client_config.{key}: {}", reason.trim())
-        }
-        KafkaError::ClientCreation(reason) => format!("kafka.client_config: {}", reason.trim()),
-        other => format!("kafka.client_config: {other}"),
     }
 }

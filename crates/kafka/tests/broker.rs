@@ -60,6 +60,36 @@ async fn bytes_are_bytes_nulls_and_headers_included() {
 }
 
 #[tokio::test]
+async fn a_header_whose_name_is_no_text_keeps_its_value_and_its_place() {
+    let config = BROKER.topic("names", 1);
+    let producer = BROKER.producer();
+    // SAFETY: the client copies the name and never reads it as text.
+    #[allow(unsafe_code)]
+    let name = unsafe { std::str::from_utf8_unchecked(bytes_of_no_text()) };
+    let headers = OwnedHeaders::new()
+        .insert(Header { key: "before", value: Some(&b"1"[..]) })
+        .insert(Header { key: name, value: Some(&b"\xff2"[..]) })
+        .insert(Header { key: "after", value: Some(&b"3"[..]) });
+    let topic = config.source_topic.as_str();
+    let record = BaseRecord::<[u8], [u8]>::to(topic).partition(0).payload(b"v").headers(headers);
+    send(&producer, record);
+    producer.flush(SOON).unwrap();
+    let mut member = Member::start(&config).await;
+    let mut assigned = member.assigned().await;
+    let expected = [
+        OurHeader::new("before", Bytes::from_static(b"1")),
+        OurHeader::new("na\u{fffd}me", Bytes::from_static(b"\xff2")),
+        OurHeader::new("after", Bytes::from_static(b"3")),
+    ];
+    assert_eq!(member.take(&mut assigned[0]).await.headers, expected);
+    member.close().await;
+}
+
+fn bytes_of_no_text() -> &'static [u8] {
+    b"na\xffme"
+}
+
+#[tokio::test]
 async fn many_commits_become_few_and_the_next_assignment_reads_the_last() {
     let config = BROKER.topic("commits", 1);
     BROKER.produce("commits", 0, numbers(2_000));

@@ -1,7 +1,7 @@
 //! Inbox → window: how much may come in, and what becomes of it at the door.
 //!
-//! A message that an earlier owner settled settles without running; one that was delivered before is
-//! dropped. Everything else is open from here on.
+//! A message that an earlier owner settled settles without running. Everything else is open from here
+//! on.
 
 use std::sync::Arc;
 
@@ -51,12 +51,11 @@ impl<H: Handler> Partition<H> {
             let held = Held { message: Arc::clone(&message), window, given_up: false, idle: false };
             match self.ledger.admit(offset, held) {
                 Ok(()) => messages.push(message),
-                // The client fetched it twice (the first copy is open or settled), or the log was
-                // truncated under us, which nobody can repair here.
+                // The source begins a new assignment where a log goes back. What comes here all the
+                // same may be another message under the same offset: nobody may commit past it.
                 Err(_) => {
-                    warn!(category = "kafka", partition = %self.id, %offset,
-                        "an offset was delivered again and is dropped");
                     self.unload(size);
+                    self.stop_worker(format!("{}:{offset} came after a later one", self.id));
                 }
             }
         }

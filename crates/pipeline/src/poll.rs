@@ -39,7 +39,7 @@ pub enum PipelineError {
     /// The poll thread cannot go on.
     #[error("the Kafka consumer failed: {0}")]
     Source(String),
-    /// A message that does not decode, with `kafka.on_invalid: fail`.
+    /// A message that does not decode, with `kafka.on_invalid: fail`, or whose offset was passed.
     #[error("{0}")]
     Invalid(String),
     /// A fault of ours.
@@ -178,8 +178,8 @@ impl<H: Handler> Pipeline<H> {
 
     fn handle(&mut self, event: SourceEvent) -> Result<(), PipelineError> {
         match event {
-            SourceEvent::Joining => self.shared.status.subscribed.store(true, Ordering::Relaxed),
             SourceEvent::Assigned(assignments) => {
+                self.shared.status.member.store(true, Ordering::Relaxed);
                 for assignment in assignments {
                     self.assign(assignment);
                 }
@@ -189,6 +189,7 @@ impl<H: Handler> Pipeline<H> {
                 self.order(&partitions, order);
             }
             SourceEvent::Lost { partitions } => {
+                self.shared.status.member.store(false, Ordering::Relaxed);
                 self.order(&partitions, Order::Fence);
             }
             SourceEvent::Released { partitions } => {

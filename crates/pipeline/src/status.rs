@@ -19,7 +19,7 @@ use crate::watch::{HookWatch, StuckHook};
 #[derive(Debug, Default)]
 pub struct Status {
     pub(crate) assigned: AtomicUsize,
-    pub(crate) subscribed: AtomicBool,
+    pub(crate) member: AtomicBool,
     pub(crate) draining: AtomicBool,
     pub(crate) failed: AtomicBool,
     /// Who executes a hook.
@@ -59,8 +59,9 @@ pub struct HeldPartition {
 pub struct StatusView {
     /// Partitions assigned to this worker.
     pub assigned: usize,
-    /// Whether the worker is a member of its group or on the way to be.
-    pub subscribed: bool,
+    /// Whether the group has told this worker what is its own, be it nothing, and has not taken it
+    /// away unasked since.
+    pub member: bool,
     /// Whether the worker is shutting down.
     pub draining: bool,
     /// Whether the poll thread or a partition task has died.
@@ -152,7 +153,7 @@ impl Status {
     pub fn view(&self) -> StatusView {
         StatusView {
             assigned: self.assigned.load(Ordering::Relaxed),
-            subscribed: self.subscribed.load(Ordering::Relaxed),
+            member: self.member.load(Ordering::Relaxed),
             draining: self.draining.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),
         }

@@ -75,9 +75,14 @@ impl<H: Handler> Partition<H> {
         let freed = self.ledger.arranged(plan.arranged.into_iter().chain(plan.skipped));
         self.freed(freed);
         if let Some(reason) = plan.fatal {
-            self.inbox_open = false; // The order to hand over follows, and finishes what was started.
-            drop(self.shared.fatal.send(reason)); // A pipeline that ends needs no other reason.
+            self.stop_worker(reason);
         }
+    }
+
+    /// The worker is to end, for this reason.
+    pub(crate) fn stop_worker(&mut self, reason: String) {
+        self.inbox_open = false; // The order to hand over follows, and finishes what was started.
+        drop(self.shared.fatal.send(reason)); // A pipeline that ends needs no other reason.
     }
 
     /// A message cannot be arranged: it is given up when its turn comes. It goes on waiting for its

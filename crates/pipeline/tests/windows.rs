@@ -14,6 +14,7 @@ use std::{
 use bytes::Bytes;
 use common::{echo, values};
 use drakkar_core::{Collect, Handler, HookResult, Message, Pending, Task, TaskResult};
+use drakkar_pipeline::PipelineError;
 use drakkar_testing::{World, WorldBuilder};
 use tokio::time::Instant;
 
@@ -147,4 +148,17 @@ async fn a_window_that_is_tried_again_does_not_hold_up_a_hand_over() {
     let over = world.revoke(0, Duration::from_mins(5)).await;
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     assert_eq!(over.position.map(|position| position.next.0), Some(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_offset_that_was_passed_stops_the_worker_instead_of_being_committed_past() {
+    let mut world = world(Picky::default()).start();
+    world.produce(0, "first");
+    world.produce(0, "second");
+    world.committed(0, 2).await;
+    world.send(drakkar_testing::message(0, 1, "another one under the same offset"));
+    match world.ended().await {
+        Err(PipelineError::Invalid(text)) => assert!(text.starts_with("orders:0:1 "), "{text}"),
+        other => panic!("expected an error about the message, got {other:?}"),
+    }
 }

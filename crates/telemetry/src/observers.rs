@@ -101,6 +101,20 @@ impl SourceObserver for Metrics {
         }
     }
 
+    fn rewound(&self, partition: &TopicPartition, next: i64, from: i64) {
+        self.log_rewinds.inc();
+        if let Some(suppressed) = self.throttles.rewound.admit() {
+            warn!(
+                category = "kafka",
+                %partition,
+                next,
+                from,
+                suppressed,
+                "the log was cut or made anew below what was read; it is read again"
+            );
+        }
+    }
+
     fn paused(&self, partition: &TopicPartition, paused: bool) {
         self.with_held(|held| {
             if paused {

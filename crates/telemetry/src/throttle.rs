@@ -26,6 +26,7 @@ pub(crate) struct Throttles {
     pub(crate) sink_refused: Throttle,
     pub(crate) client_error: Throttle,
     pub(crate) commit_refused: Throttle,
+    pub(crate) rewound: Throttle,
 }
 
 #[derive(Debug, Default)]

@@ -153,6 +153,11 @@ impl From<Config> for Loaded {
 }
 
 impl Loaded {
+    /// What only shows when a part is started; `text` begins with the key it is about.
+    pub(crate) fn refused(&self, text: &str) -> ConfigError {
+        ConfigError::Wrong(vec![located(text, &self.provenance)])
+    }
+
     /// Reads the configuration of this process: defaults, then the file at `path` if there is one,
     /// then `DRAKKAR_` variables.
     ///

@@ -9,11 +9,14 @@ use drakkar_core::{
     Offset, TopicPartition,
     source::{Position, SourceCommand},
 };
-use rdkafka::{Offset as ClientOffset, consumer::Consumer};
+use rdkafka::{Offset as ClientOffset, consumer::Consumer, error::KafkaResult};
 use tracing::{debug, info, warn};
 
 use super::{Flow, Poller};
-use crate::assignment::{self, Owned};
+use crate::{
+    assignment::{self, Owned},
+    native,
+};
 
 /// How long the last commits may take where nobody was left to say.
 const UNASKED: Duration = Duration::from_secs(5);
@@ -76,18 +79,21 @@ impl Poller<'_> {
     /// sleeps when all partitions of a broker are paused, and a resume does not wake it
     /// (librdkafka 2.12). To seek to where reading stopped changes nothing else.
     fn wake_fetch(&self, partition: &TopicPartition, next: Offset) {
-        let mut list = assignment::list([partition]);
-        let sought = list
-            .set_partition_offset(
-                &partition.topic,
-                partition.partition,
-                ClientOffset::Offset(next.0),
-            )
-            // No time-out: it is not waited for.
-            .and_then(|()| self.consumer.seek_partitions(list, Duration::ZERO));
-        if let Err(error) = sought {
+        if native::position(self.consumer, partition) != Some(next) {
+            return; // Moved by the client itself: the log was cut meanwhile.
+        }
+        if let Err(error) = self.seek(partition, next) {
             debug!(category = "kafka", %partition, %error, "not woken; fetched within a second");
         }
+    }
+
+    /// Reads on at `next`; nothing that was fetched before is given out.
+    pub(super) fn seek(&self, partition: &TopicPartition, next: Offset) -> KafkaResult<()> {
+        let mut list = assignment::list([partition]);
+        let next = ClientOffset::Offset(next.0);
+        list.set_partition_offset(&partition.topic, partition.partition, next)?;
+        // No time-out: it is not waited for.
+        self.consumer.seek_partitions(list, Duration::ZERO).map(drop)
     }
 
     /// Fetches nothing more, from no partition, not even from those that are yet to come.

@@ -16,12 +16,14 @@ use rdkafka::{
     topic_partition_list::TopicPartitionListElem,
 };
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::Poller;
 use crate::{
+    GroupProtocol,
     assignment::{self, listed, shown},
     context::give_back,
+    native,
     rebalance::GiveUp,
 };
 
@@ -33,6 +35,7 @@ impl Poller<'_> {
     pub(super) fn assigned(&mut self, list: &TopicPartitionList) {
         let partitions = listed(list);
         info!(category = "kafka", partitions = shown(&partitions), "assigned");
+        self.admitted = true;
         if partitions.iter().any(|partition| self.hand_overs.contains(partition)) {
             // Given back before we gave it up: end the old assignment first, or the client refuses
             // the new one.
@@ -60,6 +63,15 @@ impl Poller<'_> {
             warn!(category = "kafka", %error, "the assignment was overtaken");
             self.outlet.observer.client_error(&error.to_string());
             self.lose(partitions);
+        }
+    }
+
+    /// By KIP-848 a member for which no partition is left is told nothing.
+    pub(super) fn look_for_admission(&mut self) {
+        let may_be_silent = self.config.group_protocol == GroupProtocol::Consumer;
+        if !self.admitted && may_be_silent && native::is_member(self.consumer) {
+            self.admitted = true;
+            self.tell(SourceEvent::Assigned(Vec::new()));
         }
     }
 
@@ -186,11 +198,38 @@ impl Poller<'_> {
             })
             .collect();
         if !lost.is_empty() {
+            self.admitted = false;
             self.share();
             self.outlet.observer.rebalanced("lost", &lost);
             self.tell(SourceEvent::Lost { partitions: lost.clone() });
             self.released(lost);
         }
+    }
+
+    /// The log of `partition` went on at `found`, below what was read: these are other messages under
+    /// offsets that were taken already. Nothing of this assignment counts any more, so it ends, and
+    /// another one begins where everything before is settled. Where the client merely fetched
+    /// twice, some work is done again.
+    pub(super) fn rewind(&mut self, partition: &TopicPartition, found: Offset) {
+        let owned = self.ours.get(&partition.topic, partition.partition);
+        let Some((first, next)) = owned.map(|owned| (owned.first, owned.next)) else { return };
+        let from = self.commits.rewind(partition, first, found);
+        // From here on the client gives out nothing that it fetched before.
+        if let Err(error) = self.seek(partition, from) {
+            error!(category = "kafka", %partition, %error, "cannot read again; left to the group");
+            self.lose(vec![partition.clone()]);
+            return;
+        }
+        self.ours.release(partition);
+        self.tell(SourceEvent::Lost { partitions: vec![partition.clone()] });
+        self.released(vec![partition.clone()]);
+        let limits = self.config.limits(1); // Its share follows.
+        let assignment = self.ours.take(partition.clone(), None, limits);
+        let epoch = assignment.epoch;
+        self.share();
+        self.tell(SourceEvent::Assigned(vec![assignment]));
+        self.resume(partition, epoch);
+        self.outlet.observer.rewound(partition, next.unwrap_or(found).0, from.0);
     }
 
     fn is_incremental(&self) -> bool {

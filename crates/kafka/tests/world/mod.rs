@@ -159,6 +159,7 @@ pub(crate) enum Heard {
     Trouble(String),
     Paused(TopicPartition, bool),
     Lag(TopicPartition, i64),
+    Rewound(TopicPartition, i64, i64),
 }
 
 pub(crate) struct Ear(mpsc::UnboundedSender<Heard>);
@@ -188,6 +189,9 @@ impl SourceObserver for Ear {
     fn lag(&self, partition: &TopicPartition, messages: i64) {
         self.hear(Heard::Lag(partition.clone(), messages));
     }
+    fn rewound(&self, partition: &TopicPartition, next: i64, from: i64) {
+        self.hear(Heard::Rewound(partition.clone(), next, from));
+    }
 }
 
 /// A member of the group whose pipeline is the test.
@@ -204,15 +208,10 @@ impl Member {
         Self { source, heard }
     }
 
-    /// The next event about partitions.
+    /// The next event.
     pub(crate) async fn event(&mut self) -> SourceEvent {
-        loop {
-            let event = timeout(SOON, self.source.events.recv()).await.expect("no event");
-            match event.expect("thread ended") {
-                SourceEvent::Joining => {}
-                event => return event,
-            }
-        }
+        let event = timeout(SOON, self.source.events.recv()).await.expect("no event");
+        event.expect("thread ended")
     }
 
     /// The next assignment that is not empty.

@@ -111,6 +111,8 @@ pub struct Metrics {
     pub consumer_errors: IntCounter,
     /// `drakkar_commit_failures_total`
     pub commit_failures: IntCounter,
+    /// `drakkar_log_rewinds_total`
+    pub log_rewinds: IntCounter,
     /// `drakkar_rebalance_events_total`
     pub rebalances: IntCounterVec,
     /// `drakkar_sink_dlq_messages_total`: records the dead-letter topic confirmed.
@@ -257,6 +259,10 @@ impl Metrics {
                 .counter("drakkar_consumer_errors_total", "Errors the Kafka client reported")?,
             commit_failures: add
                 .counter("drakkar_commit_failures_total", "Commits that were refused")?,
+            log_rewinds: add.counter(
+                "drakkar_log_rewinds_total",
+                "Partitions read again because their log was cut or made anew below what was read",
+            )?,
             rebalances: add.counters(
                 "drakkar_rebalance_events_total",
                 "Rebalances by what they did: assign, revoke or lost",

@@ -193,6 +193,7 @@ fn kafka_events_are_counted() {
     metrics.committed(&orders(0), 12);
     metrics.commit_refused("rebalance in progress");
     metrics.client_error("broker transport failure");
+    metrics.rewound(&orders(0), 12, 3);
     metrics.drain_timed_out(2, 5);
     metrics.stopped(2, 5);
     check(
@@ -204,6 +205,7 @@ fn kafka_events_are_counted() {
             r#"drakkar_offsets_committed_total{partition="0",topic="orders"} 1"#,
             "drakkar_commit_failures_total 1",
             "drakkar_consumer_errors_total 1",
+            "drakkar_log_rewinds_total 1",
             "drakkar_drain_timeout_hit_total 1",
             "drakkar_inflight_at_stop 2",
             "drakkar_uncommitted_offsets_at_stop 5",
