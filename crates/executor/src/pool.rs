@@ -9,7 +9,7 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -163,6 +163,7 @@ impl Pool {
             limits: config.limits,
             guard: Guard::start(&runtime).map_err(StartError::Guard)?,
             presets: programs::presets(&config.programs),
+            nothing: OnceLock::new(),
         });
         let guard = Arc::clone(&common.guard);
         let are_played = stand_in.is_some_and(|stand_in| stand_in.plays());
@@ -172,26 +173,27 @@ impl Pool {
         let spool = Spool::open(&config.spool).map_err(StartError::Spool)?;
         let spool_watch = spool.as_ref().map(|spool| spool.watch());
         let runners = TaskTracker::new();
-        let spawner = Spawner::start(config, &common, &runtime).map_err(StartError::Thread)?;
-        let (here, threads) = match stand_in {
-            // What plays processes does so in the time of whoever tests.
-            Some(_) => (spawner.clone(), vec![runtime.clone()]),
-            None => {
-                let threads = threads::start(config.slots(), &runners);
-                let threads = threads.map_err(StartError::Thread)?;
-                // A start that blocks must not keep another slot from its time limit.
-                let is_shared = threads.len() < config.slots();
-                let here = if is_shared { spawner.clone() } else { Spawner::Here(common.clone()) };
-                (here, threads)
-            }
-        };
         let experience = Arc::new(Experience::new());
         let (lanes, granted) = programs::lanes(&config.programs);
         let shared = Arc::new(Shared::new(config.priority_ageing, granted));
-        for (_, thread) in (0..config.slots()).zip(threads.iter().cycle()) {
+        let spawner = Spawner::start(config, &common, &runtime).map_err(StartError::Thread)?;
+        for number in 0..config.slots() {
             let (experience, spool) = (Arc::clone(&experience), spool.clone());
-            let runner = Runner::new(config, here.clone(), experience, spool, stand_in.cloned());
-            runners.spawn_on(serve(Arc::clone(&shared), runner), thread);
+            let slot = |spawner| {
+                let runner = Runner::new(config, spawner, experience, spool, stand_in.cloned());
+                runners.track_future(serve(Arc::clone(&shared), runner))
+            };
+            match stand_in {
+                // What plays processes does so in the time of whoever tests.
+                Some(_) => drop(runtime.spawn(slot(spawner.clone()))),
+                None => {
+                    let slot = slot(Spawner::Here(Arc::clone(&common)));
+                    threads::start(number, slot).map_err(|error| {
+                        shared.shut(); // Those that were started end.
+                        StartError::Thread(error)
+                    })?;
+                }
+            }
         }
         let programs = if are_played {
             Programs::default()

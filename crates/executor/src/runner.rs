@@ -5,6 +5,7 @@
 //! business.
 
 use std::{
+    io,
     os::unix::process::ExitStatusExt,
     path::PathBuf,
     process::ExitStatus,
@@ -13,10 +14,7 @@ use std::{
 };
 
 use drakkar_core::{Failure, Keep, Output, Task, Usage, retry::Backoff};
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep, timeout},
-};
+use tokio::{sync::Notify, time::Instant};
 use tracing::warn;
 
 use crate::{
@@ -25,6 +23,7 @@ use crate::{
     median::Medians,
     memory::MemoryKills,
     process::{End, Patience, Process},
+    reactor::{sleep, timeout},
     spawn::{SpawnError, Spawner},
     spool::{Spool, SpoolWriter},
     stand_in::{Bounds, Scripted, StandIn},
@@ -162,7 +161,8 @@ impl Runner {
             permanent: true,
         })?;
         let limit = self.limit(task);
-        let file = timeout(limit, spool.create()).await.unwrap_or_else(|late| Err(late.into()));
+        let late = || Err(io::Error::from(io::ErrorKind::TimedOut));
+        let file = timeout(limit, spool.create()).await.unwrap_or_else(late);
         file.map(Some).map_err(|e| Failure::Io(format!("cannot spool standard output: {e}")))
     }
 
@@ -227,7 +227,7 @@ impl Runner {
             }
         };
         let started_at = SystemTime::now().checked_sub(process.started.elapsed());
-        let mut meter = if self.measures { process.measure() } else { None };
+        let mut meter = self.measures.then(|| process.measure());
         let limit = self.limit(task);
         let patience = Patience { limit, steps: task.stop_steps(), ..self.patience };
         self.stdout.keep(task.kept_stdout().unwrap_or(self.keep.0));
