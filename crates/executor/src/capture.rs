@@ -109,7 +109,7 @@ mod tests {
             let (reader, mut writer) = io::pipe().unwrap();
             thread::scope(|scope| {
                 scope.spawn(move || writer.write_all(printed).unwrap());
-                let read = async { capture.drain(Watched::new(OwnedFd::from(reader))?).await };
+                let read = async { capture.drain(Watched::pipe(OwnedFd::from(reader))?).await };
                 block_on(&Alarm::new().unwrap(), read).unwrap();
             });
             assert_eq!(capture.take(), (Bytes::copy_from_slice(kept), *dropped));

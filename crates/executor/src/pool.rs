@@ -9,6 +9,7 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    pin::pin,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -360,16 +361,18 @@ fn find_programs(config: &ExecutorConfig, common: &Common) -> Result<(), StartEr
 /// One slot, for as long as the pool is open.
 async fn serve(shared: Arc<Shared>, mut runner: Runner) {
     while let Some((spot, queued)) = shared.next().await {
-        let Queued { job, since, control } = &queued;
-        let waited = since.elapsed();
-        let running = runner.run(&job.task, waited, &control.kill);
-        // A fault of ours: neither the slot nor the task may be lost by it.
-        let run = AssertUnwindSafe(running).catch_unwind().await.unwrap_or_else(|_| {
-            Some(Run::Failed {
-                failure: Failure::Io("the process pool panicked; please report it".to_owned()),
-                output: Output::default(),
+        let waited = queued.since.elapsed();
+        let run = {
+            // Pinned where it is: it is large.
+            let running = pin!(runner.run(&queued.job.task, waited, &queued.control.kill));
+            // A fault of ours: neither the slot nor the task may be lost by it.
+            AssertUnwindSafe(running).catch_unwind().await.unwrap_or_else(|_| {
+                Some(Run::Failed {
+                    failure: Failure::Io("the process pool panicked; please report it".to_owned()),
+                    output: Output::default(),
+                })
             })
-        });
+        };
         let Queued { job, control, .. } = &queued;
         if let Some(run) = &run {
             control.watcher.tell(&job.task, Ended::Ran(run));

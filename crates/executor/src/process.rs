@@ -10,17 +10,10 @@
 //! Refuses to wait for output that outlives the program by more than a grace. For a disk of ours that
 //! has not taken it yet it waits as long as the task may take.
 
+mod pipes; // what goes in and what comes out
+
 use std::{
-    io,
-    os::{fd::OwnedFd, unix::process::ExitStatusExt},
-    pin::{Pin, pin},
-    process::ExitStatus,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    thread,
-    time::Duration,
+    io, os::unix::process::ExitStatusExt, pin::pin, process::ExitStatus, thread, time::Duration,
 };
 
 use bytes::Bytes;
@@ -38,6 +31,9 @@ use tokio::{
 };
 use tracing::warn;
 
+pub(crate) use pipes::Ends;
+use pipes::{Cause, Pipes, serve};
+
 use crate::{
     capture::Capture,
     guard::Ward,
@@ -45,18 +41,8 @@ use crate::{
     usage,
 };
 
-/// How long, at least, a disk is waited for at a time.
-const SHORTEST_LOOK: Duration = Duration::from_millis(10);
-
 /// How often is looked for what the kernel does not tell.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-
-/// Our ends of the pipes of a process: its input, if it has one, and its outputs.
-pub(crate) struct Ends {
-    pub(crate) stdin: Option<OwnedFd>,
-    pub(crate) stdout: OwnedFd,
-    pub(crate) stderr: OwnedFd,
-}
 
 /// A running process and its group. Dropped before its end, the group is killed.
 pub(crate) struct Process {
@@ -322,88 +308,6 @@ impl Drop for Process {
             warn!(category = "executor", %error, "a process that was killed remains as a zombie");
         }
     }
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Cause {
-    Exit,
-    Deadline,
-    Request,
-}
-
-/// The pipes of one process, served while something else is awaited.
-struct Pipes<'a, S> {
-    serving: Pin<&'a mut S>,
-    /// Whether what was read is being written to a disk.
-    storing: Option<Arc<AtomicBool>>,
-    ended: Option<io::Result<()>>,
-}
-
-impl<S: Future<Output = io::Result<()>>> Pipes<'_, S> {
-    async fn serve_until<T>(&mut self, event: impl Future<Output = T>) -> T {
-        let mut event = pin!(event);
-        loop {
-            tokio::select! {
-                biased; // The event counts, however much there is to read.
-                happened = &mut event => return happened,
-                ended = self.serving.as_mut(), if self.ended.is_none() => self.ended = Some(ended),
-            }
-        }
-    }
-
-    /// The program has ended by itself: whatever it printed may wait for the disk until its time is up.
-    async fn serve_disk(
-        &mut self,
-        grace: Duration,
-        deadline: impl Future<Output = ()>,
-        killed: impl Future<Output = ()>,
-    ) -> io::Result<Cause> {
-        let disk = async {
-            while self.ended.is_none() && self.storing.as_ref().is_some_and(|is| is.load(Relaxed)) {
-                self.serve_for(grace.max(SHORTEST_LOOK)).await;
-            }
-        };
-        tokio::select! {
-            biased; // What is taken is taken.
-            () = disk => Ok(Cause::Exit),
-            () = killed => Ok(Cause::Request),
-            // It ended in time. What has no whole file is told by whoever writes the file.
-            () = deadline => Ok(Cause::Exit),
-        }
-    }
-
-    async fn serve_for(&mut self, grace: Duration) {
-        if self.ended.is_none()
-            && let Some(ended) = timeout(grace, self.serving.as_mut()).await
-        {
-            self.ended = Some(ended);
-        }
-    }
-}
-
-/// Writes the input while both outputs are read.
-async fn serve(
-    ends: Option<Ends>,
-    input: Option<Bytes>,
-    out: &mut Capture,
-    err: &mut Capture,
-) -> io::Result<()> {
-    let Some(Ends { stdin, stdout, stderr }) = ends else { return Ok(()) };
-    let feed = async {
-        if let (Some(stdin), Some(input)) = (stdin, input) {
-            match Watched::writer(stdin)?.write_all(&input).await {
-                // It has read what it needs.
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-                written => written?,
-            }
-        }
-        Ok(())
-    };
-    let read_out = async { out.drain(Watched::new(stdout)?).await };
-    let read_err = async { err.drain(Watched::new(stderr)?).await };
-    // Not `try_join`: one broken pipe is no reason to let the program block on another.
-    let (input, out, err) = tokio::join!(feed, read_out, read_err);
-    input.and(out).and(err)
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! Drives one future on a thread that has nothing else to do: while the future waits, the thread sleeps in
 //! one `poll(2)` over whatever the future waits for.
 //!
+//! No time is up before it was looked what had happened until then: with a busy machine the thread may
+//! come late, and what a program did in time it did in time.
+//!
 //! A slot needs a handful of descriptors and one deadline for a few milliseconds. To register and remove
 //! them with a runtime costs more than to name them anew before every sleep.
 //!
@@ -25,7 +28,7 @@ use std::{
 
 use rustix::{
     event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
-    fs::{OFlags, fcntl_getfl, fcntl_setfl},
+    fs::{OFlags, fcntl_setfl},
     io::Errno,
 };
 use tokio::{
@@ -39,8 +42,9 @@ thread_local! {
     static AWAITED: RefCell<Option<Awaited>> = const { RefCell::new(None) };
 }
 
-#[derive(Default)]
 struct Awaited {
+    /// Before the last sleep: what had happened by then is known.
+    looked: Instant,
     /// Named since the last sleep.
     descriptors: Vec<(Arc<Descriptor>, PollFlags)>,
     until: Option<Instant>,
@@ -53,14 +57,19 @@ struct Awaited {
 pub(crate) struct Descriptor {
     id: u64,
     owned: OwnedFd,
+    /// In a row, without a look at anything else.
+    reads: AtomicU8,
 }
+
+/// Reads in a row: more than the widest pipe holds, so that what a program left behind is read at once.
+const MOST_READS: u8 = 128;
 
 /// Drives `future` to its end.
 pub(crate) fn block_on<T>(alarm: &Arc<Alarm>, future: impl Future<Output = T>) -> T {
     let waker = Waker::from(Arc::clone(alarm));
     let mut context = Context::from_waker(&waker);
     let mut future = pin!(future);
-    AWAITED.set(Some(Awaited::default()));
+    AWAITED.set(Some(Awaited::new()));
     loop {
         if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
             AWAITED.set(None);
@@ -74,31 +83,34 @@ pub(crate) fn block_on<T>(alarm: &Arc<Alarm>, future: impl Future<Output = T>) -
 }
 
 impl Awaited {
+    fn new() -> Self {
+        Self { looked: Instant::now(), descriptors: Vec::new(), until: None, ready: Vec::new() }
+    }
+
     /// Sleeps until something of it happens, or the alarm rings.
     fn wait(&mut self, alarm: &Alarm) {
         self.ready.clear();
         let until = self.until.take();
-        if alarm.goes_to_sleep() {
-            let time = until.map(|until| until.saturating_duration_since(Instant::now()));
-            // Too long a time for the system is no time limit.
-            let time = time.and_then(|time| Timespec::try_from(time).ok());
-            let mut descriptors: Vec<PollFd<'_>> = Vec::with_capacity(1 + self.descriptors.len());
-            descriptors.push(PollFd::new(&alarm.bell, PollFlags::IN));
-            let named =
-                self.descriptors.iter().map(|(one, events)| PollFd::new(&one.owned, *events));
-            descriptors.extend(named);
-            match poll(&mut descriptors, time.as_ref()) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => {
-                    warn!(category = "executor", %error, "cannot wait for a process; again soon");
-                    thread::sleep(Duration::from_millis(10));
-                }
+        self.looked = Instant::now();
+        // Too long a time for the system is no time limit.
+        let left = until.map(|until| until.saturating_duration_since(self.looked));
+        let time = if alarm.goes_to_sleep() { left } else { Some(Duration::ZERO) };
+        let time = time.and_then(|time| Timespec::try_from(time).ok());
+        let mut descriptors: Vec<PollFd<'_>> = Vec::with_capacity(1 + self.descriptors.len());
+        descriptors.push(PollFd::new(&alarm.bell, PollFlags::IN));
+        let named = self.descriptors.iter().map(|(one, events)| PollFd::new(&one.owned, *events));
+        descriptors.extend(named);
+        match poll(&mut descriptors, time.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => {
+                warn!(category = "executor", %error, "cannot wait for a process; again soon");
+                thread::sleep(Duration::from_millis(10));
             }
-            alarm.wakes_up(!descriptors[0].revents().is_empty());
-            let happened = descriptors[1..].iter().map(PollFd::revents);
-            let ids = self.descriptors.iter().map(|(one, _)| one.id);
-            self.ready.extend(ids.zip(happened).filter(|(_, events)| !events.is_empty()));
         }
+        alarm.wakes_up(!descriptors[0].revents().is_empty());
+        let happened = descriptors[1..].iter().map(PollFd::revents);
+        let ids = self.descriptors.iter().map(|(one, _)| one.id);
+        self.ready.extend(ids.zip(happened).filter(|(_, events)| !events.is_empty()));
         // Or what is dropped from now on would be closed late.
         self.descriptors.clear();
     }
@@ -181,15 +193,14 @@ pub(crate) async fn sleep(time: Duration) {
     // What is too far away never comes.
     let until = Instant::now().checked_add(time);
     poll_fn(|_| {
-        if until.is_some_and(|until| until <= Instant::now()) {
-            return Poll::Ready(());
-        }
         AWAITED.with_borrow_mut(|awaited| {
-            if let (Some(awaited), Some(until)) = (awaited, until) {
-                awaited.until = Some(awaited.until.map_or(until, |other| other.min(until)));
+            let (Some(awaited), Some(until)) = (awaited, until) else { return Poll::Pending };
+            if until <= awaited.looked {
+                return Poll::Ready(());
             }
-        });
-        Poll::Pending
+            awaited.until = Some(awaited.until.map_or(until, |other| other.min(until)));
+            Poll::Pending
+        })
     })
     .await;
 }
@@ -210,21 +221,19 @@ pub(crate) enum Watched {
 }
 
 impl Watched {
-    /// Something to read from, or to wait for.
+    /// Something that does not block.
     pub(crate) fn new(owned: OwnedFd) -> io::Result<Self> {
         static IDS: AtomicU64 = AtomicU64::new(0);
         if is_ours() {
-            let id = IDS.fetch_add(1, Ordering::Relaxed);
-            return Ok(Self::Here(Arc::new(Descriptor { id, owned })));
+            let (id, reads) = (IDS.fetch_add(1, Ordering::Relaxed), AtomicU8::new(0));
+            return Ok(Self::Here(Arc::new(Descriptor { id, owned, reads })));
         }
-        // Whoever is told by a runtime may be told wrongly.
-        unblock(&owned)?;
         Ok(Self::Runtime(watch(owned)?))
     }
 
-    /// Something to write to.
-    pub(crate) fn writer(owned: OwnedFd) -> io::Result<Self> {
-        unblock(&owned)?;
+    /// Our end of a pipe.
+    pub(crate) fn pipe(owned: OwnedFd) -> io::Result<Self> {
+        fcntl_setfl(&owned, OFlags::NONBLOCK)?;
         Self::new(owned)
     }
 
@@ -243,10 +252,20 @@ impl Watched {
     pub(crate) async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Here(one) => loop {
-                happens(one, PollFlags::IN).await;
+                let reads = one.reads.load(Ordering::Relaxed);
+                if reads == 0 || reads == MOST_READS {
+                    // Whatever it is: the kernel may say that all writers are gone and keep silent about what
+                    // they wrote just before. Only an empty read is the end.
+                    happens(one, PollFlags::IN).await;
+                    one.reads.store(0, Ordering::Relaxed);
+                }
                 match rustix::io::read(&one.owned, &mut *buffer) {
-                    Err(Errno::INTR | Errno::AGAIN) => {}
-                    read => return Ok(read?),
+                    Err(Errno::INTR) => {}
+                    Err(Errno::AGAIN) => one.reads.store(0, Ordering::Relaxed),
+                    read => {
+                        one.reads.fetch_add(1, Ordering::Relaxed);
+                        return Ok(read?);
+                    }
                 }
             },
             Self::Runtime(one) => {
@@ -299,10 +318,6 @@ async fn happens(one: &Arc<Descriptor>, events: PollFlags) {
         })
     })
     .await;
-}
-
-fn unblock(owned: &OwnedFd) -> io::Result<()> {
-    Ok(fcntl_setfl(owned, fcntl_getfl(owned)? | OFlags::NONBLOCK)?)
 }
 
 #[expect(

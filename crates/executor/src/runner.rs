@@ -8,6 +8,7 @@ use std::{
     io,
     os::unix::process::ExitStatusExt,
     path::PathBuf,
+    pin::pin,
     process::ExitStatus,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -234,10 +235,12 @@ impl Runner {
         self.stderr.keep(task.kept_stderr().unwrap_or(self.keep.1));
         let outputs = (&mut self.stdout, &mut self.stderr);
         let stdin = task.stdin_bytes().cloned();
-        let running = process.run(stdin, outputs, patience, kill.notified());
-        let end = match &mut meter {
-            Some(meter) => meter.beside(running).await,
-            None => running.await,
+        let end = {
+            let running = pin!(process.run(stdin, outputs, patience, kill.notified()));
+            match &mut meter {
+                Some(meter) => meter.beside(running).await,
+                None => running.await,
+            }
         };
         let usage = Usage {
             max_rss: meter.and_then(|meter| meter.max_rss),

@@ -228,20 +228,20 @@ fn spawn(common: &Common, task: &Task) -> Result<Process, SpawnError> {
     let (stdin, to_stdin) = input.open(common).map_err(failed)?;
     let (stdout, of_stdout) = output().map_err(failed)?;
     let (stderr, of_stderr) = output().map_err(failed)?;
-    let stdio = [stdin.as_fd(), of_stdout.as_fd(), of_stderr.as_fd()];
+    let its_ends = [stdin.as_fd(), of_stdout.as_fd(), of_stderr.as_fd()];
     let started = Instant::now();
     let leader = match task.dir() {
         None => {
             let arguments = [named.as_os_str()].into_iter().chain(arguments);
             let environment =
                 common.environment.block(own).map_err(|error| failed(error.into()))?;
-            start(&path, arguments, &environment, stdio)
+            start(&path, arguments, &environment, its_ends)
         }
         Some(dir) => {
             let mut command = Command::new(&path);
             command.arg0(named).args(arguments);
             command.env_clear().envs(common.environment.inherited()).envs(own);
-            start_in(dir, command, stdio)
+            start_in(dir, command, its_ends)
         }
     };
     let leader = leader.map_err(|error| match task.dir() {
@@ -260,12 +260,12 @@ fn start<'a>(
     path: &Path,
     arguments: impl Iterator<Item = &'a OsStr>,
     environment: &Block<'_>,
-    stdio: [BorrowedFd<'_>; 3],
+    ends: [BorrowedFd<'_>; 3],
 ) -> io::Result<Pid> {
     let arguments: Vec<CString> =
         arguments.map(|one| CString::new(one.as_bytes())).collect::<Result<_, _>>()?;
     let mut files = PosixSpawnFileActions::init()?;
-    for (number, file) in (0..).zip(stdio) {
+    for (number, file) in (0..).zip(ends) {
         files.add_dup2(file.as_raw_fd(), number)?;
     }
     let mut attributes = PosixSpawnAttr::init()?;
@@ -283,8 +283,8 @@ fn start<'a>(
 }
 
 /// Starts a program in a directory.
-fn start_in(dir: &Path, mut command: Command, stdio: [BorrowedFd<'_>; 3]) -> io::Result<Pid> {
-    let [stdin, stdout, stderr] = stdio.map(|one| one.try_clone_to_owned());
+fn start_in(dir: &Path, mut command: Command, ends: [BorrowedFd<'_>; 3]) -> io::Result<Pid> {
+    let [stdin, stdout, stderr] = ends.map(|one| one.try_clone_to_owned());
     command.current_dir(dir).process_group(0).stdin(stdin?).stdout(stdout?).stderr(stderr?);
     let child = command.spawn()?;
     let id = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
@@ -361,6 +361,9 @@ pub(crate) fn locate(
     preset: Option<&OsStr>,
 ) -> io::Result<PathBuf> {
     let is_bare = !program.as_os_str().as_encoded_bytes().contains(&b'/');
+    if program.is_absolute() {
+        return Ok(program.to_owned());
+    }
     if !is_bare {
         return std::path::absolute(program);
     }

@@ -17,6 +17,7 @@ use crate::{
 
 const LONG: Duration = Duration::from_secs(30);
 
+#[expect(clippy::zombie_processes, reason = "`Process` waits for it")]
 /// A shell under guard, as the spawner would start it.
 fn started(runtime: &Runtime, script: &str) -> Process {
     let _entered = runtime.enter();

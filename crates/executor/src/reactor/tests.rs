@@ -66,9 +66,9 @@ fn what_is_written_is_read_and_the_end_is_seen_while_something_else_is_awaited()
     });
     let sent: Vec<u8> = (0..3_000_000_u32).map(|number| number.to_le_bytes()[0]).collect();
     let received = on_thread(async {
-        let write = async { Watched::writer(ours)?.write_all(&sent).await };
+        let write = async { Watched::pipe(ours)?.write_all(&sent).await };
         let read = async {
-            let (theirs, mut buffer) = (Watched::new(theirs)?, vec![0; 60_000]);
+            let (theirs, mut buffer) = (Watched::pipe(theirs)?, vec![0; 60_000]);
             let mut received = Vec::new();
             loop {
                 match theirs.read(&mut buffer).await? {
@@ -86,12 +86,13 @@ fn what_is_written_is_read_and_the_end_is_seen_while_something_else_is_awaited()
 
 #[test]
 fn what_one_descriptor_brought_is_not_taken_for_news_of_the_next_one() {
-    let mut awaited = Awaited::default();
+    let mut awaited = Awaited::new();
     let alarm = Alarm::new().unwrap();
     let (ended, writer) = pipe();
     drop(writer);
-    let (ended, silent) = (Descriptor { id: 1, owned: ended }, pipe());
-    let (ended, silent) = (Arc::new(ended), Arc::new(Descriptor { id: 2, owned: silent.0 }));
+    let one = |id, owned| Arc::new(Descriptor { id, owned, reads: AtomicU8::new(0) });
+    let (silent, _writer) = pipe();
+    let (ended, silent) = (one(1, ended), one(2, silent));
     assert!(awaited.poll(&ended, PollFlags::IN).is_pending());
     awaited.wait(&alarm);
     assert_eq!(Arc::strong_count(&ended), 1, "what is dropped now is closed now");
@@ -115,4 +116,39 @@ fn a_channel_of_a_runtime_wakes_a_thread_of_ours() {
     ready.wait();
     sender.send(5).unwrap();
     assert_eq!(results.recv_timeout(LONG).unwrap(), Ok(5));
+}
+
+#[test]
+fn no_time_is_up_before_it_was_looked_what_there_is() {
+    let (reader, writer) = pipe();
+    let printed = vec![7; 60_000];
+    rustix::io::write(&writer, &printed).unwrap();
+    drop(writer);
+    let read = on_thread(async {
+        let (pipe, mut read, mut buffer) = (Watched::pipe(reader).unwrap(), 0, [0; 1_000]);
+        let all = async {
+            loop {
+                match pipe.read(&mut buffer).await.unwrap() {
+                    0 => return,
+                    count => read += count,
+                }
+            }
+        };
+        let ended = timeout(Duration::ZERO, all).await;
+        (ended, read)
+    });
+    assert_eq!(read, (Some(()), printed.len()));
+}
+
+#[test]
+fn who_prints_without_end_is_not_read_without_end() {
+    let (reader, writer) = pipe();
+    let flood = thread::spawn(move || while rustix::io::write(&writer, &[0; 4_096]).is_ok() {});
+    let ended = on_thread(async move {
+        let (pipe, mut buffer) = (Watched::pipe(reader).unwrap(), [0; 64]);
+        let all = async { while pipe.read(&mut buffer).await.unwrap() > 0 {} };
+        timeout(Duration::from_millis(50), all).await
+    });
+    assert_eq!(ended, None);
+    flood.join().unwrap();
 }
