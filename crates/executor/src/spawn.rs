@@ -2,8 +2,8 @@
 //!
 //! Spawning blocks its thread until the program is loaded, so it happens neither on the runtime's
 //! workers, whose other tasks would wait, nor on its blocking pool, whose threads end when idle. A slot
-//! that has a thread to itself spawns there; for whoever shares one or lives on the runtime, as persistent
-//! programs do, there are threads that enter the runtime, so that what they spawn is registered there.
+//! spawns on its own thread; for who lives on the runtime, as persistent programs do, there are threads
+//! that enter the runtime, so that what they spawn is registered there.
 //!
 //! Everything is started by `posix_spawn`: a `fork` would cost tens of milliseconds per gigabyte that
 //! the worker holds. That is why there is no `pre_exec` here, and why a bare program name is looked up
