@@ -152,3 +152,17 @@ fn who_prints_without_end_is_not_read_without_end() {
     assert_eq!(ended, None);
     flood.join().unwrap();
 }
+
+#[test]
+fn an_alarm_that_rings_before_its_thread_sleeps_keeps_it_awake() {
+    let mut looks = 0;
+    let twice = poll_fn(|context| {
+        looks += 1;
+        context.waker().wake_by_ref();
+        if looks < 2 { Poll::Pending } else { Poll::Ready(()) }
+    });
+    let began = Instant::now();
+    on_thread(timeout(LONG, twice));
+    assert!(began.elapsed() < LONG / 2);
+    assert_eq!(looks, 2);
+}
