@@ -5,16 +5,14 @@
 
 use std::{
     io,
-    os::fd::AsFd,
     sync::{Arc, atomic::AtomicBool},
 };
 
 use bytes::Bytes;
 use drakkar_core::Keep;
-use tokio::io::{AsyncRead, AsyncReadExt};
 use tracing::debug;
 
-use crate::spool::SpoolWriter;
+use crate::{reactor::Watched, spool::SpoolWriter};
 
 /// Bytes per read: what a new pipe holds.
 const CHUNK: usize = 64 * 1024;
@@ -51,10 +49,7 @@ impl Capture {
     }
 
     /// Reads until the other side closes.
-    pub(crate) async fn drain(
-        &mut self,
-        mut pipe: impl AsyncRead + AsFd + Unpin,
-    ) -> io::Result<()> {
+    pub(crate) async fn drain(&mut self, pipe: Watched) -> io::Result<()> {
         let mut is_wide = false;
         loop {
             let read = pipe.read(&mut self.chunk).await?;
@@ -103,45 +98,48 @@ impl Capture {
 
 #[cfg(test)]
 mod tests {
-    use tokio::{io::AsyncWriteExt, net::unix::pipe};
+    use std::{io::Write, os::fd::OwnedFd, thread};
 
     use super::*;
+    use crate::reactor::{Alarm, block_on};
 
-    async fn check(keep: Keep, printed: &[&[u8]], kept: &[(&[u8], u64)]) {
+    fn check(keep: Keep, printed: &[&[u8]], kept: &[(&[u8], u64)]) {
         let mut capture = Capture::new(keep);
         for (printed, (kept, dropped)) in printed.iter().zip(kept) {
-            let (mut writer, reader) = pipe::pipe().unwrap();
-            let print = async move { writer.write_all(printed).await };
-            let (written, read) = tokio::join!(print, capture.drain(reader));
-            written.and(read).unwrap();
+            let (reader, mut writer) = io::pipe().unwrap();
+            thread::scope(|scope| {
+                scope.spawn(move || writer.write_all(printed).unwrap());
+                let read = async { capture.drain(Watched::pipe(OwnedFd::from(reader))?).await };
+                block_on(&Alarm::new().unwrap(), read).unwrap();
+            });
             assert_eq!(capture.take(), (Bytes::copy_from_slice(kept), *dropped));
         }
     }
 
-    #[tokio::test]
-    async fn what_exceeds_the_limit_is_read_and_counted() {
+    #[test]
+    fn what_exceeds_the_limit_is_read_and_counted() {
         let (printed, kept) = (vec![7; 5 * WIDE], [7; 10]);
-        check(head(10), &[&printed], &[(&kept, 5 * WIDE as u64 - 10)]).await;
+        check(head(10), &[&printed], &[(&kept, 5 * WIDE as u64 - 10)]);
     }
 
-    #[tokio::test]
-    async fn the_next_process_starts_with_nothing() {
-        check(head(3), &[b"abcd", b"xy", b""], &[(b"abc", 1), (b"xy", 0), (b"", 0)]).await;
+    #[test]
+    fn the_next_process_starts_with_nothing() {
+        check(head(3), &[b"abcd", b"xy", b""], &[(b"abc", 1), (b"xy", 0), (b"", 0)]);
     }
 
     fn head(head: usize) -> Keep {
         Keep { head, tail: 0 }
     }
 
-    #[tokio::test]
-    async fn the_end_is_kept_behind_the_beginning() {
+    #[test]
+    fn the_end_is_kept_behind_the_beginning() {
         let keep = Keep { head: 2, tail: 3 };
         let printed: [&[u8]; 5] = [b"", b"abc", b"abcde", b"abcdef", b"abcdefghijklmnop"];
         let kept: [(&[u8], u64); 5] =
             [(b"", 0), (b"abc", 0), (b"abcde", 0), (b"abdef", 1), (b"abnop", 11)];
-        check(keep, &printed, &kept).await;
+        check(keep, &printed, &kept);
         let mut much = vec![1; 5 * WIDE];
         much.extend_from_slice(b"end");
-        check(keep, &[&much], &[(b"\x01\x01end", 5 * WIDE as u64 - 2)]).await;
+        check(keep, &[&much], &[(b"\x01\x01end", 5 * WIDE as u64 - 2)]);
     }
 }

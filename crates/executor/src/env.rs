@@ -4,8 +4,10 @@
 //! The first two are computed once, when the pool starts. Values are never logged.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
-    ffi::{OsStr, OsString},
+    ffi::{CStr, CString, NulError, OsStr, OsString},
+    os::unix::ffi::OsStrExt,
 };
 
 use drakkar_core::Task;
@@ -38,10 +40,14 @@ pub(crate) fn pattern(text: &str) -> Result<Pattern, PatternError> {
 }
 
 /// Variables of every process.
-#[derive(Clone)]
 pub(crate) struct Environment {
     base: BTreeMap<OsString, OsString>,
+    /// The same in the same order, as the system wants it; none where it could not take them.
+    block: Result<Vec<CString>, NulError>,
 }
+
+/// All variables of one process, as the system wants them.
+pub(crate) type Block<'a> = Vec<Cow<'a, CStr>>;
 
 impl Environment {
     /// What of `parent` may be inherited, and `executor.env` over it.
@@ -60,7 +66,8 @@ impl Environment {
             base.extend(parent.filter(|(name, _)| !is_denied(name)));
         }
         base.extend(config.env.iter().map(|(name, value)| (name.into(), value.into())));
-        Ok(Self { base })
+        let block = base.iter().map(|(name, value)| variable(name, value)).collect();
+        Ok(Self { base, block })
     }
 
     /// The value a process of `task` sees under `name`.
@@ -69,13 +76,28 @@ impl Environment {
         task.env_vars().get(name).or_else(|| self.base.get(name))
     }
 
-    /// Everything a process of `task` sees; a later one of the same name wins.
-    pub(crate) fn of<'a>(
-        &'a self,
-        task: &'a Task,
-    ) -> impl Iterator<Item = (&'a OsString, &'a OsString)> {
-        self.base.iter().chain(task.env_vars())
+    /// What every process sees that does not set it itself.
+    pub(crate) fn inherited(&self) -> &BTreeMap<OsString, OsString> {
+        &self.base
     }
+
+    /// Everything a process sees that has `own` variables; a later one of the same name wins.
+    pub(crate) fn block<'a>(
+        &self,
+        own: impl Iterator<Item = (&'a OsStr, &'a OsStr)>,
+    ) -> Result<Block<'_>, NulError> {
+        let own: BTreeMap<&OsStr, &OsStr> = own.collect();
+        let block = self.block.as_ref().map_err(Clone::clone)?;
+        let inherited = self.base.keys().zip(block);
+        let inherited = inherited.filter(|(name, _)| !own.contains_key(name.as_os_str()));
+        let inherited = inherited.map(|(_, variable)| Ok(Cow::Borrowed(variable.as_c_str())));
+        let own = own.iter().map(|(name, value)| variable(name, value).map(Cow::Owned));
+        inherited.chain(own).collect()
+    }
+}
+
+fn variable(name: &OsStr, value: &OsStr) -> Result<CString, NulError> {
+    CString::new([name.as_bytes(), b"=", value.as_bytes()].concat())
 }
 
 #[cfg(test)]
@@ -97,11 +119,11 @@ mod tests {
         ];
         let parent = parent.map(|(name, value)| (name.into(), value.into()));
         let environment = Environment::new(config, parent.into_iter()).unwrap();
-        let seen: BTreeMap<&OsString, &OsString> = environment.of(task).collect();
-        let seen: Vec<(&str, &str)> = seen
-            .into_iter()
-            .map(|(name, value)| (name.to_str().unwrap(), value.to_str().unwrap()))
-            .collect();
+        let own = task.env_vars().iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()));
+        let block = environment.block(own).unwrap();
+        let mut seen: Vec<(&str, &str)> =
+            block.iter().map(|one| one.to_str().unwrap().split_once('=').unwrap()).collect();
+        seen.sort_unstable();
         assert_eq!(seen, expected);
     }
 

@@ -30,12 +30,13 @@ use rustix::{
 use tokio::{
     runtime::Handle,
     task::JoinSet,
-    time::{Instant, interval, sleep},
+    time::{Instant, interval},
 };
 use tracing::warn;
 
 use crate::{
     orphans::{MARK, Orphan, OrphanId, Orphans},
+    reactor::sleep,
     warden,
 };
 

@@ -15,6 +15,7 @@ mod fair; // who is next where programs share the slots
 mod orphans; // who has lost its parent
 mod warden; // a process that outlives the worker, to end what it started
 mod guard; // nothing outlives its task
+mod reactor; // what a slot does while it waits
 mod spawn; // task → process, on threads of its own
 mod process; // process → how it ended
 mod capture; // what it printed

@@ -9,7 +9,8 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::Arc,
+    pin::pin,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -163,6 +164,7 @@ impl Pool {
             limits: config.limits,
             guard: Guard::start(&runtime).map_err(StartError::Guard)?,
             presets: programs::presets(&config.programs),
+            nothing: OnceLock::new(),
         });
         let guard = Arc::clone(&common.guard);
         let are_played = stand_in.is_some_and(|stand_in| stand_in.plays());
@@ -172,26 +174,27 @@ impl Pool {
         let spool = Spool::open(&config.spool).map_err(StartError::Spool)?;
         let spool_watch = spool.as_ref().map(|spool| spool.watch());
         let runners = TaskTracker::new();
-        let spawner = Spawner::start(config, &common, &runtime).map_err(StartError::Thread)?;
-        let (here, threads) = match stand_in {
-            // What plays processes does so in the time of whoever tests.
-            Some(_) => (spawner.clone(), vec![runtime.clone()]),
-            None => {
-                let threads = threads::start(config.slots(), &runners);
-                let threads = threads.map_err(StartError::Thread)?;
-                // A start that blocks must not keep another slot from its time limit.
-                let is_shared = threads.len() < config.slots();
-                let here = if is_shared { spawner.clone() } else { Spawner::Here(common.clone()) };
-                (here, threads)
-            }
-        };
         let experience = Arc::new(Experience::new());
         let (lanes, granted) = programs::lanes(&config.programs);
         let shared = Arc::new(Shared::new(config.priority_ageing, granted));
-        for (_, thread) in (0..config.slots()).zip(threads.iter().cycle()) {
+        let spawner = Spawner::start(config, &common, &runtime).map_err(StartError::Thread)?;
+        for number in 0..config.slots() {
             let (experience, spool) = (Arc::clone(&experience), spool.clone());
-            let runner = Runner::new(config, here.clone(), experience, spool, stand_in.cloned());
-            runners.spawn_on(serve(Arc::clone(&shared), runner), thread);
+            let slot = |spawner| {
+                let runner = Runner::new(config, spawner, experience, spool, stand_in.cloned());
+                runners.track_future(serve(Arc::clone(&shared), runner))
+            };
+            match stand_in {
+                // What plays processes does so in the time of whoever tests.
+                Some(_) => drop(runtime.spawn(slot(spawner.clone()))),
+                None => {
+                    let slot = slot(Spawner::Here(Arc::clone(&common)));
+                    threads::start(number, slot).map_err(|error| {
+                        shared.shut(); // Those that were started end.
+                        StartError::Thread(error)
+                    })?;
+                }
+            }
         }
         let programs = if are_played {
             Programs::default()
@@ -358,16 +361,18 @@ fn find_programs(config: &ExecutorConfig, common: &Common) -> Result<(), StartEr
 /// One slot, for as long as the pool is open.
 async fn serve(shared: Arc<Shared>, mut runner: Runner) {
     while let Some((spot, queued)) = shared.next().await {
-        let Queued { job, since, control } = &queued;
-        let waited = since.elapsed();
-        let running = runner.run(&job.task, waited, &control.kill);
-        // A fault of ours: neither the slot nor the task may be lost by it.
-        let run = AssertUnwindSafe(running).catch_unwind().await.unwrap_or_else(|_| {
-            Some(Run::Failed {
-                failure: Failure::Io("the process pool panicked; please report it".to_owned()),
-                output: Output::default(),
+        let waited = queued.since.elapsed();
+        let run = {
+            // Pinned where it is: it is large.
+            let running = pin!(runner.run(&queued.job.task, waited, &queued.control.kill));
+            // A fault of ours: neither the slot nor the task may be lost by it.
+            AssertUnwindSafe(running).catch_unwind().await.unwrap_or_else(|_| {
+                Some(Run::Failed {
+                    failure: Failure::Io("the process pool panicked; please report it".to_owned()),
+                    output: Output::default(),
+                })
             })
-        });
+        };
         let Queued { job, control, .. } = &queued;
         if let Some(run) = &run {
             control.watcher.tell(&job.task, Ended::Ran(run));

@@ -1,51 +1,54 @@
 //! One process, from its start to the end of its whole group.
 //!
-//! A process leads its own group. Its exit is noticed through a descriptor of ours, which leaves it a
-//! zombie; the group is killed then, and only then is the leader reaped. While it is a zombie its id
-//! cannot be given to anybody else, so the signal cannot hit a stranger. (A kernel before 5.3 has no
-//! such descriptors: there the leader is reaped first and the group killed at once after it, which is
-//! wrong only if all process ids were used up in between.)
+//! A process leads its own group. Its exit is noticed through a descriptor, which leaves it a zombie; the
+//! group is killed then, and only then is the leader reaped. While it is a zombie its id cannot be given
+//! to anybody else, so the signal cannot hit a stranger. (A kernel before 5.3 has no such descriptors:
+//! there it is looked at again and again.)
 //!
 //! What has left the group is ended by the [`Ward`] of the process.
 //!
 //! Refuses to wait for output that outlives the program by more than a grace. For a disk of ours that
 //! has not taken it yet it waits as long as the task may take.
 
+mod pipes; // what goes in and what comes out
+
 use std::{
-    io,
-    os::fd::OwnedFd,
-    pin::{Pin, pin},
-    process::ExitStatus,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::Duration,
+    io, os::unix::process::ExitStatusExt, pin::pin, process::ExitStatus, thread, time::Duration,
 };
 
 use bytes::Bytes;
 use drakkar_core::StopSignal;
 use rustix::{
     io::Errno,
-    process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open},
+    process::{
+        Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_group,
+        pidfd_open, waitid, waitpid,
+    },
 };
 use tokio::{
-    io::{AsyncWriteExt, Interest, unix::AsyncFd},
-    process::{Child, ChildStderr, ChildStdin, ChildStdout},
-    time::{Instant, sleep, timeout},
+    process::{ChildStderr, ChildStdin, ChildStdout},
+    time::Instant,
 };
 use tracing::warn;
 
-use crate::{capture::Capture, guard::Ward, usage};
+pub(crate) use pipes::Ends;
+use pipes::{Cause, Pipes, serve};
 
-/// How long, at least, a disk is waited for at a time.
-const SHORTEST_LOOK: Duration = Duration::from_millis(10);
+use crate::{
+    capture::Capture,
+    guard::Ward,
+    reactor::{Watched, sleep, timeout},
+    usage,
+};
+
+/// How often is looked for what the kernel does not tell.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// A running process and its group. Dropped before its end, the group is killed.
 pub(crate) struct Process {
-    child: Child,
     leader: Pid,
-    exit: Option<AsyncFd<OwnedFd>>,
+    ends: Option<Ends>,
+    exit: Option<Watched>,
     ward: Option<Ward>,
     reaped: bool,
     pub(crate) started: Instant,
@@ -81,14 +84,17 @@ pub(crate) enum End {
 impl Process {
     /// Takes over a child that leads its own group and carries the mark of `ward`; `started` is when it
     /// was asked for.
-    pub(crate) fn new(child: Child, mut ward: Ward, started: Instant) -> io::Result<Self> {
+    pub(crate) fn new(
+        leader: Pid,
+        ends: Ends,
+        mut ward: Ward,
+        started: Instant,
+    ) -> io::Result<Self> {
         let spawned_in = started.elapsed();
-        let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        let leader = id.ok_or_else(|| io::Error::other("a process without an id"))?;
         ward.leads(leader);
         let mut process = Self {
-            child,
             leader,
+            ends: Some(ends),
             exit: None,
             ward: Some(ward),
             reaped: false,
@@ -98,7 +104,7 @@ impl Process {
             times: None,
         };
         process.exit = match pidfd_open(leader, PidfdFlags::NONBLOCK) {
-            Ok(descriptor) => Some(watch(descriptor)?),
+            Ok(descriptor) => Some(Watched::new(descriptor)?),
             Err(Errno::NOSYS) => None,
             Err(error) => return Err(error.into()),
         };
@@ -113,10 +119,10 @@ impl Process {
         self.leader.as_raw_pid().unsigned_abs()
     }
 
-    /// Has measured what it uses. Not where its id may be somebody else's when it has ended.
-    pub(crate) fn measure(&mut self) -> Option<usage::Meter> {
-        self.is_measured = self.exit.is_some();
-        self.is_measured.then(|| usage::Meter::new(self.id()))
+    /// Has measured what it uses.
+    pub(crate) fn measure(&mut self) -> usage::Meter {
+        self.is_measured = true;
+        usage::Meter::new(self.id())
     }
 
     /// Runs to the end: of the program, of its output (within the grace), of its group.
@@ -130,11 +136,7 @@ impl Process {
         let deadline = sleep(patience.limit.saturating_sub(self.started.elapsed()));
         let (mut deadline, mut killed) = (pin!(deadline), pin!(killed));
         let storing = stdout.storing();
-        let pipes = serve(
-            (self.child.stdin.take(), stdin),
-            (self.child.stdout.take(), stdout),
-            (self.child.stderr.take(), stderr),
-        );
+        let pipes = serve(self.ends.take(), stdin, stdout, stderr);
         let mut pipes = Pipes { serving: pin!(pipes), storing, ended: None };
         let cause = pipes.serve_until(self.exit_or(deadline.as_mut(), killed.as_mut())).await;
         let waited = match cause {
@@ -165,7 +167,7 @@ impl Process {
     }
 
     async fn exit_or(
-        &mut self,
+        &self,
         deadline: impl Future<Output = ()>,
         killed: impl Future<Output = ()>,
     ) -> io::Result<Cause> {
@@ -177,10 +179,15 @@ impl Process {
         }
     }
 
-    /// Its pipes, for whoever talks to it; `None` where one is missing.
-    pub(crate) fn pipes(&mut self) -> Option<(ChildStdin, ChildStdout, ChildStderr)> {
-        let Child { stdin, stdout, stderr, .. } = &mut self.child;
-        Some((stdin.take()?, stdout.take()?, stderr.take()?))
+    /// Its pipes, for whoever talks to it on a runtime.
+    pub(crate) fn pipes(&mut self) -> io::Result<(ChildStdin, ChildStdout, ChildStderr)> {
+        let taken = || io::Error::other("a process without pipes");
+        let Ends { stdin, stdout, stderr } = self.ends.take().ok_or_else(taken)?;
+        Ok((
+            ChildStdin::from_std(stdin.ok_or_else(taken)?.into())?,
+            ChildStdout::from_std(stdout.into())?,
+            ChildStderr::from_std(stderr.into())?,
+        ))
     }
 
     /// Waits for its exit, for as long as `patience`; then TERM, `grace`, KILL; and ends its group.
@@ -190,29 +197,32 @@ impl Process {
         grace: Duration,
     ) -> io::Result<ExitStatus> {
         let exited = match timeout(patience, self.exited()).await {
-            Ok(exited) => exited,
-            Err(_) => self.terminate(&[(StopSignal::Terminate, grace)]).await,
+            Some(exited) => exited,
+            None => self.terminate(&[(StopSignal::Terminate, grace)]).await,
         };
         self.signal(Signal::KILL);
         let status = self.reap().await;
         exited.and(status)
     }
 
-    /// Waits for the exit of the leader, and leaves it a zombie where the kernel lets us.
-    pub(crate) async fn exited(&mut self) -> io::Result<()> {
-        match &self.exit {
-            Some(exit) => exit.readable().await.map(drop),
-            None => self.child.wait().await.map(drop),
+    /// Waits for the exit of the leader, and leaves it a zombie.
+    pub(crate) async fn exited(&self) -> io::Result<()> {
+        if let Some(exit) = &self.exit {
+            return exit.readable().await;
         }
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        while waitid(WaitId::Pid(self.leader), look)?.is_none() {
+            sleep(LOOK_EVERY).await;
+        }
+        Ok(())
     }
 
     /// Each signal and its grace, KILL.
-    async fn terminate(&mut self, steps: &[(StopSignal, Duration)]) -> io::Result<()> {
+    async fn terminate(&self, steps: &[(StopSignal, Duration)]) -> io::Result<()> {
         for &(signal, grace) in steps {
             self.signal(number(signal));
-            tokio::select! {
-                exited = self.exited() => return exited,
-                () = sleep(grace) => {}
+            if let Some(exited) = timeout(grace, self.exited()).await {
+                return exited;
             }
         }
         self.signal(Signal::KILL);
@@ -242,9 +252,21 @@ impl Process {
         if self.is_measured {
             self.times = usage::times(self.id());
         }
-        let status = self.child.wait().await;
-        self.reaped = true;
-        status
+        loop {
+            match waitpid(Some(self.leader), WaitOptions::NOHANG) {
+                Ok(Some((_, status))) => {
+                    self.reaped = true;
+                    return Ok(ExitStatus::from_raw(status.as_raw()));
+                }
+                // It was killed and has not gone yet.
+                Ok(None) => sleep(LOOK_EVERY).await,
+                Err(Errno::INTR) => {}
+                Err(error) => {
+                    self.reaped = true; // By somebody else: the id is not ours any more.
+                    return Err(error.into());
+                }
+            }
+        }
     }
 
     fn signal(&self, signal: Signal) {
@@ -270,108 +292,23 @@ fn number(signal: StopSignal) -> Signal {
     }
 }
 
-#[expect(
-    deprecated,
-    reason = "its successor is `unsafe`, for types that may close their descriptor; an `OwnedFd` cannot"
-)]
-fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::with_interest(descriptor, Interest::READABLE)
-}
-
 impl Drop for Process {
     fn drop(&mut self) {
-        if !self.reaped {
-            self.signal(Signal::KILL);
+        if self.reaped {
+            return;
         }
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Cause {
-    Exit,
-    Deadline,
-    Request,
-}
-
-/// The pipes of one process, served while something else is awaited.
-struct Pipes<'a, S> {
-    serving: Pin<&'a mut S>,
-    /// Whether what was read is being written to a disk.
-    storing: Option<Arc<AtomicBool>>,
-    ended: Option<io::Result<()>>,
-}
-
-impl<S: Future<Output = io::Result<()>>> Pipes<'_, S> {
-    async fn serve_until<T>(&mut self, event: impl Future<Output = T>) -> T {
-        let mut event = pin!(event);
-        loop {
-            tokio::select! {
-                biased; // The event counts, however much there is to read.
-                happened = &mut event => return happened,
-                ended = self.serving.as_mut(), if self.ended.is_none() => self.ended = Some(ended),
-            }
-        }
-    }
-
-    /// The program has ended by itself: whatever it printed may wait for the disk until its time is up.
-    async fn serve_disk(
-        &mut self,
-        grace: Duration,
-        deadline: impl Future<Output = ()>,
-        killed: impl Future<Output = ()>,
-    ) -> io::Result<Cause> {
-        let disk = async {
-            while self.ended.is_none() && self.storing.as_ref().is_some_and(|is| is.load(Relaxed)) {
-                self.serve_for(grace.max(SHORTEST_LOOK)).await;
-            }
+        self.signal(Signal::KILL);
+        // Nobody waits for it any more: a thread does, which is as rare as a fault of ours.
+        let leader = self.leader;
+        let reap = move || match waitpid(Some(leader), WaitOptions::empty()) {
+            Ok(_) => {}
+            Err(error) => warn!(category = "executor", %error, "cannot reap a process"),
         };
-        tokio::select! {
-            biased; // What is taken is taken.
-            () = disk => Ok(Cause::Exit),
-            () = killed => Ok(Cause::Request),
-            // It ended in time. What has no whole file is told by whoever writes the file.
-            () = deadline => Ok(Cause::Exit),
-        }
-    }
-
-    async fn serve_for(&mut self, grace: Duration) {
-        if self.ended.is_none()
-            && let Ok(ended) = timeout(grace, self.serving.as_mut()).await
-        {
-            self.ended = Some(ended);
+        if let Err(error) = thread::Builder::new().name("drakkar-reaper".to_owned()).spawn(reap) {
+            warn!(category = "executor", %error, "a process that was killed remains as a zombie");
         }
     }
 }
 
-/// Writes the input while both outputs are read.
-async fn serve(
-    (stdin, input): (Option<ChildStdin>, Option<Bytes>),
-    (stdout, out): (Option<ChildStdout>, &mut Capture),
-    (stderr, err): (Option<ChildStderr>, &mut Capture),
-) -> io::Result<()> {
-    let feed = async {
-        if let (Some(mut stdin), Some(input)) = (stdin, input) {
-            match stdin.write_all(&input).await {
-                // It has read what it needs.
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-                written => written?,
-            }
-        }
-        Ok(())
-    };
-    let read_out = async {
-        match stdout {
-            Some(stdout) => out.drain(stdout).await,
-            None => Ok(()),
-        }
-    };
-    let read_err = async {
-        match stderr {
-            Some(stderr) => err.drain(stderr).await,
-            None => Ok(()),
-        }
-    };
-    // Not `try_join`: one broken pipe is no reason to let the program block on another.
-    let (input, out, err) = tokio::join!(feed, read_out, read_err);
-    input.and(out).and(err)
-}
+#[cfg(test)]
+mod tests;

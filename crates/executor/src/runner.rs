@@ -5,18 +5,17 @@
 //! business.
 
 use std::{
+    io,
     os::unix::process::ExitStatusExt,
     path::PathBuf,
+    pin::pin,
     process::ExitStatus,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use drakkar_core::{Failure, Keep, Output, Task, Usage, retry::Backoff};
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep, timeout},
-};
+use tokio::{sync::Notify, time::Instant};
 use tracing::warn;
 
 use crate::{
@@ -25,6 +24,7 @@ use crate::{
     median::Medians,
     memory::MemoryKills,
     process::{End, Patience, Process},
+    reactor::{sleep, timeout},
     spawn::{SpawnError, Spawner},
     spool::{Spool, SpoolWriter},
     stand_in::{Bounds, Scripted, StandIn},
@@ -162,7 +162,8 @@ impl Runner {
             permanent: true,
         })?;
         let limit = self.limit(task);
-        let file = timeout(limit, spool.create()).await.unwrap_or_else(|late| Err(late.into()));
+        let late = || Err(io::Error::from(io::ErrorKind::TimedOut));
+        let file = timeout(limit, spool.create()).await.unwrap_or_else(late);
         file.map(Some).map_err(|e| Failure::Io(format!("cannot spool standard output: {e}")))
     }
 
@@ -227,17 +228,19 @@ impl Runner {
             }
         };
         let started_at = SystemTime::now().checked_sub(process.started.elapsed());
-        let mut meter = if self.measures { process.measure() } else { None };
+        let mut meter = self.measures.then(|| process.measure());
         let limit = self.limit(task);
         let patience = Patience { limit, steps: task.stop_steps(), ..self.patience };
         self.stdout.keep(task.kept_stdout().unwrap_or(self.keep.0));
         self.stderr.keep(task.kept_stderr().unwrap_or(self.keep.1));
         let outputs = (&mut self.stdout, &mut self.stderr);
         let stdin = task.stdin_bytes().cloned();
-        let running = process.run(stdin, outputs, patience, kill.notified());
-        let end = match &mut meter {
-            Some(meter) => meter.beside(running).await,
-            None => running.await,
+        let end = {
+            let running = pin!(process.run(stdin, outputs, patience, kill.notified()));
+            match &mut meter {
+                Some(meter) => meter.beside(running).await,
+                None => running.await,
+            }
         };
         let usage = Usage {
             max_rss: meter.and_then(|meter| meter.max_rss),

@@ -2,32 +2,46 @@
 //!
 //! Spawning blocks its thread until the program is loaded, so it happens neither on the runtime's
 //! workers, whose other tasks would wait, nor on its blocking pool, whose threads end when idle. A slot
-//! that has a thread to itself spawns there; for whoever shares one or lives on the runtime, as persistent
-//! programs do, there are threads that enter the runtime, so that what they spawn is registered there.
+//! spawns on its own thread; for who lives on the runtime, as persistent programs do, there are threads
+//! that enter the runtime, so that what they spawn is registered there.
 //!
-//! Everything stays on the `posix_spawn` path of the standard library: a `fork` would cost tens of
-//! milliseconds per gigabyte that the worker holds. That is why there is no `pre_exec` here, and why a
-//! bare program name is looked up by us: with an environment of its own the library would fork for it.
-//!
-//! Not covered: where the runtime refuses to watch a process it has just started (it is shutting
-//! down, or the system is out of watches), its id is not known and only the failure is reported.
+//! Everything is started by `posix_spawn`: a `fork` would cost tens of milliseconds per gigabyte that
+//! the worker holds. That is why there is no `pre_exec` here, and why a bare program name is looked up
+//! by us. The standard library starts only what has a directory of its own: it builds the environment
+//! anew for every process, which costs more than the rest of what we do here.
 
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::{CString, OsStr, OsString},
     fs::File,
     io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::{ffi::OsStrExt, process::CommandExt},
+    },
     path::{Path, PathBuf},
-    process::Stdio,
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    process::Command,
+    sync::{Arc, Mutex, OnceLock, PoisonError, mpsc},
     thread,
 };
 
 use drakkar_core::Task;
-use rustix::{fs::Access, io::Errno};
-use tokio::{process::Command, runtime::Handle, sync::oneshot, time::Instant};
+use nix::{
+    spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn},
+    sys::signal::{SigSet, Signal},
+};
+use rustix::{
+    fs::Access,
+    io::Errno,
+    pipe::{PipeFlags, pipe_with},
+    process::Pid,
+};
+use tokio::{runtime::Handle, sync::oneshot, time::Instant};
 
 use crate::{
-    ExecutorConfig, Limits, cpus, env::Environment, guard::Guard, process::Process,
+    ExecutorConfig, Limits, cpus,
+    env::{Block, Environment},
+    guard::Guard,
+    process::{Ends, Process},
     programs::Presets,
 };
 
@@ -35,13 +49,24 @@ use crate::{
 const MAX_THREADS: usize = 8;
 
 /// What every process of a pool has in common.
-#[derive(Clone)]
 pub(crate) struct Common {
     pub(crate) binary_path: Option<PathBuf>,
     pub(crate) environment: Environment,
     pub(crate) guard: Arc<Guard>,
     pub(crate) limits: Limits,
     pub(crate) presets: Presets,
+    /// What a program reads that has no input; opened for the first one.
+    pub(crate) nothing: OnceLock<File>,
+}
+
+impl Common {
+    fn nothing(&self) -> io::Result<BorrowedFd<'_>> {
+        if let Some(nothing) = self.nothing.get() {
+            return Ok(nothing.as_fd());
+        }
+        let nothing = File::open("/dev/null")?;
+        Ok(self.nothing.get_or_init(|| nothing).as_fd())
+    }
 }
 
 pub(crate) struct Request {
@@ -191,44 +216,130 @@ fn spawn(common: &Common, task: &Task) -> Result<Process, SpawnError> {
         beside.find(|(name, _)| *name == "PATH").map(|(_, path)| OsStr::new(path))
     });
     let path = locate(named, common, task, own_path).map_err(failed)?;
+    let input = Input::of(task)?;
     let ward = common.guard.enrol();
     let (mark, value) = ward.mark();
-    let mut command = Command::new(path);
-    command
-        .arg0(named)
-        .args(preset.map_or(&[][..], |preset| &preset.args))
-        .args(task.args())
-        .env_clear()
-        .envs(common.environment.of(task))
-        .envs(preset.into_iter().flat_map(|preset| preset.env_beside(task)))
-        .env(mark, value)
-        .process_group(0)
-        .stdin(input(task)?)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true); // The last resort; `Process` ends the whole group.
-    if let Some(dir) = task.dir() {
-        command.current_dir(dir);
-    }
+    let beside = preset.into_iter().flat_map(|preset| preset.env_beside(task));
+    let own = task.env_vars().iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()));
+    let own = own.chain(beside.map(|(name, value)| (OsStr::new(name), OsStr::new(value))));
+    let own = own.chain([(OsStr::new(mark), OsStr::new(&value))]);
+    let arguments = preset.map_or(&[][..], |preset| &preset.args).iter().map(OsStr::new);
+    let arguments = arguments.chain(task.args().iter().map(OsString::as_os_str));
+    let (stdin, to_stdin) = input.open(common).map_err(failed)?;
+    let (stdout, of_stdout) = output().map_err(failed)?;
+    let (stderr, of_stderr) = output().map_err(failed)?;
+    let its_ends = [stdin.as_fd(), of_stdout.as_fd(), of_stderr.as_fd()];
     let started = Instant::now();
-    let child = command.spawn().map_err(|error| match task.dir() {
+    let leader = match task.dir() {
+        None => {
+            let arguments = [named.as_os_str()].into_iter().chain(arguments);
+            let environment =
+                common.environment.block(own).map_err(|error| failed(error.into()))?;
+            start(&path, arguments, &environment, its_ends)
+        }
+        Some(dir) => {
+            let mut command = Command::new(&path);
+            command.arg0(named).args(arguments);
+            command.env_clear().envs(common.environment.inherited()).envs(own);
+            start_in(dir, command, its_ends)
+        }
+    };
+    let leader = leader.map_err(|error| match task.dir() {
         Some(dir) if !dir.is_dir() => failed(error).in_missing_dir(dir),
         _ => failed(error),
     })?;
-    let process = Process::new(child, ward, started).map_err(failed)?;
+    let ends = Ends { stdin: to_stdin, stdout, stderr };
+    let process = Process::new(leader, ends, ward, started).map_err(failed)?;
     // A program without the limits it should have must not run: dropping it ends its group.
     common.limits.set(process.leader()).map_err(|error| failed(error).without_limits())?;
     Ok(process)
 }
 
-fn input(task: &Task) -> Result<Stdio, SpawnError> {
-    match task.stdin_path() {
-        Some(path) => match regular(path) {
-            Ok(file) => Ok(file.into()),
-            Err(error) => Err(SpawnError::new(path, &error)),
-        },
-        None if task.stdin_bytes().is_some() => Ok(Stdio::piped()),
-        None => Ok(Stdio::null()),
+/// Starts a program at the worker's directory, as the leader of a group of its own.
+fn start<'a>(
+    path: &Path,
+    arguments: impl Iterator<Item = &'a OsStr>,
+    environment: &Block<'_>,
+    ends: [BorrowedFd<'_>; 3],
+) -> io::Result<Pid> {
+    let arguments: Vec<CString> =
+        arguments.map(|one| CString::new(one.as_bytes())).collect::<Result<_, _>>()?;
+    let mut files = PosixSpawnFileActions::init()?;
+    for (number, file) in (0..).zip(ends) {
+        files.add_dup2(file.as_raw_fd(), number)?;
+    }
+    let mut attributes = PosixSpawnAttr::init()?;
+    attributes.set_flags(
+        PosixSpawnFlags::POSIX_SPAWN_SETPGROUP
+            | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF
+            | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK,
+    )?;
+    attributes.set_pgroup(nix::unistd::Pid::from_raw(0))?;
+    // The worker ignores it; a program in a pipeline counts on it.
+    attributes.set_sigdefault(&SigSet::from(Signal::SIGPIPE))?;
+    attributes.set_sigmask(&SigSet::empty())?;
+    let id = posix_spawn(path, &files, &attributes, &arguments, environment)?;
+    Pid::from_raw(id.as_raw()).ok_or_else(|| io::Error::other("a process without an id"))
+}
+
+/// Starts a program in a directory.
+fn start_in(dir: &Path, mut command: Command, ends: [BorrowedFd<'_>; 3]) -> io::Result<Pid> {
+    let [stdin, stdout, stderr] = ends.map(|one| one.try_clone_to_owned());
+    command.current_dir(dir).process_group(0).stdin(stdin?).stdout(stdout?).stderr(stderr?);
+    let child = command.spawn()?;
+    let id = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    id.ok_or_else(|| io::Error::other("a process without an id"))
+}
+
+/// A pipe for what a program prints: our end, its end.
+fn output() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(pipe_with(PipeFlags::CLOEXEC)?)
+}
+
+/// What a program reads.
+enum Input {
+    Nothing,
+    File(File),
+    /// What we write.
+    Pipe,
+}
+
+impl Input {
+    fn of(task: &Task) -> Result<Self, SpawnError> {
+        match task.stdin_path() {
+            Some(path) => {
+                regular(path).map(Self::File).map_err(|error| SpawnError::new(path, &error))
+            }
+            None if task.stdin_bytes().is_some() => Ok(Self::Pipe),
+            None => Ok(Self::Nothing),
+        }
+    }
+
+    /// Its end, and ours.
+    fn open(self, common: &Common) -> io::Result<(Stdin<'_>, Option<OwnedFd>)> {
+        match self {
+            Self::Nothing => Ok((Stdin::Shared(common.nothing()?), None)),
+            Self::File(file) => Ok((Stdin::Own(file.into()), None)),
+            Self::Pipe => {
+                let (its, ours) = pipe_with(PipeFlags::CLOEXEC)?;
+                Ok((Stdin::Own(its), Some(ours)))
+            }
+        }
+    }
+}
+
+/// The end of a program.
+enum Stdin<'a> {
+    Shared(BorrowedFd<'a>),
+    Own(OwnedFd),
+}
+
+impl AsFd for Stdin<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Shared(shared) => *shared,
+            Self::Own(own) => own.as_fd(),
+        }
     }
 }
 
@@ -250,6 +361,9 @@ pub(crate) fn locate(
     preset: Option<&OsStr>,
 ) -> io::Result<PathBuf> {
     let is_bare = !program.as_os_str().as_encoded_bytes().contains(&b'/');
+    if program.is_absolute() {
+        return Ok(program.to_owned());
+    }
     if !is_bare {
         return std::path::absolute(program);
     }

@@ -20,7 +20,11 @@ use std::{
 
 use drakkar_core::{Failure, SpooledFile};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncWriteExt, BufWriter};
+use tokio::{
+    io::{AsyncWriteExt, BufWriter},
+    runtime::Handle,
+};
+use tokio_util::context::TokioContext;
 use tracing::{info, warn};
 
 use crate::Run;
@@ -85,6 +89,8 @@ pub(crate) struct Spool {
     max_task_bytes: u64,
     max_bytes: u64,
     files: AtomicU64,
+    /// Whose threads write, so that a slot can wait for them and for other things.
+    runtime: Handle,
 }
 
 impl Spool {
@@ -118,6 +124,7 @@ impl Spool {
             max_task_bytes: config.max_task_bytes,
             max_bytes: config.max_bytes,
             files: AtomicU64::default(),
+            runtime: Handle::try_current().map_err(io::Error::other)?,
         })))
     }
 
@@ -132,9 +139,7 @@ impl Spool {
             let file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
             io::Result::Ok((file, Slip { path, reserved: 0, spool }))
         };
-        #[expect(clippy::disallowed_methods, reason = "opens a file, starts no process")]
-        let opened = tokio::task::spawn_blocking(open);
-        let (file, slip) = opened.await??;
+        let (file, slip) = self.runtime.spawn_blocking(open).await??;
         Ok(SpoolWriter::new(file, slip))
     }
 
@@ -250,7 +255,8 @@ impl SpoolWriter {
     async fn store(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.slip.spool.reserve(bytes.len() as u64).await?;
         self.slip.reserved += bytes.len() as u64;
-        self.file.write_all(bytes).await
+        let runtime = self.slip.spool.runtime.clone();
+        TokioContext::new(self.file.write_all(bytes), runtime).await
     }
 
     /// Waits until the disk has taken everything. Who does not wait to the end has no file.
@@ -258,7 +264,8 @@ impl SpoolWriter {
         if self.trouble.is_some() || self.under_way.swap(true, Relaxed) {
             return;
         }
-        self.trouble = self.file.flush().await.err();
+        let runtime = self.slip.spool.runtime.clone();
+        self.trouble = TokioContext::new(self.file.flush(), runtime).await.err();
         self.under_way.store(false, Relaxed);
     }
 

@@ -9,7 +9,7 @@
 
 use std::{convert::Infallible, fs, time::Duration};
 
-use tokio::time::sleep;
+use crate::reactor::sleep;
 
 /// From the first look to the second one; twice as long from there to the next, and so on.
 const FIRST: Duration = Duration::from_millis(20);

@@ -239,13 +239,50 @@ async fn a_process_sees_the_environment_it_was_given_and_no_other() {
     config.env.insert("BOTH".to_owned(), "config".to_owned());
     let pool = pool(&config);
     let task = Task::new().program("env").env("BOTH", "task").env("OWN", "ü=x");
-    let output = finished(run(&pool, task).await);
-    let text = String::from_utf8(output.stdout.to_vec()).unwrap();
-    let mut seen: Vec<&str> = text.lines().collect();
-    // How the pool finds it again, should it hide.
-    seen.retain(|variable| !variable.starts_with("DRAKKAR_TASK_OF="));
-    seen.sort_unstable();
-    assert_eq!(seen, ["BOTH=task", "FROM_CONFIG=1", "OWN=ü=x"]);
+    // What has a directory of its own is started in another way.
+    for task in [task.clone(), task.working_dir("/")] {
+        let output = finished(run(&pool, task).await);
+        let text = String::from_utf8(output.stdout.to_vec()).unwrap();
+        let mut seen: Vec<&str> = text.lines().collect();
+        // How the pool finds it again, should it hide.
+        seen.retain(|variable| !variable.starts_with("DRAKKAR_TASK_OF="));
+        seen.sort_unstable();
+        assert_eq!(seen, ["BOTH=task", "FROM_CONFIG=1", "OWN=ü=x"]);
+    }
+}
+
+#[tokio::test]
+async fn a_program_blocks_no_signal_and_ignores_none_but_those_that_its_worker_was_told_to() {
+    // The standard library has the worker ignore it.
+    const PIPE: u64 = 1 << 12;
+    let pool = pool(&config(1));
+    let ignored = |text: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+        // Without those that the C library keeps to itself.
+        u64::from_str_radix(line.trim(), 16).unwrap() & ((1 << 31) - 1)
+    };
+    let own = ignored(&std::fs::read_to_string("/proc/self/status").unwrap());
+    assert_eq!(own & PIPE, PIPE);
+    let look = Task::new().program("cat").arg("/proc/self/status");
+    for task in [look.clone(), look.working_dir("/")] {
+        let output = finished(run(&pool, task).await);
+        let text = String::from_utf8(output.stdout.to_vec()).unwrap();
+        assert!(text.contains("SigBlk:\t0000000000000000"), "{text}");
+        assert_eq!(ignored(&text), own & !PIPE);
+    }
+}
+
+#[tokio::test]
+async fn what_no_system_takes_is_a_permanent_failure() {
+    let mut config = config(1);
+    let task = || Task::new().program("true");
+    for task in [task().arg("a\0b"), task().env("A", "a\0b"), task().arg("\0").working_dir("/")] {
+        let (failure, _) = failed(run(&pool(&config), task).await);
+        assert!(failure.is_permanent(), "{failure}");
+    }
+    config.env.insert("A".to_owned(), "\0".to_owned());
+    let (failure, _) = failed(run(&pool(&config), task()).await);
+    assert!(failure.is_permanent(), "{failure}");
 }
 
 #[tokio::test]

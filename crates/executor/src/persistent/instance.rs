@@ -66,13 +66,14 @@ impl Program {
 
     async fn one_life(self: &Arc<Self>, number: usize, spawner: &Spawner) -> Next {
         self.books.starts.fetch_add(1, Relaxed);
-        let started = spawner.spawn(&self.start).await.map_err(|error| error.to_string());
-        let (mut process, pipes) = match started.map(|mut process| (process.pipes(), process)) {
-            Ok((Some(pipes), process)) => (process, pipes),
-            Ok((None, _)) => return self.failed(number, "it has no pipes"),
-            Err(error) => return self.failed(number, &error),
+        let mut process = match spawner.spawn(&self.start).await {
+            Ok(process) => process,
+            Err(error) => return self.failed(number, &error.to_string()),
         };
-        let (mut stdin, mut stdout, errors) = pipes;
+        let (mut stdin, mut stdout, errors) = match process.pipes() {
+            Ok(pipes) => pipes,
+            Err(error) => return self.failed(number, &format!("its pipes: {error}")),
+        };
         let (pid, current) = (process.id(), Arc::new(Current::default()));
         let log = stderr::log(Arc::clone(self), pid, Arc::clone(&current), errors);
         let log = tokio::spawn(log);
