@@ -35,15 +35,15 @@ impl<H: Handler> Partition<H> {
     /// Admits what was received and has it arranged.
     pub(crate) fn open_window(&mut self) {
         let window = self.next_window;
+        self.metrics.consumed.inc_by(self.incoming.len() as u64);
         let mut messages = Vec::with_capacity(self.incoming.len());
         let mut incoming = std::mem::take(&mut self.incoming);
         for message in incoming.drain(..) {
-            self.metrics.consumed.inc();
             let (offset, size) = (message.offset, message.size());
             self.check_log(offset);
             if self.done.contains(offset) {
                 self.ledger.admit_settled(offset);
-                self.unload(size);
+                self.unload(1, size);
                 self.clock.settled(1, Instant::now());
                 continue;
             }
@@ -56,7 +56,7 @@ impl<H: Handler> Partition<H> {
                 Err(_) => {
                     warn!(category = "kafka", partition = %self.id, %offset,
                         "an offset was delivered again and is dropped");
-                    self.unload(size);
+                    self.unload(1, size);
                 }
             }
         }
