@@ -15,7 +15,10 @@ use std::{
 use drakkar_core::{Cause, Handler, HookResult, SourceMessage, Stage, TopicPartition};
 use drakkar_telemetry::{Hook, prometheus::HistogramTimer};
 use futures_util::FutureExt;
-use tokio::time::{Instant, timeout};
+use tokio::{
+    task::unconstrained,
+    time::{Instant, sleep, timeout},
+};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{partition::Shared, watch::Executing};
@@ -171,14 +174,18 @@ async fn contained_since<T>(
     hook: impl Future<Output = HookResult<T>> + Send,
 ) -> Result<T, HookFailure> {
     let mut hook = pin!(AssertUnwindSafe(hook).catch_unwind());
-    // Most have their answer at once: for those no timer is made.
-    let answer = match poll_fn(|cx| Poll::Ready(hook.as_mut().poll(cx))).await {
-        Poll::Ready(answer) => answer,
+    let mut over = None;
+    let answer = poll_fn(|cx| match hook.as_mut().poll(cx) {
+        Poll::Ready(answer) => Poll::Ready(Ok(answer)),
         Poll::Pending => {
-            let left = limit.saturating_sub(begun.elapsed());
-            timeout(left, hook).await.map_err(|_| HookFailure::TimedOut(limit))?
+            // Most have their answer at once: for those no timer is made. It counts also while the hook
+            // uses up all that its task may do at a time.
+            let left = || limit.saturating_sub(begun.elapsed());
+            let over = over.get_or_insert_with(|| Box::pin(unconstrained(sleep(left()))));
+            over.as_mut().poll(cx).map(|()| Err(HookFailure::TimedOut(limit)))
         }
-    };
+    })
+    .await?;
     match answer {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(HookFailure::Error(chain(&*error))),
