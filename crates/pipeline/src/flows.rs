@@ -112,8 +112,12 @@ impl<B: Begin> Flows<B> {
         let ended = match report {
             Ok(Report::One(ended)) => vec![ended],
             Ok(Report::Several { ended, unfinished, unbegun }) => {
-                unfinished.into_iter().for_each(|flow| drop(self.go_on(flow)));
-                unbegun.for_each(|flow| drop(self.go_on(flow.go())));
+                for flow in unfinished {
+                    self.go_on(flow);
+                }
+                for flow in unbegun {
+                    self.go_on(flow.go());
+                }
                 ended
             }
             Err(error) => {
