@@ -181,7 +181,10 @@ impl Task {
     /// What the framework does when this task has ended and is kept to be shown: what it was given to
     /// read, and the result that was known, are let go.
     pub fn let_go_of_content(&mut self) {
-        (self.stdin, self.precomputed) = (None, None);
+        self.precomputed = None;
+        if self.said.stdin.is_some() {
+            self.said.stdin = None;
+        }
     }
 
     /// What the framework does when this task is the `nth` of its message, or of those that replace

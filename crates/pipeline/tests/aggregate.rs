@@ -14,8 +14,8 @@ use drakkar_core::{
     Carried, Collect, Delivery, Failure, Handler, HookResult, KafkaPayload, Message, MessageGroup,
     OnError, Pending, Precomputed, SinkError, Stage, Task, TaskResult,
 };
-use tokio::{sync::Semaphore, time::Instant};
 use drakkar_testing::{Script, Scripted, World};
+use tokio::{sync::Semaphore, time::Instant};
 
 type Seen = Arc<Mutex<Vec<String>>>;
 
