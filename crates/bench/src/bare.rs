@@ -14,6 +14,7 @@ use anyhow::{Context, anyhow, ensure};
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
 };
 use tokio::{runtime::Runtime, time::Instant};
 
@@ -24,6 +25,9 @@ const COMMIT_EVERY: Duration = Duration::from_millis(500);
 
 /// How long the consumer waits for a message before it looks at the clock.
 const POLL: Duration = Duration::from_millis(5);
+
+/// How long the last commit may take.
+const LAST_COMMIT_WITHIN: Duration = Duration::from_secs(30);
 
 /// Messages that were polled and wait for a process.
 const AHEAD: usize = 1_000;
@@ -41,10 +45,11 @@ pub(crate) fn count(topic: &Topic, group: &str) -> anyhow::Result<Lap> {
         }
         if lap.is_some() && committed.elapsed() >= COMMIT_EVERY {
             committed = Instant::now();
-            consumer.commit_consumer_state(CommitMode::Async)?;
+            // One that comes too early is made with the next.
+            made(consumer.commit_consumer_state(CommitMode::Async))?;
         }
     }
-    consumer.commit_consumer_state(CommitMode::Sync)?;
+    finally(|| consumer.commit_consumer_state(CommitMode::Sync))?;
     lap.context("there was no message")?.end(topic.wait_committed(group)?)
 }
 
@@ -105,12 +110,32 @@ pub(crate) fn spawn(
         }
         if lap.is_some() && committed.elapsed() >= COMMIT_EVERY {
             committed = Instant::now();
-            consumer.commit(&open.positions(topic.name)?, CommitMode::Async)?;
+            made(consumer.commit(&open.positions(topic.name)?, CommitMode::Async))?;
         }
     }
-    consumer.commit(&open.positions(topic.name)?, CommitMode::Sync)?;
+    let positions = open.positions(topic.name)?;
+    finally(|| consumer.commit(&positions, CommitMode::Sync))?;
     ensure!(open.is_empty(), "messages are still open");
     lap.context("there was no message")?.end(topic.wait_committed(group)?)
+}
+
+/// Whether a commit was made. It is not while the client has yet to find out who keeps commits.
+fn made(commit: KafkaResult<()>) -> KafkaResult<bool> {
+    match commit {
+        Ok(()) => Ok(true),
+        Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::WaitingForCoordinator)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The last commit is made again until it is made.
+fn finally(commit: impl Fn() -> KafkaResult<()>) -> anyhow::Result<()> {
+    let deadline = Instant::now() + LAST_COMMIT_WITHIN;
+    while !made(commit())? {
+        ensure!(Instant::now() < deadline, "nobody was found who keeps commits");
+        std::thread::sleep(POLL);
+    }
+    Ok(())
 }
 
 /// Which offsets are not done yet, by partition.
@@ -152,6 +177,22 @@ impl Open {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_commit_before_the_coordinator_is_known_is_made_again_and_any_other_error_is_told() {
+        let refused = |code| Err(KafkaError::ConsumerCommit(code));
+        assert_eq!(made(Ok(())), Ok(true));
+        assert_eq!(made(refused(RDKafkaErrorCode::WaitingForCoordinator)), Ok(false));
+        made(refused(RDKafkaErrorCode::IllegalGeneration)).unwrap_err();
+        let tries = std::cell::Cell::new(0);
+        finally(|| {
+            tries.set(tries.get() + 1);
+            if tries.get() < 3 { refused(RDKafkaErrorCode::WaitingForCoordinator) } else { Ok(()) }
+        })
+        .unwrap();
+        assert_eq!(tries.get(), 3);
+        assert!(finally(|| refused(RDKafkaErrorCode::IllegalGeneration)).is_err());
+    }
 
     #[test]
     fn nothing_at_or_above_an_open_offset_is_committed() {

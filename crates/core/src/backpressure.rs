@@ -79,7 +79,13 @@ impl Load {
     /// The partition settled or dropped a message of `bytes`. `true`: ask the poll thread to resume.
     #[must_use]
     pub fn remove(&self, bytes: usize) -> bool {
-        self.messages.fetch_sub(1, Ordering::SeqCst);
+        self.remove_all(1, bytes)
+    }
+
+    /// The same for several messages, which were `bytes` together.
+    #[must_use]
+    pub fn remove_all(&self, messages: usize, bytes: usize) -> bool {
+        self.messages.fetch_sub(messages, Ordering::SeqCst);
         self.bytes.fetch_sub(bytes, Ordering::SeqCst);
         self.goes_on()
     }
@@ -151,6 +157,16 @@ mod tests {
         assert_eq!(each.share(total, 200), Limits { messages: 250, bytes: 167_772 });
         assert_eq!(each.share(total, 1_000_000), Limits { messages: 1, bytes: 33 });
         assert_eq!(each.share(total, 0), each, "nobody divides by zero");
+    }
+
+    #[test]
+    fn several_messages_that_settle_together_end_a_pause_once() {
+        let load = Load::new(Limits::new(4, 1_000));
+        let added: Vec<Intake> = (0..4).map(|_| load.add(10)).collect();
+        assert_eq!(added.last(), Some(&Intake::Pause));
+        assert!(load.remove_all(3, 30));
+        assert!(!load.remove_all(1, 10));
+        assert_eq!((load.messages(), load.bytes()), (0, 0));
     }
 
     #[test]

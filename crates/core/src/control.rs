@@ -54,8 +54,8 @@ impl Task {
     /// A file that is not there or may not be read is a start that fails for good.
     #[must_use]
     pub fn stdin_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.stdin = None;
-        self.control.stdin_file = Some(path.into());
+        self.said.stdin = None;
+        self.said.control.stdin_file = Some(path.into());
         self
     }
 
@@ -64,7 +64,7 @@ impl Task {
     /// have ended only the limit of [`Task::timeout`] counts, which counts beside it in any case.
     #[must_use]
     pub fn timeout_percent(mut self, percent: NonZeroU32) -> Self {
-        self.control.limit_percent = Some(percent);
+        self.said.control.limit_percent = Some(percent);
         self
     }
 
@@ -73,21 +73,21 @@ impl Task {
     /// `executor.kill_grace`; no signal at all means SIGKILL at once.
     #[must_use]
     pub fn stop_with(mut self, steps: impl IntoIterator<Item = (StopSignal, Duration)>) -> Self {
-        self.control.stop = Some(steps.into_iter().collect());
+        self.said.control.stop = Some(steps.into_iter().collect());
         self
     }
 
     /// Sets what is kept of standard output; the default is a head of `executor.max_stdout_bytes`.
     #[must_use]
     pub fn keep_stdout(mut self, keep: Keep) -> Self {
-        self.control.stdout = Some(keep);
+        self.said.control.stdout = Some(keep);
         self
     }
 
     /// Sets what is kept of standard error; the default is a head of `executor.max_stderr_bytes`.
     #[must_use]
     pub fn keep_stderr(mut self, keep: Keep) -> Self {
-        self.control.stderr = Some(keep);
+        self.said.control.stderr = Some(keep);
         self
     }
 
@@ -115,7 +115,7 @@ impl Task {
     /// ```
     #[must_use]
     pub fn spool_stdout(mut self) -> Self {
-        self.control.spool_stdout = true;
+        self.said.control.spool_stdout = true;
         self
     }
 }
@@ -125,36 +125,36 @@ impl Task {
     /// The file that the program reads.
     #[must_use]
     pub fn stdin_path(&self) -> Option<&PathBuf> {
-        self.control.stdin_file.as_ref()
+        self.said.control.stdin_file.as_ref()
     }
 
     /// The limit as percent of the median, where the task sets one.
     #[must_use]
     pub fn limit_percent(&self) -> Option<NonZeroU32> {
-        self.control.limit_percent
+        self.said.control.limit_percent
     }
 
     /// How the program is asked to end, where the task says so.
     #[must_use]
     pub fn stop_steps(&self) -> Option<&[(StopSignal, Duration)]> {
-        self.control.stop.as_deref()
+        self.said.control.stop.as_deref()
     }
 
     /// What is kept of standard output, where the task says so.
     #[must_use]
     pub fn kept_stdout(&self) -> Option<Keep> {
-        self.control.stdout
+        self.said.control.stdout
     }
 
     /// What is kept of standard error, where the task says so.
     #[must_use]
     pub fn kept_stderr(&self) -> Option<Keep> {
-        self.control.stderr
+        self.said.control.stderr
     }
 
     /// Whether standard output goes to a file.
     #[must_use]
     pub fn spools_stdout(&self) -> bool {
-        self.control.spool_stdout
+        self.said.control.spool_stdout
     }
 }

@@ -9,13 +9,21 @@
 //! The ledger is pure: it starts nothing and knows no time. It belongs to one assignment of one
 //! partition and is dropped with it, so that nothing can settle after the fence.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{
+    HashMap, HashSet, VecDeque,
+    hash_map::{Entry, OccupiedEntry},
+};
+
+use smallvec::SmallVec;
 
 use crate::{Offset, numbered::NumberedMap, watermark::Watermark};
 
 /// Names a task or a closing within one ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskKey(pub u64);
+
+/// Most tasks stand for one message.
+type Links = SmallVec<[Offset; 2]>;
 
 #[derive(Debug)]
 struct Open<M> {
@@ -36,7 +44,7 @@ pub struct Ledger<M> {
     watermark: Watermark,
     open: NumberedMap<Offset, Open<M>>,
     /// The messages of each task and of each closing.
-    tasks: NumberedMap<TaskKey, Vec<Offset>>,
+    tasks: NumberedMap<TaskKey, Links>,
     /// How many messages of each closing still wait for something that comes before it.
     closings: NumberedMap<TaskKey, usize>,
     next_key: u64,
@@ -115,7 +123,10 @@ impl<M> Ledger<M> {
     /// # Errors
     ///
     /// When one of them is not open, or all its tasks have ended; nothing has changed then.
-    pub fn add_task(&mut self, links: Vec<Offset>) -> Result<TaskKey, NotOpen> {
+    pub fn add_task(
+        &mut self,
+        links: impl IntoIterator<Item = Offset>,
+    ) -> Result<TaskKey, NotOpen> {
         let links = self.unfinished(links)?;
         for offset in &links {
             if let Some(open) = self.open.get_mut(offset) {
@@ -134,7 +145,10 @@ impl<M> Ledger<M> {
     /// # Errors
     ///
     /// As [`Self::add_task`].
-    pub fn close_with(&mut self, links: Vec<Offset>) -> Result<TaskKey, NotOpen> {
+    pub fn close_with(
+        &mut self,
+        links: impl IntoIterator<Item = Offset>,
+    ) -> Result<TaskKey, NotOpen> {
         let links = self.unfinished(links)?;
         let count = links.len();
         let key = TaskKey(self.next_key);
@@ -148,7 +162,8 @@ impl<M> Ledger<M> {
     }
 
     /// `links` in order and once each, if each still waits for its arrangement or for a task.
-    fn unfinished(&self, mut links: Vec<Offset>) -> Result<Vec<Offset>, NotOpen> {
+    fn unfinished(&self, links: impl IntoIterator<Item = Offset>) -> Result<Links, NotOpen> {
+        let mut links: Links = links.into_iter().collect();
         links.sort_unstable();
         links.dedup();
         let waits = |offset: &Offset| self.open.get(offset).is_some_and(|open| 0 < open.waits);
@@ -158,7 +173,7 @@ impl<M> Ledger<M> {
         }
     }
 
-    fn insert(&mut self, links: Vec<Offset>) -> TaskKey {
+    fn insert(&mut self, links: Links) -> TaskKey {
         let key = TaskKey(self.next_key);
         self.next_key += 1;
         self.tasks.insert(key, links);
@@ -170,11 +185,9 @@ impl<M> Ledger<M> {
     pub fn arranged(&mut self, window: impl IntoIterator<Item = Offset>) -> Freed<M> {
         let mut freed = Freed::default();
         for offset in window {
-            let Some(open) = self.open.get_mut(&offset) else {
-                continue;
-            };
-            if !std::mem::replace(&mut open.arranged, true) {
-                self.release(offset, &mut freed);
+            let Entry::Occupied(mut open) = self.open.entry(offset) else { continue };
+            if !std::mem::replace(&mut open.get_mut().arranged, true) {
+                release(open, &mut self.closings, &mut self.watermark, &mut freed);
             }
         }
         freed
@@ -188,7 +201,7 @@ impl<M> Ledger<M> {
         }
         let links = self.tasks.get(&task)?.clone();
         // First the new ones, then the old one: a message never looks finished in between.
-        let keys = (0..count).filter_map(|_| self.add_task(links.clone()).ok()).collect();
+        let keys = (0..count).filter_map(|_| self.add_task(links.iter().copied()).ok()).collect();
         Some((keys, self.finish(task)))
     }
 
@@ -213,32 +226,40 @@ impl<M> Ledger<M> {
     /// Unknown ones, and closings that may not begin yet, change nothing.
     pub fn finish(&mut self, key: TaskKey) -> Freed<M> {
         let mut freed = Freed::default();
+        self.finish_into(key, &mut freed);
+        freed
+    }
+
+    /// The same; what follows is added to `freed`.
+    pub fn finish_into(&mut self, key: TaskKey, freed: &mut Freed<M>) {
         let is_closing = match self.closings.get(&key) {
             Some(0) => self.closings.remove(&key).is_some(),
-            Some(_) => return freed,
+            Some(_) => return,
             None => false,
         };
         for offset in self.tasks.remove(&key).unwrap_or_default() {
-            if is_closing {
-                self.advance(offset, &mut freed);
-            } else {
-                self.release(offset, &mut freed);
-            }
+            let Entry::Occupied(mut open) = self.open.entry(offset) else { continue };
             // What is not settled by it is not dropped any more either.
-            if let Some(open) = self.open.get_mut(&offset) {
-                open.started = true;
+            open.get_mut().started = true;
+            if is_closing {
+                open.get_mut().closings.pop_front();
+                announce(open, &mut self.closings, &mut self.watermark, freed);
+            } else {
+                release(open, &mut self.closings, &mut self.watermark, freed);
             }
         }
-        freed
     }
 
     /// A task that has not started never will: its messages wait for it no longer. Unknown ones and
     /// closings change nothing.
     pub fn withdraw(&mut self, task: TaskKey) -> Freed<M> {
         let mut freed = Freed::default();
-        if !self.closings.contains_key(&task) {
-            for offset in self.tasks.remove(&task).unwrap_or_default() {
-                self.release(offset, &mut freed);
+        if self.closings.contains_key(&task) {
+            return freed;
+        }
+        for offset in self.tasks.remove(&task).unwrap_or_default() {
+            if let Entry::Occupied(open) = self.open.entry(offset) {
+                release(open, &mut self.closings, &mut self.watermark, &mut freed);
             }
         }
         freed
@@ -317,44 +338,46 @@ impl<M> Ledger<M> {
         self.tasks.len() - self.closings.len()
     }
 
-    /// One thing less that the message at `offset` waits for before its closings.
-    fn release(&mut self, offset: Offset, freed: &mut Freed<M>) {
-        let Some(open) = self.open.get_mut(&offset) else {
-            return;
-        };
-        open.waits -= 1;
-        if open.waits == 0 {
-            self.announce(offset, freed);
-        }
+    /// Whether a task that has not ended stands for the message at `offset`.
+    #[must_use]
+    pub fn has_task(&self, offset: Offset) -> bool {
+        self.open.get(&offset).is_some_and(|open| usize::from(!open.arranged) < open.waits)
     }
+}
 
-    /// The first closing of the message at `offset` has ended.
-    fn advance(&mut self, offset: Offset, freed: &mut Freed<M>) {
-        if let Some(open) = self.open.get_mut(&offset) {
-            open.closings.pop_front();
-            self.announce(offset, freed);
-        }
+/// One thing less that a message waits for before its closings.
+fn release<M>(
+    mut open: OccupiedEntry<'_, Offset, Open<M>>,
+    closings: &mut NumberedMap<TaskKey, usize>,
+    watermark: &mut Watermark,
+    freed: &mut Freed<M>,
+) {
+    open.get_mut().waits -= 1;
+    if open.get().waits == 0 {
+        announce(open, closings, watermark, freed);
     }
+}
 
-    /// The message at `offset` waits for nothing but its closings: its next one, if there is one, waits
-    /// for it no longer.
-    fn announce(&mut self, offset: Offset, freed: &mut Freed<M>) {
-        let Some(open) = self.open.get(&offset) else {
-            return;
-        };
-        let Some(&next) = open.closings.front() else {
-            self.watermark.settle(offset);
-            freed.settled.extend(self.open.remove(&offset).map(|open| open.message));
-            return;
-        };
-        if open.closings.len() == 1 {
-            freed.ended.push(offset);
-        }
-        if let Some(missing) = self.closings.get_mut(&next) {
-            *missing -= 1;
-            if *missing == 0 {
-                freed.ready.push(next);
-            }
+/// A message waits for nothing but its closings: its next one, if there is one, waits for it no longer.
+fn announce<M>(
+    open: OccupiedEntry<'_, Offset, Open<M>>,
+    closings: &mut NumberedMap<TaskKey, usize>,
+    watermark: &mut Watermark,
+    freed: &mut Freed<M>,
+) {
+    let offset = *open.key();
+    let Some(&next) = open.get().closings.front() else {
+        watermark.settle(offset);
+        freed.settled.push(open.remove().message);
+        return;
+    };
+    if open.get().closings.len() == 1 {
+        freed.ended.push(offset);
+    }
+    if let Some(missing) = closings.get_mut(&next) {
+        *missing -= 1;
+        if *missing == 0 {
+            freed.ready.push(next);
         }
     }
 }

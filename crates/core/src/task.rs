@@ -1,106 +1,16 @@
 //! What a handler asks for: one run of one program, or a result it already knows.
 
-use std::{
-    borrow::Borrow,
-    collections::{BTreeMap, hash_map::RandomState},
-    ffi::{OsStr, OsString},
-    fmt,
-    hash::BuildHasher,
-    path::PathBuf,
-    sync::{
-        Arc, LazyLock,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+mod given; // what was said of it, as it is read
+mod id; // what it is called
+
+use std::{ffi::OsStr, fmt, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
-use crate::{Message, Offset, control::Control};
-
-/// Name of a task in logs, metrics and dead letters.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TaskId(Arc<str>);
-
-impl TaskId {
-    /// A new id that sorts by the time it was made: `{prefix}-{nanoseconds}-{unique}`.
-    #[must_use]
-    pub fn generate(prefix: &str) -> Self {
-        static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0_u8));
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let unique = PROCESS.wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed));
-        Self(format!("{prefix}-{nanos:016x}-{unique:016x}").into())
-    }
-
-    /// The same id for the same parts, in every process and release: `{prefix}-{hash of the parts}`.
-    ///
-    /// With [`Pending::contains`](crate::Pending::contains) a handler sees that the same work is
-    /// under way. Parts are told apart: `["ab", "c"]` and `["a", "bc"]` differ.
-    #[must_use]
-    pub fn stable<P: AsRef<[u8]>>(prefix: &str, parts: impl IntoIterator<Item = P>) -> Self {
-        let mut hash = Fnv::default();
-        for part in parts {
-            let part = part.as_ref();
-            hash.write(&(part.len() as u64).to_le_bytes());
-            hash.write(part);
-        }
-        Self(format!("{prefix}-{:032x}", hash.0).into())
-    }
-
-    /// The id as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// FNV-1a with 128 bits: stable across releases, which the hasher of std does not promise.
-struct Fnv(u128);
-
-impl Default for Fnv {
-    fn default() -> Self {
-        Self(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d)
-    }
-}
-
-impl Fnv {
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = (self.0 ^ u128::from(byte)).wrapping_mul(0x0100_0000_0000_0000_0000_013B);
-        }
-    }
-}
-
-impl fmt::Display for TaskId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl AsRef<[u8]> for TaskId {
-    fn as_ref(&self) -> &[u8] {
-        self.0.as_bytes()
-    }
-}
-
-impl From<&TaskId> for Bytes {
-    fn from(id: &TaskId) -> Self {
-        Self::copy_from_slice(id.0.as_bytes())
-    }
-}
-
-impl From<&str> for TaskId {
-    fn from(id: &str) -> Self {
-        Self(id.into())
-    }
-}
-
-impl From<String> for TaskId {
-    fn from(id: String) -> Self {
-        Self(id.into())
-    }
-}
+use self::given::Said;
+pub use self::id::TaskId;
+use crate::{Message, Offset};
 
 /// A result that needs no process: the task takes no slot and ends at once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -130,20 +40,11 @@ pub struct Precomputed {
 #[derive(Clone, PartialEq)]
 pub struct Task {
     id: TaskId,
-    program: Option<PathBuf>,
-    args: Vec<OsString>,
-    pub(crate) stdin: Option<Bytes>,
-    env: BTreeMap<OsString, OsString>,
-    working_dir: Option<PathBuf>,
-    timeout: Option<Duration>,
-    pub(crate) control: Control,
-    precomputed: Option<Precomputed>,
-    metadata: serde_json::Value,
-    labels: BTreeMap<String, String>,
     priority: i64,
-    source_offsets: Vec<Offset>,
-    parent: Option<TaskId>,
-    ordinal: Vec<u32>,
+    source_offsets: SmallVec<[Offset; 2]>,
+    ordinal: SmallVec<[u32; 4]>,
+    precomputed: Option<Precomputed>,
+    pub(crate) said: Said,
 }
 
 impl Default for Task {
@@ -158,20 +59,11 @@ impl Task {
     pub fn new() -> Self {
         Self {
             id: TaskId::generate("task"),
-            program: None,
-            args: Vec::new(),
-            stdin: None,
-            env: BTreeMap::new(),
-            working_dir: None,
-            timeout: None,
-            control: Control::default(),
-            precomputed: None,
-            metadata: serde_json::Value::Null,
-            labels: BTreeMap::new(),
             priority: 0,
-            source_offsets: Vec::new(),
-            parent: None,
-            ordinal: Vec::new(),
+            source_offsets: SmallVec::new(),
+            ordinal: SmallVec::new(),
+            precomputed: None,
+            said: Said::default(),
         }
     }
 
@@ -201,50 +93,50 @@ impl Task {
     /// Sets the program; the default is `executor.binary_path`.
     #[must_use]
     pub fn program(mut self, program: impl Into<PathBuf>) -> Self {
-        self.program = Some(program.into());
+        self.said.program = Some(program.into());
         self
     }
 
     /// Adds one argument. No shell is involved: it arrives as it is.
     #[must_use]
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
-        self.args.push(arg.as_ref().to_owned());
+        self.said.args.push(arg.as_ref().to_owned());
         self
     }
 
     /// Adds several arguments.
     #[must_use]
     pub fn with_args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
-        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self.said.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
     }
 
     /// Sets what the program reads; without it, standard input is `/dev/null`.
     #[must_use]
     pub fn stdin(mut self, stdin: impl Into<Bytes>) -> Self {
-        self.stdin = Some(stdin.into());
-        self.control.stdin_file = None;
+        self.said.stdin = Some(stdin.into());
+        self.said.control.stdin_file = None;
         self
     }
 
     /// Sets a variable, over `executor.env` and what is inherited.
     #[must_use]
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
-        self.env.insert(name.as_ref().to_owned(), value.as_ref().to_owned());
+        self.said.env.insert(name.as_ref().to_owned(), value.as_ref().to_owned());
         self
     }
 
     /// Sets the working directory; the default is the worker's.
     #[must_use]
     pub fn working_dir(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.working_dir = Some(dir.into());
+        self.said.working_dir = Some(dir.into());
         self
     }
 
     /// Sets the wall-clock limit; the default is `executor.task_timeout_seconds`.
     #[must_use]
     pub fn timeout(mut self, limit: Duration) -> Self {
-        self.timeout = Some(limit);
+        self.said.timeout = Some(limit);
         self
     }
 
@@ -258,14 +150,14 @@ impl Task {
     /// Attaches any JSON for the later hooks to find; the framework does not read it.
     #[must_use]
     pub fn metadata(mut self, metadata: impl Into<serde_json::Value>) -> Self {
-        self.metadata = metadata.into();
+        self.said.metadata = metadata.into();
         self
     }
 
     /// Attaches a label.
     #[must_use]
     pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.labels.insert(name.into(), value.into());
+        self.said.labels.insert(name.into(), value.into());
         self
     }
 
@@ -281,7 +173,7 @@ impl Task {
     #[must_use]
     pub fn replacing(mut self, parent: &Task) -> Self {
         self.source_offsets.clone_from(&parent.source_offsets);
-        self.parent.get_or_insert_with(|| parent.id.clone());
+        self.said.parent.get_or_insert_with(|| parent.id.clone());
         self.ordinal.clone_from(&parent.ordinal);
         self
     }
@@ -289,7 +181,10 @@ impl Task {
     /// What the framework does when this task has ended and is kept to be shown: what it was given to
     /// read, and the result that was known, are let go.
     pub fn let_go_of_content(&mut self) {
-        (self.stdin, self.precomputed) = (None, None);
+        self.precomputed = None;
+        if self.said.stdin.is_some() {
+            self.said.stdin = None;
+        }
     }
 
     /// What the framework does when this task is the `nth` of its message, or of those that replace
@@ -303,96 +198,8 @@ impl Task {
     /// Makes the task stand for the messages at `offsets` of its window.
     #[must_use]
     pub fn with_source_offsets(mut self, offsets: impl Into<Vec<Offset>>) -> Self {
-        self.source_offsets = offsets.into();
+        self.source_offsets = SmallVec::from_vec(offsets.into());
         self
-    }
-}
-
-/// What was set.
-impl Task {
-    /// The id of this task.
-    #[must_use]
-    pub fn id(&self) -> &TaskId {
-        &self.id
-    }
-
-    /// The program, where the task names one.
-    #[must_use]
-    pub fn program_path(&self) -> Option<&PathBuf> {
-        self.program.as_ref()
-    }
-
-    /// The arguments.
-    #[must_use]
-    pub fn args(&self) -> &[OsString] {
-        &self.args
-    }
-
-    /// What the program reads.
-    #[must_use]
-    pub fn stdin_bytes(&self) -> Option<&Bytes> {
-        self.stdin.as_ref()
-    }
-
-    /// The variables of this task alone.
-    #[must_use]
-    pub fn env_vars(&self) -> &BTreeMap<OsString, OsString> {
-        &self.env
-    }
-
-    /// The working directory, where the task names one.
-    #[must_use]
-    pub fn dir(&self) -> Option<&PathBuf> {
-        self.working_dir.as_ref()
-    }
-
-    /// The wall-clock limit, where the task sets one.
-    #[must_use]
-    pub fn time_limit(&self) -> Option<Duration> {
-        self.timeout
-    }
-
-    /// The result, where it is known beforehand.
-    #[must_use]
-    pub fn known_result(&self) -> Option<&Precomputed> {
-        self.precomputed.as_ref()
-    }
-
-    /// What the handler attached.
-    #[must_use]
-    pub fn meta(&self) -> &serde_json::Value {
-        &self.metadata
-    }
-
-    /// The labels.
-    #[must_use]
-    pub fn labels(&self) -> &BTreeMap<String, String> {
-        &self.labels
-    }
-
-    /// Its place among the tasks that wait for a slot, as the task says.
-    #[must_use]
-    pub fn priority(&self) -> i64 {
-        self.priority
-    }
-
-    /// Offsets of the messages the task stands for; once arranged, never empty.
-    #[must_use]
-    pub fn source_offsets(&self) -> &[Offset] {
-        &self.source_offsets
-    }
-
-    /// Which of the tasks of its message it is: `2`, or `2.0` for the first that replaces that one. It
-    /// is the same when the message is processed again, if `arrange` answers the same.
-    #[must_use]
-    pub fn ordinal(&self) -> String {
-        self.ordinal.iter().map(u32::to_string).collect::<Vec<_>>().join(".")
-    }
-
-    /// The task this one replaces.
-    #[must_use]
-    pub fn parent_task_id(&self) -> Option<&TaskId> {
-        self.parent.as_ref()
     }
 }
 
@@ -401,49 +208,23 @@ impl fmt::Debug for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Task")
             .field("id", &self.id)
-            .field("program", &self.program)
-            .field("args", &self.args)
-            .field("env", &self.env.keys())
-            .field("stdin_bytes", &self.stdin.as_ref().map(Bytes::len))
-            .field("working_dir", &self.working_dir)
-            .field("timeout", &self.timeout)
-            .field("control", &self.control)
+            .field("program", &self.said.program)
+            .field("args", &self.said.args)
+            .field("env", &self.said.env.keys())
+            .field("stdin_bytes", &self.said.stdin.as_ref().map(Bytes::len))
+            .field("working_dir", &self.said.working_dir)
+            .field("timeout", &self.said.timeout)
+            .field("control", &self.said.control)
             .field("priority", &self.priority)
             .field("source_offsets", &self.source_offsets)
-            .field("parent", &self.parent)
+            .field("parent", &self.said.parent)
             .finish_non_exhaustive()
-    }
-}
-
-impl Borrow<str> for TaskId {
-    fn borrow(&self) -> &str {
-        &self.0
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn generated_ids_are_unique_and_sort_by_time() {
-        let ids: Vec<TaskId> = (0..1_000).map(|_| TaskId::generate("t")).collect();
-        let times: Vec<&str> = ids.iter().map(|id| &id.as_str()[..18]).collect();
-        assert!(times.is_sorted(), "{times:?}");
-        let unique: std::collections::HashSet<&TaskId> = ids.iter().collect();
-        assert_eq!(unique.len(), ids.len());
-    }
-
-    #[test]
-    fn stable_ids_repeat_and_tell_parts_apart() {
-        assert_eq!(TaskId::stable("t", ["a", "b"]), TaskId::stable("t", ["a", "b"]));
-        assert_ne!(TaskId::stable("t", ["ab", "c"]), TaskId::stable("t", ["a", "bc"]));
-        assert_eq!(
-            TaskId::stable("t", ["a"]).as_str(),
-            "t-426d56754e03ad9adb79f299c730f21f",
-            "the id is part of what users store: it must not change between releases"
-        );
-    }
 
     #[test]
     fn debug_output_shows_no_secret_of_a_task() {

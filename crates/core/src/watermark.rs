@@ -41,15 +41,23 @@ impl Watermark {
 
     /// A message is settled. Unknown and repeated offsets change nothing.
     pub fn settle(&mut self, offset: Offset) {
-        let Ok(index) = self.entries.binary_search_by_key(&offset, |entry| entry.offset) else {
-            return;
-        };
+        let Some(index) = self.find(offset) else { return };
         if std::mem::replace(&mut self.entries[index].settled, true) {
             return;
         }
         self.unsettled -= 1;
         while self.entries.front().is_some_and(|entry| entry.settled) {
             self.position = self.entries.pop_front().map(|entry| entry.offset.next());
+        }
+    }
+
+    fn find(&self, offset: Offset) -> Option<usize> {
+        // Where the log has no gaps, it is as far from the first as its offset is.
+        let distance = offset.0.checked_sub(self.entries.front()?.offset.0)?;
+        let guess = usize::try_from(distance).ok()?;
+        match self.entries.get(guess) {
+            Some(entry) if entry.offset == offset => Some(guess),
+            _ => self.entries.binary_search_by_key(&offset, |entry| entry.offset).ok(),
         }
     }
 

@@ -1,12 +1,12 @@
 //! Who is next: the best priority, and among equals the oldest; but whoever has waited too long goes
 //! first whatever its priority, the oldest before the others.
 //!
-//! Two ordered indexes rather than a heap: what is withdrawn leaves at once, so there are no tombstones
-//! to purge, the worst is found as fast as the best, and every step costs O(log n). Time is an
-//! argument.
+//! Nearly all come in the order in which they are to go: they stand in a line, one behind the other. For
+//! the others there are two ordered indexes rather than a heap: the worst is found as fast as the best.
+//! Every step costs O(log n), and of those in the line most cost nothing of the kind. Time is an argument.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -84,6 +84,8 @@ impl Age {
 #[derive(Debug)]
 pub struct Queue<T> {
     ageing: Duration,
+    line: Line<T>,
+    /// Those that are not in the line.
     waiting: BTreeMap<Age, T>,
     /// The same places by rank, but for some that are overdue: those have no need of it.
     ranked: BTreeSet<Place>,
@@ -94,15 +96,19 @@ impl<T> Queue<T> {
     /// An empty queue, in which `ageing` is too long to wait.
     #[must_use]
     pub fn new(ageing: Duration) -> Self {
-        Self { ageing, waiting: BTreeMap::new(), ranked: BTreeSet::new(), arrivals: 0 }
+        let line = Line { places: VecDeque::new(), taken: 0 };
+        Self { ageing, line, waiting: BTreeMap::new(), ranked: BTreeSet::new(), arrivals: 0 }
     }
 
     /// Lets `item` wait behind everything of the same rank.
     pub fn push(&mut self, rank: Rank, item: T) -> Place {
         let place = Place { rank, arrival: self.arrivals };
         self.arrivals += 1;
-        self.waiting.insert(place.age(), item);
-        self.ranked.insert(place);
+        if self.line.admits(place) {
+            self.line.places.push_back((place, Some(item)));
+        } else {
+            self.put_back(place, item);
+        }
         place
     }
 
@@ -115,7 +121,8 @@ impl<T> Queue<T> {
     /// Who has waited longest.
     #[must_use]
     pub fn oldest(&self) -> Option<Place> {
-        self.waiting.first_key_value().map(|(age, _)| age.place())
+        let other = self.waiting.first_key_value().map(|(age, _)| age.place());
+        self.line.first().into_iter().chain(other).min_by_key(|place| place.age())
     }
 
     /// Who is next at `now`.
@@ -125,13 +132,21 @@ impl<T> Queue<T> {
         match self.standing(oldest, now) {
             Standing::Overdue(..) => Some(oldest),
             // Nobody is overdue, so all are ranked.
-            Standing::Waiting(_) => self.ranked.first().copied(),
+            Standing::Waiting(_) => {
+                self.line.first().into_iter().chain(self.ranked.first().copied()).min()
+            }
         }
     }
 
     /// Who is last at `now`.
     #[must_use]
     pub fn worst(&mut self, now: Instant) -> Option<Place> {
+        let other = self.worst_of_others(now);
+        let both = self.line.last().into_iter().chain(other);
+        both.max_by_key(|&place| (self.standing(place, now), place.arrival))
+    }
+
+    fn worst_of_others(&mut self, now: Instant) -> Option<Place> {
         while let Some(&last) = self.ranked.last() {
             if let Standing::Waiting(_) = self.standing(last, now) {
                 return Some(last);
@@ -150,35 +165,92 @@ impl<T> Queue<T> {
     /// What waits at `place`, if it still does.
     #[must_use]
     pub fn get(&self, place: Place) -> Option<&T> {
-        self.waiting.get(&place.age())
+        self.line.get(place).or_else(|| self.waiting.get(&place.age()))
     }
 
     /// Takes what waits at `place`, if it still does.
     pub fn withdraw(&mut self, place: Place) -> Option<T> {
-        self.ranked.remove(&place);
-        self.waiting.remove(&place.age())
+        self.line.withdraw(place).or_else(|| {
+            self.ranked.remove(&place);
+            self.waiting.remove(&place.age())
+        })
     }
 
     /// Takes everything, the oldest first.
     pub fn clear(&mut self) -> impl Iterator<Item = T> + use<T> {
         self.ranked.clear();
-        std::mem::take(&mut self.waiting).into_values()
+        self.line.taken = 0;
+        let line = self.line.places.drain(..);
+        let mut all = std::mem::take(&mut self.waiting);
+        all.extend(line.filter_map(|(place, item)| Some((place.age(), item?))));
+        all.into_values()
     }
 
     /// How many wait.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.waiting.len()
+        self.line.places.len() - self.line.taken + self.waiting.len()
     }
 
     /// Whether nobody waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.len() == 0
     }
 
     fn standing(&self, place: Place, now: Instant) -> Standing {
         place.rank.standing(self.ageing, now)
+    }
+}
+
+/// Those of one priority that came in the order of their age, so by rank they are in order as well.
+#[derive(Debug)]
+struct Line<T> {
+    /// The first and the last are there; of those between them some were taken.
+    places: VecDeque<(Place, Option<T>)>,
+    taken: usize,
+}
+
+impl<T> Line<T> {
+    fn admits(&self, place: Place) -> bool {
+        self.last().is_none_or(|last| last.rank.priority == place.rank.priority && last < place)
+    }
+
+    fn first(&self) -> Option<Place> {
+        self.places.front().map(|(place, _)| *place)
+    }
+
+    fn last(&self) -> Option<Place> {
+        self.places.back().map(|(place, _)| *place)
+    }
+
+    fn find(&self, place: Place) -> Option<usize> {
+        if self.first()? == place {
+            return Some(0);
+        }
+        self.places.binary_search_by_key(&place, |(place, _)| *place).ok()
+    }
+
+    fn get(&self, place: Place) -> Option<&T> {
+        self.places.get(self.find(place)?)?.1.as_ref()
+    }
+
+    fn withdraw(&mut self, place: Place) -> Option<T> {
+        let index = self.find(place)?;
+        let item = self.places.get_mut(index)?.1.take()?;
+        self.taken += 1;
+        while self.places.pop_front_if(|(_, item)| item.is_none()).is_some() {
+            self.taken -= 1;
+        }
+        while self.places.pop_back_if(|(_, item)| item.is_none()).is_some() {
+            self.taken -= 1;
+        }
+        if self.places.len() < 2 * self.taken {
+            // The first waits for long while those behind it go.
+            self.places.retain(|(_, item)| item.is_some());
+            self.taken = 0;
+        }
+        Some(item)
     }
 }
 
@@ -233,6 +305,7 @@ mod tests {
         Pop,
         Worst,
         Withdraw(Index),
+        PutBack,
         Pass(u64),
     }
 
@@ -242,7 +315,8 @@ mod tests {
             4 => push.prop_map(|(priority, sequence, waits)| Op::Push { priority, sequence, waits }),
             2 => Just(Op::Pop),
             2 => Just(Op::Worst),
-            1 => any::<Index>().prop_map(Op::Withdraw),
+            2 => any::<Index>().prop_map(Op::Withdraw),
+            1 => Just(Op::PutBack),
             1 => (0..40_u64).prop_map(Op::Pass),
         ]
     }
@@ -287,6 +361,11 @@ mod tests {
                         prop_assert_eq!(queue.withdraw(place), None);
                     }
                     Op::Withdraw(_) => {}
+                    Op::PutBack => {
+                        if let Some((place, item)) = queue.pop(now) {
+                            queue.put_back(place, item);
+                        }
+                    }
                     Op::Pass(seconds) => now += Duration::from_secs(seconds),
                 }
                 let oldest = naive.0.iter().map(|(place, _)| *place).min_by_key(|p| p.age());

@@ -2,7 +2,7 @@
 //!
 //! Key, value and header values are copied once, into one allocation that they share.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use drakkar_core::{Header, Offset, SourceMessage, Timestamp, TopicPartition};
 use rdkafka::{Message as _, Timestamp as ClientTimestamp, message::BorrowedMessage};
 
@@ -11,15 +11,13 @@ use crate::native;
 /// Copies `message`, which was read from `partition`.
 pub(crate) fn own(partition: &TopicPartition, message: &BorrowedMessage<'_>) -> SourceMessage {
     let headers = native::headers(message);
-    let parts = [message.key(), message.payload()]
-        .into_iter()
-        .chain(headers.iter().map(|(_, value)| *value));
-    let mut copied = share(parts).into_iter();
-    let (key, value) = (copied.next().flatten(), copied.next().flatten());
+    let (key, value) = (message.key(), message.payload());
+    let mut copy =
+        Shared::of([key, value].into_iter().chain(headers.iter().map(|header| header.1)));
+    let (key, value) = (copy.next(key), copy.next(value));
     let headers = headers
         .iter()
-        .zip(copied)
-        .map(|((name, _), value)| Header { name: name.as_ref().into(), value })
+        .map(|(name, value)| Header { name: name.as_ref().into(), value: copy.next(*value) })
         .collect();
     SourceMessage {
         partition: partition.clone(),
@@ -39,13 +37,20 @@ fn timestamp(of: ClientTimestamp) -> Option<Timestamp> {
     }
 }
 
-/// Copies `parts` into one allocation; nulls stay nulls, empty stays empty.
-fn share<'a>(parts: impl Iterator<Item = Option<&'a [u8]>> + Clone) -> Vec<Option<Bytes>> {
-    let total = parts.clone().flatten().map(<[u8]>::len).sum();
-    let mut buffer = BytesMut::with_capacity(total);
-    parts.clone().flatten().for_each(|part| buffer.extend_from_slice(part));
-    let mut rest = buffer.freeze();
-    parts.map(|part| part.map(|part| rest.split_to(part.len()))).collect()
+/// Copies of several parts, in one allocation.
+struct Shared(Bytes);
+
+impl Shared {
+    fn of<'a>(parts: impl Iterator<Item = Option<&'a [u8]>> + Clone) -> Self {
+        let mut all = Vec::with_capacity(parts.clone().flatten().map(<[u8]>::len).sum());
+        parts.flatten().for_each(|part| all.extend_from_slice(part));
+        Self(all.into())
+    }
+
+    /// The copy of the next part; a null stays a null, empty stays empty.
+    fn next(&mut self, part: Option<&[u8]>) -> Option<Bytes> {
+        part.map(|part| self.0.split_to(part.len()))
+    }
 }
 
 #[cfg(test)]
@@ -57,6 +62,8 @@ mod tests {
         let parts: [Option<&[u8]>; 5] = [Some(b"key"), None, Some(b""), Some(b"value"), None];
         let expected: Vec<Option<Bytes>> =
             parts.iter().map(|part| part.map(Bytes::copy_from_slice)).collect();
-        assert_eq!(share(parts.into_iter()), expected);
+        let mut copy = Shared::of(parts.into_iter());
+        let copied: Vec<Option<Bytes>> = parts.into_iter().map(|part| copy.next(part)).collect();
+        assert_eq!(copied, expected);
     }
 }

@@ -183,19 +183,20 @@ impl<'a> Poller<'a> {
         if owned.fenced {
             return;
         }
-        let partition = owned.partition.clone();
         let found = Offset(message.offset());
         if owned.next.is_some_and(|next| found < next) {
+            let partition = owned.partition.clone();
             self.rewind(&partition, found);
             return;
         }
-        let copy = message::own(&partition, message);
+        let copy = message::own(&owned.partition, message);
         owned.next = Some(copy.offset.next());
         if owned.first.is_none() {
             owned.first = Some(copy.offset);
-            self.commits.started(&partition, copy.offset);
+            self.commits.started(&owned.partition, copy.offset);
         }
         if owned.deliver(copy) == Intake::Pause {
+            let partition = owned.partition.clone();
             self.pause(&partition);
         }
     }

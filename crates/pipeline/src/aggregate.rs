@@ -20,10 +20,9 @@ use drakkar_core::{
 use tokio::time::Instant;
 
 use crate::{
-    collect::{Whole, complete_whole},
+    collect::{Collecting, What, Whole},
     execute::Weight,
-    flood::{Failed, GivenUp},
-    partition::{Flow, Partition},
+    partition::Partition,
 };
 
 /// How a task ended, as the groups of its messages show it.
@@ -232,7 +231,7 @@ impl<H: Handler> Partition<H> {
             for message in &messages {
                 let offset = message.offset;
                 // `arrange` has just answered for it, so it is open.
-                let Ok(key) = self.ledger.close_with(vec![offset]) else { continue };
+                let Ok(key) = self.ledger.close_with([offset]) else { continue };
                 self.groups.closings.insert(key, Closing::Message(offset));
                 let message = Arc::clone(message);
                 let so_far = MessageSoFar { message, gathered: Gathered::begun(since) };
@@ -240,7 +239,7 @@ impl<H: Handler> Partition<H> {
             }
         }
         if H::AGGREGATES_WINDOWS {
-            let links = messages.iter().map(|message| message.offset).collect();
+            let links = messages.iter().map(|message| message.offset);
             if let Ok(key) = self.ledger.close_with(links) {
                 self.groups.closings.insert(key, Closing::Window(window));
                 let so_far = WindowSoFar { messages, gathered: Gathered::begun(since) };
@@ -308,16 +307,8 @@ impl<H: Handler> Partition<H> {
     pub(crate) fn close(&mut self, key: TaskKey, kept: Vec<TaskKey>, whole: Whole<H::Input>) {
         self.ledger.mark_started(key);
         self.collecting += 1;
-        let (shared, hold) = (Arc::clone(&self.shared), self.board.task());
-        self.flows.add(async move {
-            match complete_whole(&shared, &whole, &hold).await {
-                Ok(()) => Flow::Closed { key, kept },
-                Err(cause) => {
-                    let what = Failed::Closing { key, kept, whole };
-                    Flow::GivenUp(GivenUp { what, cause })
-                }
-            }
-        });
+        let here = Arc::clone(&self.here);
+        self.flows.add(Collecting { here, key, what: What::Whole { kept, whole } });
     }
 
     /// All that a group led to is settled.

@@ -8,10 +8,11 @@
 //! time-out as often as it takes to find one message that hangs; what hangs beyond that is given up
 //! as a whole.
 
-use std::{collections::HashMap, ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc};
 
 use drakkar_core::{
     Cause, Handler, Message, Offset, OnInvalid, Pending, SourceMessage, Stage, Task,
+    numbered::NumberedMap,
 };
 use drakkar_telemetry::{Hook, SkipReason};
 use tokio::time::sleep;
@@ -231,27 +232,21 @@ fn link<T>(part: &[Message<T>], tasks: Vec<Task>) -> Result<Vec<Task>, HookFailu
     // Offsets of a window ascend.
     let in_part =
         |offset: &Offset| part.binary_search_by_key(offset, |message| message.offset).is_ok();
-    let mut ordinals: HashMap<Option<Offset>, u32> = HashMap::new();
-    let mut numbered = |task: Task| {
-        let next = ordinals.entry(task.source_offsets().iter().min().copied()).or_default();
-        let nth = *next;
-        *next += 1;
-        task.as_nth(nth)
-    };
+    let mut ordinals: NumberedMap<Offset, u32> = NumberedMap::default();
     tasks
         .into_iter()
-        .map(|task| {
+        .map(|mut task| {
             if task.source_offsets().is_empty() {
                 let all: Vec<Offset> = part.iter().map(|message| message.offset).collect();
-                return Ok(numbered(task.with_source_offsets(all)));
+                task = task.with_source_offsets(all);
+            } else if let Some(foreign) = task.source_offsets().iter().find(|at| !in_part(at)) {
+                let (task, offset) = (task.id().to_string(), foreign.0);
+                return Err(HookFailure::ForeignOffset { task, offset });
             }
-            match task.source_offsets().iter().find(|offset| !in_part(offset)) {
-                None => Ok(numbered(task)),
-                Some(foreign) => Err(HookFailure::ForeignOffset {
-                    task: task.id().to_string(),
-                    offset: foreign.0,
-                }),
-            }
+            let first = task.source_offsets().iter().min().copied();
+            let next = ordinals.entry(first.unwrap_or(part[0].offset)).or_default();
+            let nth = std::mem::replace(next, *next + 1);
+            Ok(task.as_nth(nth))
         })
         .collect()
 }

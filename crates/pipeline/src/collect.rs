@@ -3,64 +3,169 @@
 //!
 //! These run beside the partition loop, one per ended task or group, and report back.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use drakkar_core::{
-    Cause, Collect, Failure, Handler, HookResult, Message, MessageGroup, OnError, SourceMessage,
-    Stage, Task, TaskFailure, TaskResult, TopicPartition, WindowGroup, hold::Hold,
+    Cause, Collect, Failure, Handler, HookResult, Message, MessageGroup, OnError, Output,
+    SourceMessage, Stage, Task, TaskFailure, TaskResult, TopicPartition, WindowGroup,
+    hold::HoldBoard, ledger::TaskKey,
 };
+use drakkar_executor::Run;
 use drakkar_telemetry::{Hook, SkipReason};
+use smallvec::SmallVec;
 
 use crate::{
     aggregate::Outcome,
     deliver::{Origin, deliver},
-    partition::Shared,
+    execute::Weight,
+    flood::{Failed, GivenUp},
+    flows::Begin,
+    hook::HookFailure,
+    partition::{Flow, Shared},
     turn::prioritized,
 };
+
+/// Where hooks and deliveries of one partition run.
+pub(crate) struct Here<H> {
+    pub shared: Arc<Shared<H>>,
+    pub partition: TopicPartition,
+    pub board: Arc<HoldBoard>,
+}
+
+/// What is to be collected.
+pub(crate) struct Collecting<H: Handler> {
+    pub here: Arc<Here<H>>,
+    pub key: TaskKey,
+    pub what: What<H::Input>,
+}
+
+pub(crate) enum What<I> {
+    /// A task that has run.
+    Task(Ran),
+    /// A message or a window whose tasks have all ended; the output of `kept` was kept for it.
+    Whole { kept: Vec<TaskKey>, whole: Whole<I> },
+}
+
+/// A task that has run, and how.
+pub(crate) struct Ran {
+    pub task: Arc<Task>,
+    /// Nothing for a task that knew its result.
+    pub run: Option<Box<Run>>,
+    pub held_bytes: Weight,
+    pub attempt: u32,
+    pub retries_left: u32,
+    pub may_replace: bool,
+    pub messages: SmallVec<[Arc<SourceMessage>; 1]>,
+}
+
+impl<H: Handler> Begin for Collecting<H> {
+    type End = Flow<H::Input>;
+
+    async fn go(self) -> Flow<H::Input> {
+        let Self { here, key, what } = self;
+        match what {
+            What::Task(ran) => {
+                let held_bytes = ran.held_bytes;
+                Flow::Collected { key, held_bytes, ended: collect(&here, ran).await }
+            }
+            What::Whole { kept, whole } => match complete_whole(&here, &whole).await {
+                Ok(()) => Flow::Closed { key, kept },
+                Err(cause) => {
+                    let what = Failed::Closing { key, kept, whole };
+                    Flow::GivenUp(Box::new(GivenUp { what, cause }))
+                }
+            },
+        }
+    }
+}
+
+async fn collect<H: Handler>(here: &Here<H>, ran: Ran) -> Ended {
+    let Ran { task, run, attempt, retries_left, may_replace, messages, .. } = ran;
+    match run.map_or_else(|| known(&task), |run| *run) {
+        Run::Finished(output) => {
+            let done = TaskResult { task, output, attempt };
+            match complete(here, &done, &messages).await {
+                Ok(()) => Ended::settled(kept::<H>(Outcome::Result(done))),
+                Err(GaveUp::Payloads(cause)) => {
+                    let outcome = kept::<H>(Outcome::Result(done));
+                    Ended::given_up(cause, outcome)
+                }
+                Err(GaveUp::Hook(hook)) => {
+                    let cause = hook.cause(Stage::OnTaskComplete);
+                    let cause = cause.task(done.task.id()).attempt(attempt);
+                    let TaskResult { task, output, attempt } = done;
+                    let failure = Failure::Hook(hook.to_string());
+                    let failed = TaskFailure { task, failure, output, attempt, retries_left: 0 };
+                    Ended::given_up(cause, kept::<H>(Outcome::Error(failed)))
+                }
+            }
+        }
+        Run::Failed { failure, output } => {
+            let failure = TaskFailure { task, failure, output, attempt, retries_left };
+            failed(here, failure, may_replace, &messages).await
+        }
+    }
+}
 
 /// What became of a task after its run.
 #[derive(Debug)]
 pub(crate) enum Ended {
     /// All it led to is confirmed or skipped. How it ended, if the handler aggregates.
-    Settled(Option<Outcome>),
+    Settled(Option<Box<Outcome>>),
     /// It failed for good, and its messages are to be dead-lettered. How it ended, if the handler
     /// aggregates.
-    GivenUp(Cause, Option<Outcome>),
+    GivenUp(Box<(Cause, Option<Outcome>)>),
     /// It is to be run again after this wait.
     Retry(Duration),
     /// These are to be run in its place; never empty, and already linked to it.
     Replace(Vec<Task>),
 }
 
+impl Ended {
+    fn settled(outcome: Option<Outcome>) -> Self {
+        Self::Settled(outcome.map(Box::new))
+    }
+
+    fn given_up(cause: Cause, outcome: Option<Outcome>) -> Self {
+        Self::GivenUp(Box::new((cause, outcome)))
+    }
+}
+
+/// What a task ends with that knew it beforehand.
+fn known(task: &Task) -> Run {
+    let Some(known) = task.known_result() else { return Run::Finished(Output::default()) };
+    let (stdout, stderr) = (known.stdout.clone(), known.stderr.clone());
+    let output = Output { stdout, stderr, ..Output::default() };
+    match known.exit_code {
+        0 => Run::Finished(output),
+        code => Run::Failed { failure: Failure::Exit(code), output },
+    }
+}
+
+/// Why the messages of a task that succeeded are to be dead-lettered.
+enum GaveUp {
+    Hook(HookFailure),
+    Payloads(Cause),
+}
+
 /// Asks `on_task_complete` and delivers what it returns.
-pub(crate) async fn complete<H: Handler>(
-    shared: &Shared<H>,
-    partition: &TopicPartition,
-    done: TaskResult,
+async fn complete<H: Handler>(
+    here: &Here<H>,
+    done: &TaskResult,
     messages: &[Arc<SourceMessage>],
-    hold: &Arc<Hold>,
-) -> Ended {
-    shared.metrics.task_completed(&done);
-    let call = async { shared.handler.on_task_complete(&done).await };
+) -> Result<(), GaveUp> {
+    let Here { shared, partition, .. } = here;
+    shared.metrics.task_completed(done);
+    // Called inside: what is no `async fn` may panic before it is waited for.
+    let call = async { shared.handler.on_task_complete(done).await };
     let collected = shared.ask(Hook::OnTaskComplete, Some(partition), call).await;
-    let task = done.task.id();
     match collected {
-        Ok(collect) if collect.is_empty() => Ended::Settled(kept::<H>(Outcome::Result(done))),
+        Ok(collect) if collect.is_empty() => Ok(()),
         Ok(collect) => {
-            match deliver(shared, collect.into_payloads(), Origin::Task(&done.task), messages, hold)
-                .await
-            {
-                Ok(()) => Ended::Settled(kept::<H>(Outcome::Result(done))),
-                Err(cause) => Ended::GivenUp(cause, kept::<H>(Outcome::Result(done))),
-            }
+            let origin = Origin::Task(&done.task);
+            here.deliver(collect, origin, messages).await.map_err(GaveUp::Payloads)
         }
-        Err(failure) => {
-            let cause = failure.cause(Stage::OnTaskComplete).task(task).attempt(done.attempt);
-            let TaskResult { task, output, attempt } = done;
-            let failure = Failure::Hook(failure.to_string());
-            let failed = TaskFailure { task, failure, output, attempt, retries_left: 0 };
-            Ended::GivenUp(cause, kept::<H>(Outcome::Error(failed)))
-        }
+        Err(failure) => Err(GaveUp::Hook(failure)),
     }
 }
 
@@ -70,13 +175,13 @@ fn kept<H: Handler>(outcome: Outcome) -> Option<Outcome> {
 }
 
 /// Asks `on_error` what to do, and does it unless the partition must.
-pub(crate) async fn failed<H: Handler>(
-    shared: &Shared<H>,
-    partition: &TopicPartition,
+async fn failed<H: Handler>(
+    here: &Here<H>,
     failed: TaskFailure,
     may_replace: bool,
     messages: &[Arc<SourceMessage>],
 ) -> Ended {
+    let Here { shared, partition, .. } = here;
     shared.metrics.task_failed(partition, &failed);
     let call = async { shared.handler.on_error(&failed).await };
     let verdict = shared.ask(Hook::OnError, Some(partition), call).await;
@@ -107,7 +212,7 @@ pub(crate) async fn failed<H: Handler>(
                 let label = shared.label(message);
                 shared.metrics.message_skipped(message, label.as_deref(), SkipReason::OnError);
             }
-            return Ended::Settled(kept::<H>(Outcome::Error(failed)));
+            return Ended::settled(kept::<H>(Outcome::Error(failed)));
         }
         Ok(OnError::Retry | OnError::DeadLetter) => {
             Cause::new(Stage::Execute, failed.failure.class(), describe(&failed))
@@ -115,7 +220,7 @@ pub(crate) async fn failed<H: Handler>(
         Err(failure) => failure.cause(Stage::OnError),
     };
     let cause = cause.task(task).attempt(failed.attempt);
-    Ended::GivenUp(cause, kept::<H>(Outcome::Error(failed)))
+    Ended::given_up(cause, kept::<H>(Outcome::Error(failed)))
 }
 
 /// What a hook sees as a whole.
@@ -130,44 +235,54 @@ pub(crate) enum Whole<I> {
 /// # Errors
 ///
 /// Why its messages are to be dead-lettered.
-pub(crate) async fn complete_whole<H: Handler>(
-    shared: &Shared<H>,
-    whole: &Whole<H::Input>,
-    hold: &Arc<Hold>,
-) -> Result<(), Cause> {
-    let handler = &shared.handler;
+async fn complete_whole<H: Handler>(here: &Here<H>, whole: &Whole<H::Input>) -> Result<(), Cause> {
+    let handler = &here.shared.handler;
     match whole {
         Whole::Message(group) => {
             let hook = (Hook::OnMessageComplete, Stage::OnMessageComplete, Origin::Message);
             let messages = std::slice::from_ref(&group.message);
             let call = async { handler.on_message_complete(group).await };
-            call_whole(shared, hook, messages, call, hold).await
+            call_whole(here, hook, messages, call).await
         }
         Whole::Window(group) => {
             let hook = (Hook::OnWindowComplete, Stage::OnWindowComplete, Origin::Window);
             let call = async { handler.on_window_complete(group).await };
-            call_whole(shared, hook, &group.messages, call, hold).await
+            call_whole(here, hook, &group.messages, call).await
         }
     }
 }
 
 async fn call_whole<H: Handler>(
-    shared: &Shared<H>,
+    here: &Here<H>,
     (hook, stage, origin): (Hook, Stage, Origin<'_>),
     messages: &[Arc<Message<H::Input>>],
     call: impl Future<Output = HookResult<Collect>> + Send,
-    hold: &Arc<Hold>,
 ) -> Result<(), Cause> {
-    let partition = messages.first().map(|message| &message.partition);
-    let collected = shared.ask(hook, partition, call).await;
+    let collected = here.shared.ask(hook, Some(&here.partition), call).await;
     match collected {
         Ok(collect) if collect.is_empty() => Ok(()),
         Ok(collect) => {
             let sources: Vec<Arc<SourceMessage>> =
                 messages.iter().map(|message| Arc::clone(&message.source)).collect();
-            deliver(shared, collect.into_payloads(), origin, &sources, hold).await
+            here.deliver(collect, origin, &sources).await
         }
         Err(failure) => Err(failure.cause(stage)),
+    }
+}
+
+impl<H: Handler> Here<H> {
+    /// Delivers what a hook answered. Boxed: few hooks of those that answer at once have anything to
+    /// deliver, and the memory of those is to stay small.
+    fn deliver<'a>(
+        &'a self,
+        collect: Collect,
+        origin: Origin<'a>,
+        messages: &'a [Arc<SourceMessage>],
+    ) -> Pin<Box<dyn Future<Output = Result<(), Cause>> + Send + 'a>> {
+        Box::pin(async move {
+            let hold = self.board.task();
+            deliver(&self.shared, collect.into_payloads(), origin, messages, &hold).await
+        })
     }
 }
 

@@ -9,17 +9,18 @@ use std::{
 };
 
 use drakkar_core::{
-    Failure, Handler, Output, SourceMessage, SpooledFile, TaskFailure, TaskResult, ledger::TaskKey,
+    Handler, Output, Precomputed, SpooledFile,
+    ledger::{Freed, TaskKey},
 };
 use drakkar_executor::{Job, Run, Standing};
 use drakkar_telemetry::JobEnd;
 use tokio::time::Instant;
 
 use crate::{
-    collect::{Ended, complete, failed},
+    collect::{Collecting, Ended, Ran, What},
     flood::{Failed, GivenUp},
     lines::{Line, PRECOMPUTED, Spot},
-    partition::{Flow, Partition, TaskStage},
+    partition::{Held, Partition, TaskStage},
 };
 
 impl<H: Handler> Partition<H> {
@@ -28,7 +29,8 @@ impl<H: Handler> Partition<H> {
         self.close_what_is_ready();
         while self.collecting < self.shared.settings.max_hooks {
             let Some((key, run)) = self.ran.pop_front() else { break };
-            self.collect(key, run);
+            let held_bytes = held_bytes(&run);
+            self.collect(key, Some(Box::new(run)), held_bytes);
         }
         if self.holds_enough() {
             self.recall();
@@ -120,18 +122,10 @@ impl<H: Handler> Partition<H> {
     fn start(&mut self, key: TaskKey) {
         let Some(active) = self.tasks.get_mut(&key) else { return };
         if let Some(known) = active.task.known_result() {
-            let output = Output {
-                stdout: known.stdout.clone(),
-                stderr: known.stderr.clone(),
-                ..Output::default()
-            };
-            let run = match known.exit_code {
-                0 => Run::Finished(output),
-                code => Run::Failed { failure: Failure::Exit(code), output },
-            };
+            let held_bytes = Weight::of_known(known);
             self.ledger.mark_started(key);
-            self.result_bytes += held_bytes(&run);
-            self.collect(key, run);
+            self.result_bytes += held_bytes;
+            self.collect(key, None, held_bytes);
             return;
         }
         if active.counted < active.attempt {
@@ -174,46 +168,32 @@ impl<H: Handler> Partition<H> {
         self.ran.push_back((key, run));
     }
 
-    /// Has the hook for the outcome called, beside the loop.
-    fn collect(&mut self, key: TaskKey, run: Run) {
+    /// Has the hook for the outcome called, beside the loop. Without a `run` the task knew its result.
+    fn collect(&mut self, key: TaskKey, run: Option<Box<Run>>, held_bytes: Weight) {
         let Some(active) = self.tasks.get_mut(&key) else { return };
         active.stage = TaskStage::Collecting;
         let (task, attempt) = (Arc::clone(&active.task), active.attempt);
         let settings = &self.shared.settings;
         let may_replace = active.chain < settings.max_replacements;
         let retries_left = settings.max_retries.saturating_sub(attempt - 1 - active.forgiven);
-        let messages: Vec<Arc<SourceMessage>> =
-            self.ledger.messages_of(key).map(|held| Arc::clone(&held.message)).collect();
-        let (shared, hold) = (Arc::clone(&self.shared), self.board.task());
-        let partition = self.id.clone();
-        let held_bytes = held_bytes(&run);
+        let messages = self.ledger.messages_of(key).map(|held| Arc::clone(&held.message)).collect();
+        let ran = Ran { task, run, held_bytes, attempt, retries_left, may_replace, messages };
         self.collecting += 1;
-        self.flows.add(async move {
-            let ended = match run {
-                Run::Finished(output) => {
-                    let done = TaskResult { task, output, attempt };
-                    complete(&shared, &partition, done, &messages, &hold).await
-                }
-                Run::Failed { failure, output } => {
-                    let failure = TaskFailure { task, failure, output, attempt, retries_left };
-                    failed(&shared, &partition, failure, may_replace, &messages).await
-                }
-            };
-            Flow::Collected { key, held_bytes, ended }
-        });
+        let here = Arc::clone(&self.here);
+        self.flows.add(Collecting { here, key, what: What::Task(ran) });
     }
 
-    /// The hooks are done with a task.
-    pub(crate) fn collected(&mut self, key: TaskKey, ended: Ended) {
+    /// The hooks are done with a task. What follows for its messages is added to `freed`.
+    pub(crate) fn collected(&mut self, key: TaskKey, ended: Ended, freed: &mut Freed<Held>) {
         let Some(active) = self.tasks.get_mut(&key) else { return };
         match ended {
             Ended::Settled(outcome) => {
                 self.tasks.remove(&key);
-                self.keep(key, outcome);
-                let freed = self.ledger.finish(key);
-                self.freed(freed);
+                self.keep(key, outcome.map(|outcome| *outcome));
+                self.ledger.finish_into(key, freed);
             }
-            Ended::GivenUp(cause, outcome) => {
+            Ended::GivenUp(given_up) => {
+                let (cause, outcome) = *given_up;
                 self.give_up(GivenUp { what: Failed::Task { key, outcome }, cause });
             }
             Ended::Retry(wait) => {
@@ -269,6 +249,10 @@ impl Weight {
     pub(crate) fn of(output: &Output) -> Self {
         let files = output.spooled.as_ref().map_or(0, SpooledFile::len);
         Self { memory: output.size(), files }
+    }
+
+    fn of_known(known: &Precomputed) -> Self {
+        Self { memory: known.stdout.len() + known.stderr.len(), files: 0 }
     }
 }
 

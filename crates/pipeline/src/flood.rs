@@ -307,7 +307,7 @@ impl<H: Handler> Partition<H> {
         let (shared, hold) = (Arc::clone(&self.shared), self.board.task());
         self.flows.spawn(async move {
             dead_letter(&shared, &messages, &cause, &hold).await;
-            Flow::DeadLettered(what)
+            Flow::DeadLettered(Box::new(what))
         });
     }
 

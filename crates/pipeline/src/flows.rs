@@ -1,20 +1,21 @@
 //! What runs beside the loop of a partition: hooks and deliveries.
 //!
 //! Most hooks have their answer at once, and then a task of the runtime for each of them costs more
-//! than the hook. So those that begin at the same time get one task for several of them, which looks at
-//! each once and reports together what was done by that. Whatever is not goes on in a task of its own,
-//! as it would have done from the beginning: it delays nobody, and nobody delays it.
+//! than the hook, and so does memory for each. So those that begin at the same time get one task for
+//! several of them, which looks at each once, one after the other in the same memory, and reports together
+//! what was done by that. Whatever is not goes on in a task of its own, as it would have done from the
+//! beginning: it delays nobody, and nobody delays it.
 //!
 //! Dropping all aborts all. A hook that is being executed at that moment goes on until it waits or
 //! returns; the tracker of the assignment knows of it for as long.
 
-use std::{future::poll_fn, pin::Pin, task::Poll, time::Duration};
+use std::{future::poll_fn, iter, task::Poll, time::Duration};
 
 use tokio::{
     task::{AbortHandle, JoinError, JoinSet},
     time::Instant,
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::ReusableBoxFuture, task::TaskTracker};
 
 /// How many begin in one task at most: the others can begin on other processors.
 const TOGETHER: usize = 32;
@@ -22,58 +23,68 @@ const TOGETHER: usize = 32;
 /// How long one task looks at them: those it has not looked at by then need processors of their own.
 const LOOK_FOR: Duration = Duration::from_millis(1);
 
-type Beginning<F> = Pin<Box<dyn Future<Output = F> + Send>>;
+/// What many of begin at the same time.
+pub(crate) trait Begin: Send + 'static {
+    /// What it ends with.
+    type End: Send + 'static;
 
-/// What a task of the runtime ends with.
-enum Report<F> {
-    One(F),
-    Several { ended: Vec<F>, unfinished: Vec<Beginning<F>> },
+    /// Does it.
+    fn go(self) -> impl Future<Output = Self::End> + Send + 'static;
 }
 
-/// Everything that runs beside one loop; each of them ends with an `F`. Dropped with it.
-pub(crate) struct Flows<F> {
-    tasks: JoinSet<Report<F>>,
+type Begun<B> = ReusableBoxFuture<'static, <B as Begin>::End>;
+
+/// What a task of the runtime ends with.
+enum Report<B: Begin> {
+    One(B::End),
+    Several { ended: Vec<B::End>, unfinished: Vec<Begun<B>>, unbegun: std::vec::IntoIter<B> },
+}
+
+/// Everything that runs beside one loop. Dropped with it.
+pub(crate) struct Flows<B: Begin> {
+    tasks: JoinSet<Report<B>>,
     /// Those that begin at the next [`Flows::begin`].
-    beginning: Vec<Beginning<F>>,
+    beginning: Vec<B>,
     open: usize,
     present: TaskTracker,
 }
 
-impl<F: Send + 'static> Flows<F> {
+impl<B: Begin> Flows<B> {
     pub(crate) fn new(present: TaskTracker) -> Self {
         Self { tasks: JoinSet::new(), beginning: Vec::new(), open: 0, present }
     }
 
     /// Begins in a task of its own. Only this one may be aborted by itself.
-    pub(crate) fn spawn(&mut self, flow: impl Future<Output = F> + Send + 'static) -> AbortHandle {
+    pub(crate) fn spawn(
+        &mut self,
+        flow: impl Future<Output = B::End> + Send + 'static,
+    ) -> AbortHandle {
         self.open += 1;
-        let flow = self.present.track_future(flow);
-        self.tasks.spawn(async move { Report::One(flow.await) })
+        self.go_on(flow)
     }
 
     /// Begins at the next [`Flows::begin`], together with others.
-    pub(crate) fn add(&mut self, flow: impl Future<Output = F> + Send + 'static) {
+    pub(crate) fn add(&mut self, flow: B) {
         self.open += 1;
-        self.beginning.push(Box::pin(self.present.track_future(flow)));
+        self.beginning.push(flow);
     }
 
     /// Begins what was added, in order.
     pub(crate) fn begin(&mut self) {
         let mut beginning = std::mem::take(&mut self.beginning).into_iter();
-        loop {
-            let together: Vec<_> = beginning.by_ref().take(TOGETHER).collect();
-            match together.len() {
-                0 => break,
-                1 => self.go_on(together),
-                _ => drop(self.tasks.spawn(look_once(together))),
+        while let Some(first) = beginning.next() {
+            let more = beginning.len().min(TOGETHER - 1);
+            if more == 0 {
+                self.go_on(first.go());
+                break;
             }
+            let together = iter::once(first).chain(beginning.by_ref().take(more)).collect();
+            self.tasks.spawn(self.present.track_future(look_once(together)));
         }
     }
 
-    fn go_on(&mut self, flows: Vec<Beginning<F>>) {
-        for flow in flows {
-            self.tasks.spawn(async move { Report::One(flow.await) });
-        }
+    fn go_on(&mut self, flow: impl Future<Output = B::End> + Send + 'static) -> AbortHandle {
+        self.tasks.spawn(self.present.track_future(async move { Report::One(flow.await) }))
     }
 
     /// How many have not been reported as ended.
@@ -82,13 +93,13 @@ impl<F: Send + 'static> Flows<F> {
     }
 
     /// Waits for some to end; `None` while nothing runs. Nothing is lost by not waiting to the end.
-    pub(crate) async fn join_next(&mut self) -> Option<Result<Vec<F>, JoinError>> {
+    pub(crate) async fn join_next(&mut self) -> Option<Result<Vec<B::End>, JoinError>> {
         let report = self.tasks.join_next().await?;
         Some(self.reported(report))
     }
 
     /// Some that have ended, if there are any.
-    pub(crate) fn try_join_next(&mut self) -> Option<Result<Vec<F>, JoinError>> {
+    pub(crate) fn try_join_next(&mut self) -> Option<Result<Vec<B::End>, JoinError>> {
         let report = self.tasks.try_join_next()?;
         Some(self.reported(report))
     }
@@ -97,11 +108,16 @@ impl<F: Send + 'static> Flows<F> {
         self.tasks.abort_all();
     }
 
-    fn reported(&mut self, report: Result<Report<F>, JoinError>) -> Result<Vec<F>, JoinError> {
+    fn reported(&mut self, report: Result<Report<B>, JoinError>) -> Result<Vec<B::End>, JoinError> {
         let ended = match report {
             Ok(Report::One(ended)) => vec![ended],
-            Ok(Report::Several { ended, unfinished }) => {
-                self.go_on(unfinished);
+            Ok(Report::Several { ended, unfinished, unbegun }) => {
+                for flow in unfinished {
+                    self.go_on(flow);
+                }
+                for flow in unbegun {
+                    self.go_on(flow.go());
+                }
                 ended
             }
             Err(error) => {
@@ -114,20 +130,30 @@ impl<F: Send + 'static> Flows<F> {
     }
 }
 
-async fn look_once<F>(flows: Vec<Beginning<F>>) -> Report<F> {
+async fn look_once<B: Begin>(flows: Vec<B>) -> Report<B> {
     let begun = Instant::now();
     let (mut ended, mut unfinished) = (Vec::with_capacity(flows.len()), Vec::new());
-    for mut flow in flows {
-        if LOOK_FOR <= begun.elapsed() {
-            unfinished.push(flow);
-            continue;
-        }
-        match poll_fn(|context| Poll::Ready(flow.as_mut().poll(context))).await {
-            Poll::Ready(end) => ended.push(end),
+    let mut done: Option<Begun<B>> = None;
+    let mut flows = flows.into_iter();
+    while begun.elapsed() < LOOK_FOR
+        && let Some(flow) = flows.next()
+    {
+        let mut flow = match done.take() {
+            Some(mut place) => {
+                place.set(flow.go());
+                place
+            }
+            None => ReusableBoxFuture::new(flow.go()),
+        };
+        match poll_fn(|context| Poll::Ready(flow.poll(context))).await {
+            Poll::Ready(end) => {
+                ended.push(end);
+                done = Some(flow);
+            }
             Poll::Pending => unfinished.push(flow),
         }
     }
-    Report::Several { ended, unfinished }
+    Report::Several { ended, unfinished, unbegun: flows }
 }
 
 #[cfg(test)]
@@ -141,17 +167,27 @@ mod tests {
 
     use super::*;
 
+    struct Test<F>(F);
+
+    impl<F: Future<Output: Send + 'static> + Send + 'static> Begin for Test<F> {
+        type End = F::Output;
+
+        fn go(self) -> impl Future<Output = F::Output> + Send + 'static {
+            self.0
+        }
+    }
+
     #[tokio::test]
     async fn one_that_waits_delays_none_of_those_it_began_with() {
         let (mut flows, gate) = (Flows::new(TaskTracker::new()), Arc::new(Notify::new()));
         for n in 0..100 {
             let gate = Arc::clone(&gate);
-            flows.add(async move {
+            flows.add(Test(async move {
                 if n % 10 == 3 {
                     gate.notified().await;
                 }
                 n
-            });
+            }));
         }
         flows.begin();
         assert_eq!(flows.len(), 100);
@@ -179,7 +215,7 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(20);
         for n in 0..6 {
             let at_work = Arc::clone(&at_work);
-            flows.add(async move {
+            flows.add(Test(async move {
                 at_work.fetch_add(1, Ordering::SeqCst);
                 let slow = Instant::now() + 2 * LOOK_FOR;
                 while Instant::now() < slow
@@ -188,7 +224,7 @@ mod tests {
                     std::hint::spin_loop();
                 }
                 Instant::now() < deadline
-            });
+            }));
         }
         flows.begin();
         let mut ended = 0;
@@ -205,10 +241,10 @@ mod tests {
         let (mut flows, dropped) = (Flows::new(TaskTracker::new()), Arc::new(()));
         for _ in 0..3 {
             let held = Arc::clone(&dropped);
-            flows.add(async move {
+            flows.add(Test(async move {
                 std::future::pending::<()>().await;
                 drop(held);
-            });
+            }));
         }
         flows.begin();
         drop(flows);

@@ -51,7 +51,7 @@ impl<H: Handler> Partition<H> {
         }
         dropped += unstarted.messages.len();
         for held in &unstarted.messages {
-            self.unload(held.message.size());
+            self.unload(1, held.message.size());
         }
         self.drain = Some(Drain { deadline, cut_off: false, dropped });
         info!(category = "kafka", partition = %self.id, dropped,
@@ -62,7 +62,7 @@ impl<H: Handler> Partition<H> {
         self.inbox.close();
         let mut dropped = 0;
         while let Ok(message) = self.inbox.try_recv() {
-            self.unload(message.size());
+            self.unload(1, message.size());
             dropped += 1;
         }
         dropped

@@ -8,13 +8,17 @@ use std::{
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
+    task::Poll,
     time::Duration,
 };
 
 use drakkar_core::{Cause, Handler, HookResult, SourceMessage, Stage, TopicPartition};
 use drakkar_telemetry::{Hook, prometheus::HistogramTimer};
 use futures_util::FutureExt;
-use tokio::time::timeout;
+use tokio::{
+    task::unconstrained,
+    time::{Instant, sleep, timeout},
+};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{partition::Shared, watch::Executing};
@@ -75,14 +79,16 @@ impl<H: Handler> Shared<H> {
         partition: Option<&TopicPartition>,
         call: impl Future<Output = HookResult<T>> + Send,
     ) -> Result<T, HookFailure> {
-        let timer = self.metrics.hook(hook).duration.start_timer();
+        let begun = Instant::now();
         let mut call = pin!(call);
+        let mut since = Some(begun);
         let watched = poll_fn(|cx| {
-            let _executing = self.status.hooks.enter(hook, partition);
+            let since = since.take().unwrap_or_else(Instant::now);
+            let _executing = self.status.hooks.enter(hook, partition, since);
             call.as_mut().poll(cx)
         });
-        let answer = contained(self.settings.hook_timeout, watched).await;
-        timer.observe_duration();
+        let answer = contained_since(begun, self.settings.hook_timeout, watched).await;
+        self.metrics.hook(hook).duration.observe(begun.elapsed().as_secs_f64());
         answer.inspect_err(|failure| self.hook_failed(hook, partition, failure))
     }
 
@@ -91,7 +97,7 @@ impl<H: Handler> Shared<H> {
     pub(crate) fn attend(&self, hook: Hook, partition: &TopicPartition) -> Attended {
         Attended {
             _timer: self.metrics.hook(hook).duration.start_timer(),
-            _executing: self.status.hooks.enter(hook, Some(partition)),
+            _executing: self.status.hooks.enter(hook, Some(partition), Instant::now()),
         }
     }
 
@@ -158,11 +164,32 @@ pub async fn contained<T>(
     limit: Duration,
     hook: impl Future<Output = HookResult<T>> + Send,
 ) -> Result<T, HookFailure> {
-    match timeout(limit, AssertUnwindSafe(hook).catch_unwind()).await {
-        Ok(Ok(Ok(answer))) => Ok(answer),
-        Ok(Ok(Err(error))) => Err(HookFailure::Error(chain(&*error))),
-        Ok(Err(panic)) => Err(HookFailure::Panic(panic_text(&*panic))),
-        Err(_) => Err(HookFailure::TimedOut(limit)),
+    contained_since(Instant::now(), limit, hook).await
+}
+
+/// The same for one that began at `begun`.
+async fn contained_since<T>(
+    begun: Instant,
+    limit: Duration,
+    hook: impl Future<Output = HookResult<T>> + Send,
+) -> Result<T, HookFailure> {
+    let mut hook = pin!(AssertUnwindSafe(hook).catch_unwind());
+    let mut over = None;
+    let answer = poll_fn(|cx| match hook.as_mut().poll(cx) {
+        Poll::Ready(answer) => Poll::Ready(Ok(answer)),
+        Poll::Pending => {
+            // Most have their answer at once: for those no timer is made. It counts also while the hook
+            // uses up all that its task may do at a time.
+            let left = || limit.saturating_sub(begun.elapsed());
+            let over = over.get_or_insert_with(|| Box::pin(unconstrained(sleep(left()))));
+            over.as_mut().poll(cx).map(|()| Err(HookFailure::TimedOut(limit)))
+        }
+    })
+    .await?;
+    match answer {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(HookFailure::Error(chain(&*error))),
+        Err(panic) => Err(HookFailure::Panic(panic_text(&*panic))),
     }
 }
 
@@ -204,6 +231,18 @@ mod tests {
     async fn a_hook_that_never_returns_times_out() {
         let failed = contained::<()>(LIMIT, std::future::pending()).await;
         assert_eq!(failed, Err(HookFailure::TimedOut(LIMIT)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_hook_took_before_it_first_waited_counts_for_its_time_out() {
+        let begun = Instant::now();
+        let failed = contained::<()>(LIMIT, async {
+            tokio::time::advance(LIMIT / 2).await;
+            std::future::pending().await
+        })
+        .await;
+        assert_eq!(failed, Err(HookFailure::TimedOut(LIMIT)));
+        assert_eq!(begun.elapsed(), LIMIT);
     }
 
     #[tokio::test]

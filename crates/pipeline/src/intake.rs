@@ -35,15 +35,15 @@ impl<H: Handler> Partition<H> {
     /// Admits what was received and has it arranged.
     pub(crate) fn open_window(&mut self) {
         let window = self.next_window;
+        self.metrics.consumed.inc_by(self.incoming.len() as u64);
         let mut messages = Vec::with_capacity(self.incoming.len());
         let mut incoming = std::mem::take(&mut self.incoming);
         for message in incoming.drain(..) {
-            self.metrics.consumed.inc();
             let (offset, size) = (message.offset, message.size());
             self.check_log(offset);
             if self.done.contains(offset) {
                 self.ledger.admit_settled(offset);
-                self.unload(size);
+                self.unload(1, size);
                 self.clock.settled(1, Instant::now());
                 continue;
             }
@@ -54,7 +54,7 @@ impl<H: Handler> Partition<H> {
                 // The source begins a new assignment where a log goes back. What comes here all the
                 // same may be another message under the same offset: nobody may commit past it.
                 Err(_) => {
-                    self.unload(size);
+                    self.unload(1, size);
                     self.stop_worker(format!("{}:{offset} came after a later one", self.id));
                 }
             }

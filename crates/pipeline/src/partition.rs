@@ -18,7 +18,7 @@ use drakkar_core::{
     done_map::{Extras, Noted},
     flood::{Flood, FloodLimits},
     hold::HoldBoard,
-    ledger::{Ledger, TaskKey},
+    ledger::{Freed, Ledger, TaskKey},
     numbered::NumberedMap,
     order,
     retry::Backoff,
@@ -39,7 +39,7 @@ use crate::{
     aggregate::Groups,
     arrange::Plan,
     attendance::Admission,
-    collect::Ended,
+    collect::{Collecting, Ended, Here},
     commit::{CommitClock, CommitPace, position},
     execute::Weight,
     flood::{Failed, Gate, GivenUp},
@@ -163,9 +163,9 @@ pub(crate) enum Flow<I> {
     /// A message or a window was dealt with as a whole; the output of these tasks was kept for it.
     Closed { key: TaskKey, kept: Vec<TaskKey> },
     /// Something failed for good.
-    GivenUp(GivenUp<I>),
+    GivenUp(Box<GivenUp<I>>),
     /// The dead letters of something are confirmed.
-    DeadLettered(Failed<I>),
+    DeadLettered(Box<Failed<I>>),
 }
 
 /// Messages that were arranged together.
@@ -210,7 +210,9 @@ pub(crate) struct Partition<H: Handler> {
     pub result_bytes: Weight,
     pub report_run: mpsc::UnboundedSender<(TaskKey, Run)>,
     runs: mpsc::UnboundedReceiver<(TaskKey, Run)>,
-    pub flows: Flows<Flow<H::Input>>,
+    pub flows: Flows<Collecting<H>>,
+    /// What they need of this partition.
+    pub here: Arc<Here<H>>,
     /// Cancelled when `on_assign` has returned; nothing is arranged before.
     on_assign: CancellationToken,
     pub prepared: bool,
@@ -239,6 +241,7 @@ impl<H: Handler> Partition<H> {
                 Noted::default()
             })
         });
+        let board = Arc::<HoldBoard>::default();
         let flood = Flood::resume(shared.settings.flood, noted.extras.flood, shared.born.elapsed());
         let metrics = shared.metrics.partition(&id);
         shared.status.show_load(&id, epoch, &load, &metrics.queue_size);
@@ -250,6 +253,11 @@ impl<H: Handler> Partition<H> {
             backlog: Lines::new(programs, shared.settings.priority_ageing),
             queued: Lines::new(programs, shared.settings.priority_ageing),
             pooled_in: vec![0; programs + 1],
+            here: Arc::new(Here {
+                shared: Arc::clone(&shared),
+                partition: id.clone(),
+                board: Arc::clone(&board),
+            }),
             shared,
             id,
             epoch,
@@ -278,7 +286,7 @@ impl<H: Handler> Partition<H> {
             on_assign: admission.prepared,
             prepared: false,
             retries: DelayQueue::new(),
-            board: Arc::default(),
+            board,
             drain: None,
         }
     }
@@ -332,7 +340,13 @@ impl<H: Handler> Partition<H> {
 
     pub(crate) fn flows_ended(&mut self, ended: Result<Vec<Flow<H::Input>>, JoinError>) {
         match ended {
-            Ok(ended) => ended.into_iter().for_each(|flow| self.flow_ended(flow)),
+            Ok(ended) => {
+                let mut freed = Freed::default();
+                for flow in ended {
+                    self.flow_ended(flow, &mut freed);
+                }
+                self.freed(freed);
+            }
             // Aborted by a hand-over.
             Err(error) if error.is_cancelled() => {}
             // Hooks are contained, so this is a fault of ours: let it end the partition loudly.
@@ -340,19 +354,19 @@ impl<H: Handler> Partition<H> {
         }
     }
 
-    fn flow_ended(&mut self, ended: Flow<H::Input>) {
+    fn flow_ended(&mut self, ended: Flow<H::Input>, freed: &mut Freed<Held>) {
         match ended {
             Flow::Arranged { window, plan } => self.arranged(window, plan),
             Flow::GivenUp(given_up) => {
                 self.collecting -= 1;
-                self.give_up(given_up);
+                self.give_up(*given_up);
             }
-            Flow::DeadLettered(what) => self.dead_lettered(what),
+            Flow::DeadLettered(what) => self.dead_lettered(*what),
             Flow::Closed { key, kept } => self.closed(key, kept),
             Flow::Collected { key, held_bytes, ended } => {
                 self.collecting -= 1;
                 self.result_bytes -= held_bytes;
-                self.collected(key, ended);
+                self.collected(key, ended, freed);
             }
         }
     }
@@ -365,10 +379,10 @@ impl<H: Handler> Partition<H> {
         self.count_settled(&settled);
         let now = Instant::now();
         self.clock.settled(settled.len(), now);
-        for Held { message, window, .. } in settled {
-            self.metrics.settled.inc();
-            self.unload(message.size());
-            self.leave_window(window, now);
+        self.metrics.settled.inc_by(settled.len() as u64);
+        self.unload(settled.len(), settled.iter().map(|held| held.message.size()).sum());
+        for held in settled {
+            self.leave_window(held.window, now);
         }
     }
 
@@ -383,9 +397,9 @@ impl<H: Handler> Partition<H> {
         }
     }
 
-    /// A message is held no longer.
-    pub(crate) fn unload(&self, size: usize) {
-        if self.load.remove(size) {
+    /// So many messages of so many bytes are held no longer.
+    pub(crate) fn unload(&self, messages: usize, bytes: usize) {
+        if self.load.remove_all(messages, bytes) {
             self.shared
                 .control
                 .send(SourceCommand::Resume { partition: self.id.clone(), epoch: self.epoch });

@@ -6,7 +6,7 @@
 //! arranged and are to be given up.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
@@ -60,14 +60,14 @@ impl<H: Handler> Partition<H> {
             return; // Its messages were dropped: the next owner arranges them.
         }
         self.line_up(&plan);
-        self.mark_idle(&plan);
         let since = Instant::now();
         for task in plan.tasks {
             // `arrange` saw to it that links are in the window, and the window is open.
-            if let Ok(key) = self.ledger.add_task(task.source_offsets().to_vec()) {
+            if let Ok(key) = self.ledger.add_task(task.source_offsets().iter().copied()) {
                 self.enlist(key, task, 0, Rank { sequence: key.0, ..Rank::at(since) });
             }
         }
+        self.mark_idle(&plan.arranged, &plan.skipped);
         self.gather(plan.messages, window);
         for (message, cause) in plan.rejected {
             self.reject(message.offset, cause);
@@ -89,7 +89,7 @@ impl<H: Handler> Partition<H> {
     /// arrangement, which it may get yet.
     fn reject(&mut self, offset: Offset, cause: Cause) {
         // A task without a program, for as long as it waits: a hand-over treats it as one.
-        let Ok(key) = self.ledger.add_task(vec![offset]) else { return };
+        let Ok(key) = self.ledger.add_task([offset]) else { return };
         self.rejected.insert(key, (offset, Some(cause)));
         if self.order.may_start(key, &[offset]) {
             self.turn_came(key);
@@ -97,12 +97,12 @@ impl<H: Handler> Partition<H> {
     }
 
     /// Marks the messages of a window for which nothing is to be done.
-    fn mark_idle(&mut self, plan: &Plan<H::Input>) {
-        let named: HashSet<Offset> =
-            plan.tasks.iter().flat_map(Task::source_offsets).copied().collect();
+    fn mark_idle(&mut self, arranged: &[Offset], skipped: &[Offset]) {
         let aggregates = H::AGGREGATES_MESSAGES || H::AGGREGATES_WINDOWS;
-        let filtered = plan.arranged.iter().filter(|offset| !aggregates && !named.contains(offset));
-        for &offset in filtered.chain(&plan.skipped) {
+        for &offset in arranged.iter().filter(|_| !aggregates).chain(skipped) {
+            if self.ledger.has_task(offset) {
+                continue;
+            }
             if let Some(held) = self.ledger.message_mut(offset) {
                 held.idle = true;
             }

@@ -68,13 +68,14 @@ pub(crate) struct Executing {
 }
 
 impl HookWatch {
-    /// Notes that this thread is executing `hook`.
+    /// Notes that this thread is executing `hook`, from `since` on, which is now.
     pub(crate) fn enter(
         self: &Arc<Self>,
         hook: Hook,
         partition: Option<&TopicPartition>,
+        since: Instant,
     ) -> Executing {
-        let note = Note { hook, partition: partition.cloned(), since: Instant::now() };
+        let note = Note { hook, partition: partition.cloned(), since };
         let place = self.place();
         let around = place.write(Some(note));
         Executing { place, around }
@@ -140,13 +141,13 @@ mod tests {
     async fn the_oldest_of_all_threads_is_told_and_a_hook_that_returned_is_not() {
         let watch = Arc::new(HookWatch::default());
         assert_eq!(seen(&watch), None);
-        let first = watch.enter(Hook::Arrange, Some(&orders(3)));
+        let first = watch.enter(Hook::Arrange, Some(&orders(3)), Instant::now());
         tokio::time::advance(Duration::from_secs(5)).await;
         let (entered, wait) = std::sync::mpsc::channel();
         let (leave, told) = std::sync::mpsc::channel::<()>();
         let other = Arc::clone(&watch);
         let thread = std::thread::spawn(move || {
-            let _executing = other.enter(Hook::OnError, None);
+            let _executing = other.enter(Hook::OnError, None, Instant::now());
             entered.send(()).unwrap();
             told.recv().unwrap();
         });
@@ -166,8 +167,8 @@ mod tests {
     #[test]
     fn a_hook_inside_a_hook_gives_the_note_back() {
         let watch = Arc::new(HookWatch::default());
-        let _outer = watch.enter(Hook::Arrange, None);
-        let inner = watch.enter(Hook::MessageLabel, None);
+        let _outer = watch.enter(Hook::Arrange, None, Instant::now());
+        let inner = watch.enter(Hook::MessageLabel, None, Instant::now());
         assert_eq!(seen(&watch), Some((Hook::MessageLabel, None)));
         drop(inner);
         assert_eq!(seen(&watch), Some((Hook::Arrange, None)));
@@ -176,7 +177,7 @@ mod tests {
     #[test]
     fn two_workers_on_one_thread_are_told_apart() {
         let (one, two) = (Arc::new(HookWatch::default()), Arc::new(HookWatch::default()));
-        let _executing = one.enter(Hook::Arrange, None);
+        let _executing = one.enter(Hook::Arrange, None, Instant::now());
         assert_eq!(seen(&two), None);
     }
 }

@@ -142,7 +142,7 @@ impl World {
             return Ok(());
         }
         let all_wait = links.iter().all(|offset| self.waits(*offset));
-        let answer = self.ledger.add_task(links.iter().copied().map(Offset).collect());
+        let answer = self.ledger.add_task(links.iter().copied().map(Offset));
         prop_assert_eq!(answer.is_ok(), all_wait, "a task for {:?}", links);
         if let Ok(key) = answer {
             let known = self.tasks.insert(key, links.into_iter().collect());
@@ -156,7 +156,7 @@ impl World {
             return Ok(());
         }
         let all_wait = links.iter().all(|offset| self.waits(*offset));
-        let answer = self.ledger.close_with(links.iter().copied().map(Offset).collect());
+        let answer = self.ledger.close_with(links.iter().copied().map(Offset));
         prop_assert_eq!(answer.is_ok(), all_wait, "a closing for {:?}", links);
         if let Ok(key) = answer {
             let known = self.closings.insert(key, links.iter().copied().collect());
@@ -335,6 +335,11 @@ impl World {
             let messages: BTreeSet<i64> = self.ledger.messages_of(key).copied().collect();
             prop_assert_eq!(&messages, links, "a message settled or went before its task ended");
             prop_assert_eq!(self.ledger.messages_of(key).count(), links.len(), "named twice");
+        }
+        let linked: BTreeSet<i64> = self.tasks.values().flatten().copied().collect();
+        for offset in self.open() {
+            let has = linked.contains(&offset);
+            prop_assert_eq!(self.ledger.has_task(Offset(offset)), has, "a task for {}", offset);
         }
         Ok(())
     }
