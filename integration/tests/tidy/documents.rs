@@ -85,7 +85,7 @@ fn every_defect_of_the_original_is_listed_once_with_tests_that_exist() {
         numbers.push(number);
         let mut file = String::new();
         for named in cells[2].split('`').skip(1).step_by(2) {
-            if named.ends_with(".rs") {
+            if Path::new(named).extension().is_some_and(|found| found == "rs") {
                 file = read(named);
             } else if named.contains('_') {
                 assert!(file.contains(&format!("fn {named}(")), "there is no test {named}: {row}");
