@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use drakkar_core::{Delivery, Ready, RedisPayload, Sink, SinkError, SinkName};
 use redis::{
-    Client, ConnectionInfo, IntoConnectionInfo, Pipeline, RedisError,
+    Client, IntoConnectionInfo, Pipeline, RedisError,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 
@@ -57,16 +57,24 @@ enum Link {
 type Unanswered = (Option<String>, RedisError);
 
 impl Link {
-    fn new(entry: ConnectionInfo, config: &RedisSinkConfig) -> Result<Self, RedisError> {
+    /// With its address, without secrets; otherwise who is meant and what is wrong.
+    fn new(config: &RedisSinkConfig) -> Result<(String, Self), (String, String)> {
+        let unusable =
+            |error: RedisError| ("the address".to_owned(), format!("cannot be used: {error}"));
+        let entry = config.url.expose().into_connection_info().map_err(unusable)?;
+        let address = entry.addr().to_string();
+        let entry = tls::secured(entry, &config.tls).map_err(|reason| (address.clone(), reason))?;
         #[cfg(feature = "redis-cluster")]
         if config.cluster {
-            let handle = redis::cluster::ClusterClient::new([entry.clone()])?;
-            return Ok(Self::Cluster { cluster: cluster::Cluster::new(entry)?, handle });
+            let handle = redis::cluster::ClusterClient::new([entry.clone()]).map_err(unusable)?;
+            let cluster = cluster::Cluster::new(entry).map_err(unusable)?;
+            return Ok((address, Self::Cluster { cluster, handle }));
         }
-        let client = Client::open(entry)?;
-        let config = ConnectionManagerConfig::new().set_max_delay(Duration::from_secs(2));
-        let handle = ConnectionManager::new_lazy_with_config(client.clone(), config)?;
-        Ok(Self::Server { server: Server::new(client), handle })
+        let client = Client::open(entry).map_err(unusable)?;
+        let lazy = ConnectionManagerConfig::new().set_max_delay(Duration::from_secs(2));
+        let handle =
+            ConnectionManager::new_lazy_with_config(client.clone(), lazy).map_err(unusable)?;
+        Ok((address, Self::Server { server: Server::new(client), handle }))
     }
 
     /// Sends one command to the server, or to each node that takes writes.
@@ -98,11 +106,8 @@ impl Connect for RedisSink {
             reason,
             hint: "check its url, its tls and its scripts, and that the server runs",
         };
-        let unusable = |error| refused("the address", format!("cannot be used: {error}"));
-        let entry = config.url.expose().into_connection_info().map_err(unusable)?;
-        let address = entry.addr().to_string();
-        let entry = tls::secured(entry, &config.tls).map_err(|reason| refused(&address, reason))?;
-        let link = Link::new(entry, config).map_err(unusable)?;
+        let (address, link) =
+            Link::new(config).map_err(|(server, reason)| refused(&server, reason))?;
         patiently(within, |reason| refused(&address, reason), async || check(&link, config).await)
             .await?;
         Ok(Self { address, encoder: Encoder::new(config), link })
