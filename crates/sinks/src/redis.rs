@@ -47,7 +47,7 @@ enum Link {
     },
     #[cfg(feature = "redis-cluster")]
     Cluster {
-        cluster: cluster::Cluster,
+        cluster: Box<cluster::Cluster>,
         /// The handler's own.
         handle: redis::cluster::ClusterClient,
     },
@@ -67,7 +67,7 @@ impl Link {
         #[cfg(feature = "redis-cluster")]
         if config.cluster {
             let handle = redis::cluster::ClusterClient::new([entry.clone()]).map_err(unusable)?;
-            let cluster = cluster::Cluster::new(entry).map_err(unusable)?;
+            let cluster = Box::new(cluster::Cluster::new(entry).map_err(unusable)?);
             return Ok((address, Self::Cluster { cluster, handle }));
         }
         let client = Client::open(entry).map_err(unusable)?;

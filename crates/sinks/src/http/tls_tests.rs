@@ -1,5 +1,7 @@
 //! The client against `openssl s_server`: whom it trusts, and that it shows who it is.
 
+#![allow(clippy::unwrap_used, reason = "a test, though behind a feature")]
+
 use std::{
     net::TcpListener,
     path::PathBuf,
@@ -46,8 +48,8 @@ impl Encrypted {
         Self { dir, port, process }
     }
 
-    fn file(&self, name: &str) -> Option<PathBuf> {
-        Some(self.dir.path().join(name))
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
     }
 
     /// What becomes of a request to the host `name` of it.
@@ -83,10 +85,10 @@ fn is_refused(outcome: &Delivery) {
 #[tokio::test]
 async fn an_endpoint_is_trusted_by_its_authority_and_name_and_is_shown_our_certificate() {
     let endpoint = Encrypted::start();
-    let trusting = TlsConfig { ca_location: endpoint.file("cert.pem"), ..Default::default() };
+    let trusting = TlsConfig { ca_location: Some(endpoint.file("cert.pem")), ..Default::default() };
     let known = TlsConfig {
-        certificate_location: endpoint.file("cert.pem"),
-        key_location: endpoint.file("key.pem"),
+        certificate_location: Some(endpoint.file("cert.pem")),
+        key_location: Some(endpoint.file("key.pem")),
         ..trusting.clone()
     };
     is_refused(&endpoint.ask("localhost", TlsConfig::default()).await);

@@ -80,7 +80,7 @@ impl Cluster {
         let asked = owners.into_iter().map(async |node| {
             let refused = |error| (node.clone(), error);
             for reply in self.send(node, pipeline, until).await.map_err(refused)? {
-                reply.extract_error().map_err(|error| refused(error.into()))?;
+                reply.extract_error().map_err(refused)?;
             }
             Ok(())
         });
