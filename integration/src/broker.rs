@@ -26,14 +26,27 @@ pub struct OwnBroker {
     port: u16,
     /// Where its partitions ended when it was last stopped.
     had: Mutex<Ends>,
+    /// Certificates, and where it listens with them.
+    encrypted: Option<(PathBuf, [u16; 2])>,
 }
 
 impl OwnBroker {
     /// Starts one and waits until it serves.
     #[must_use]
     pub fn start() -> Self {
-        let broker =
-            Self { dir: TempDir::new().unwrap(), port: two_free_ports(), had: Mutex::default() };
+        Self::new(None)
+    }
+
+    /// Starts one that listens for TLS as well, with what `integration/certificates` made in this
+    /// directory; see [`Self::encrypted_servers`].
+    #[must_use]
+    pub fn encrypted(certificates: &Path) -> Self {
+        Self::new(Some((certificates.to_owned(), [two_free_ports(), two_free_ports()])))
+    }
+
+    fn new(encrypted: Option<(PathBuf, [u16; 2])>) -> Self {
+        let (dir, port) = (TempDir::new().unwrap(), two_free_ports());
+        let broker = Self { dir, port, had: Mutex::default(), encrypted };
         broker.restart();
         broker
     }
@@ -62,6 +75,14 @@ impl OwnBroker {
         let mut file = OpenOptions::new().append(true).open(properties).unwrap();
         file.write_all(lines.as_bytes()).unwrap();
         port
+    }
+
+    /// Where it speaks TLS; and where it also wants a client's certificate and a user, `drakkar` with the
+    /// password `tell-nobody` (SCRAM-SHA-256). Its name is `localhost` there.
+    #[must_use]
+    pub fn encrypted_servers(&self) -> [String; 2] {
+        let (_, ports) = self.encrypted.as_ref().unwrap();
+        ports.map(|port| format!("localhost:{port}"))
     }
 
     /// Starts it again, on the same data, and waits until it shows them.
@@ -106,7 +127,12 @@ impl OwnBroker {
     }
 
     fn run(&self, arguments: &[&str]) {
-        let output = Command::new(script()).args(arguments).output().unwrap();
+        let mut command = Command::new(script());
+        if let Some((certificates, [tls, user])) = &self.encrypted {
+            command.env("KAFKA_CERTIFICATES", certificates);
+            command.env("KAFKA_TLS_PORT", tls.to_string()).env("KAFKA_USER_PORT", user.to_string());
+        }
+        let output = command.args(arguments).output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "broker {arguments:?} on port {}: {error}", self.port);
     }

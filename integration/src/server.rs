@@ -11,13 +11,14 @@ use crate::{broker::two_free_ports, proc};
 
 /// A server on loopback; gone with its data when dropped.
 ///
-/// `integration/<kind>/server` starts and stops it: `start DIR PORT`, which returns when it serves and
+/// `integration/<kind>/server` starts and stops it: `start DIR PORT [CERTIFICATES]`, which returns when it serves and
 /// leaves its process id in `DIR/pid`; `stop DIR`, `kill DIR`; `wipe DIR`.
 pub struct OwnServer {
     kind: &'static str,
     dir: TempDir,
     /// Where it listens on 127.0.0.1.
     pub port: u16,
+    certificates: Option<PathBuf>,
 }
 
 impl OwnServer {
@@ -29,15 +30,28 @@ impl OwnServer {
         server
     }
 
+    /// One of this kind, running, that speaks TLS alone and wants to see a client's certificate, with
+    /// what `integration/certificates` made in this directory.
+    #[must_use]
+    pub fn encrypted(kind: &'static str, certificates: &Path) -> Self {
+        let mut server = Self::down(kind);
+        server.certificates = Some(certificates.to_owned());
+        server.restart();
+        server
+    }
+
     /// One of this kind that does not run yet.
     #[must_use]
     pub fn down(kind: &'static str) -> Self {
-        Self { kind, dir: TempDir::new().unwrap(), port: two_free_ports() }
+        Self { kind, dir: TempDir::new().unwrap(), port: two_free_ports(), certificates: None }
     }
 
     /// Starts it (again, on the same data) and waits until it serves.
     pub fn restart(&self) {
-        self.run(&["start", &self.path(), &self.port.to_string()]);
+        let (path, port) = (self.path(), self.port.to_string());
+        let mut words = vec!["start", &path, &port];
+        words.extend(self.certificates.iter().filter_map(|directory| directory.to_str()));
+        self.run(&words);
     }
 
     /// Stops it in order.

@@ -59,9 +59,9 @@ pub mod sections {
     pub use drakkar_kafka::KafkaConfig;
     pub use drakkar_sinks::{
         BatchConfig, CircuitBreakerConfig, Compress, Compression, CustomSinkConfig, DlqConfig,
-        FileSinkConfig, Fsync, HttpEncoding, HttpSinkConfig, HttpTlsConfig, KafkaSinkConfig,
-        MongoOp, MongoSinkConfig, MongoStatementConfig, OnOpen, OnTooLarge, PostgresSinkConfig,
-        RedisSinkConfig, RotateConfig, SinksConfig,
+        FileSinkConfig, Fsync, HttpEncoding, HttpSinkConfig, KafkaSinkConfig, MongoOp,
+        MongoSinkConfig, MongoStatementConfig, OnOpen, OnTooLarge, PostgresSinkConfig,
+        RedisSinkConfig, RotateConfig, SinksConfig, TlsConfig,
     };
     pub use drakkar_telemetry::{LogFormat, LogLevel, LogOutput, LoggingConfig};
 }

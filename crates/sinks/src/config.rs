@@ -12,6 +12,7 @@ pub(crate) mod client; // as librdkafka properties
 pub(crate) mod cluster; // what is checked wherever a Kafka cluster is configured
 pub(crate) mod delivery; // how payloads are joined, and when a sink is left alone
 pub(crate) mod dlq; // the `dlq:` section
+mod tls; // what is trusted where connections are encrypted
 mod file; // one section per kind of sink
 mod http;
 mod kafka;
@@ -22,11 +23,12 @@ mod redis;
 pub use delivery::{BatchConfig, CircuitBreakerConfig};
 pub use dlq::{DlqConfig, OnTooLarge};
 pub use file::{Compress, FileSinkConfig, Fsync, RotateConfig};
-pub use http::{HttpEncoding, HttpSinkConfig, HttpTlsConfig};
+pub use http::{HttpEncoding, HttpSinkConfig};
 pub use kafka::{Compression, KafkaSinkConfig};
 pub use mongo::{MongoOp, MongoSinkConfig, MongoStatementConfig};
 pub use postgres::PostgresSinkConfig;
 pub use redis::RedisSinkConfig;
+pub use tls::TlsConfig;
 
 use crate::lane::Patience;
 

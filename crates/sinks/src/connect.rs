@@ -120,6 +120,9 @@ pub(crate) trait Connect: Sink + Sized {
         batch.clone()
     }
 
+    /// Hears after what time its lane drops a write that is under way.
+    fn dropped_after(&mut self, _: Duration) {}
+
     /// Gives the handler the connection, where it may use it as well.
     fn offer(&self, sink: SinkName, ready: &mut Ready) {
         ready.connected(sink);
@@ -254,7 +257,8 @@ impl Sinks {
                 builder = kafka.add(builder, &mut ready);
                 $(
                     #[cfg(feature = $feature)]
-                    for (name, sink) in $kind {
+                    for (name, mut sink) in $kind {
+                        sink.dropped_after(sinks.delivery_timeout_seconds);
                         sink.offer(SinkName::new(SinkKind::$name, name.as_str()), &mut ready);
                         let config = &sinks.$kind[&name];
                         let batch = <crate::$kind::$sink as Connect>::batch(config, &config.batch);

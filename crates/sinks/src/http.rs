@@ -58,9 +58,6 @@ pub(crate) fn validate(config: &HttpSinkConfig, at: &str, wrong: &mut Vec<String
             "{at}.url: https is not compiled in; build with the cargo feature `ssl`"
         ));
     }
-    if cfg!(not(feature = "ssl")) && config.tls != crate::config::HttpTlsConfig::default() {
-        wrong.push(format!("{at}.tls: is not compiled in; build with the cargo feature `ssl`"));
-    }
     let both = address.credentials().is_some() && request::says_who(config);
     if both {
         wrong.push(format!("{at}.headers: has an Authorization, and {at}.url a user; keep one"));

@@ -28,9 +28,9 @@ mod dead_letter; // messages that were given up -> their topic
 
 pub use config::{
     BatchConfig, CircuitBreakerConfig, Compress, Compression, CustomSinkConfig, DlqConfig,
-    FileSinkConfig, Fsync, HttpEncoding, HttpSinkConfig, HttpTlsConfig, KafkaSinkConfig,
-    MissingSink, MongoOp, MongoSinkConfig, MongoStatementConfig, OnTooLarge, PostgresSinkConfig,
-    RedisSinkConfig, RotateConfig, SinksConfig,
+    FileSinkConfig, Fsync, HttpEncoding, HttpSinkConfig, KafkaSinkConfig, MissingSink, MongoOp,
+    MongoSinkConfig, MongoStatementConfig, OnTooLarge, PostgresSinkConfig, RedisSinkConfig,
+    RotateConfig, SinksConfig, TlsConfig,
 };
 pub use connect::{ConnectError, Connected, CustomSinks, Identity};
 pub use file::FileSink;

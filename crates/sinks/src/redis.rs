@@ -6,12 +6,9 @@
 
 use std::time::Duration;
 
-#[cfg(feature = "redis-cluster")]
-use {futures_util::future::join_all, redis::cluster_routing::Slot, std::collections::HashMap};
-
 use drakkar_core::{Delivery, Ready, RedisPayload, Sink, SinkError, SinkName};
 use redis::{
-    Client, IntoConnectionInfo, Pipeline, RedisError, Value,
+    Client, IntoConnectionInfo, Pipeline, RedisError,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 
@@ -26,12 +23,16 @@ use transaction::Transaction;
 mod encode; // payload -> commands
 mod transaction; // commands -> one request, its answers -> outcomes
 mod verdict; // what an answer means
+mod tls; // whom they trust
 mod server; // connections to one server
 #[cfg(feature = "redis-cluster")]
-mod cluster; // connections to the nodes of a cluster
+mod slots; // which node of a cluster serves what
+#[cfg(feature = "redis-cluster")]
+mod cluster; // the nodes of a cluster, each a server
 
 /// Commands → a Redis server.
 pub struct RedisSink {
+    /// As it is configured, without secrets.
     address: String,
     encoder: Encoder,
     link: Link,
@@ -45,37 +46,48 @@ enum Link {
         handle: ConnectionManager,
     },
     #[cfg(feature = "redis-cluster")]
-    Cluster(cluster::Cluster),
+    Cluster {
+        cluster: Box<cluster::Cluster>,
+        /// The handler's own.
+        handle: redis::cluster::ClusterClient,
+    },
 }
 
+/// Who did not answer, where it is not the one that is configured, and why.
+type Unanswered = (Option<String>, RedisError);
+
 impl Link {
-    fn new(config: &RedisSinkConfig) -> Result<(String, Self), RedisError> {
-        let entry = config.url.expose().into_connection_info()?;
+    /// With its address, without secrets; otherwise who is meant and what is wrong.
+    fn new(config: &RedisSinkConfig) -> Result<(String, Self), (String, String)> {
+        let unusable =
+            |error: RedisError| ("the address".to_owned(), format!("cannot be used: {error}"));
+        let entry = config.url.expose().into_connection_info().map_err(unusable)?;
         let address = entry.addr().to_string();
+        let entry = tls::secured(entry, &config.tls).map_err(|reason| (address.clone(), reason))?;
         #[cfg(feature = "redis-cluster")]
         if config.cluster {
-            return Ok((address, Self::Cluster(cluster::Cluster::new(entry))));
+            let handle = redis::cluster::ClusterClient::new([entry.clone()]).map_err(unusable)?;
+            let cluster = Box::new(cluster::Cluster::new(entry).map_err(unusable)?);
+            return Ok((address, Self::Cluster { cluster, handle }));
         }
-        let client = Client::open(entry)?;
-        let config = ConnectionManagerConfig::new().set_max_delay(Duration::from_secs(2));
-        let handle = ConnectionManager::new_lazy_with_config(client.clone(), config)?;
+        let client = Client::open(entry).map_err(unusable)?;
+        let lazy = ConnectionManagerConfig::new().set_max_delay(Duration::from_secs(2));
+        let handle =
+            ConnectionManager::new_lazy_with_config(client.clone(), lazy).map_err(unusable)?;
         Ok((address, Self::Server { server: Server::new(client), handle }))
     }
 
-    async fn send(&self, pipeline: &Pipeline) -> Result<Vec<Value>, RedisError> {
+    /// Sends one command to the server, or to each node that takes writes.
+    async fn ask(&self, pipeline: &Pipeline) -> Result<(), Unanswered> {
         match self {
-            Self::Server { server, .. } => server.send(pipeline).await,
+            Self::Server { server, .. } => {
+                server.ask(pipeline).await.map_err(|error| (None, error))
+            }
             #[cfg(feature = "redis-cluster")]
-            Self::Cluster(cluster) => cluster.send(pipeline).await,
-        }
-    }
-
-    /// What is taken as one argument.
-    fn max_bulk(&self) -> usize {
-        match self {
-            Self::Server { server, .. } => server.max_bulk(),
-            #[cfg(feature = "redis-cluster")]
-            Self::Cluster(_) => server::MAX_BULK,
+            Self::Cluster { cluster, .. } => {
+                let asked = cluster.ask_all(pipeline).await;
+                asked.map_err(|(node, error)| (Some(node.to_string()), error))
+            }
         }
     }
 }
@@ -92,24 +104,27 @@ impl Connect for RedisSink {
             key: at.clone(),
             server: server.to_owned(),
             reason,
-            hint: "check its url and its scripts, and that the server runs",
+            hint: "check its url, its tls and its scripts, and that the server runs",
         };
-        let (address, link) = Link::new(config)
-            .map_err(|error| refused("the address", format!("cannot be used: {error}")))?;
+        let (address, link) =
+            Link::new(config).map_err(|(server, reason)| refused(&server, reason))?;
         patiently(within, |reason| refused(&address, reason), async || check(&link, config).await)
             .await?;
-        let encoder = Encoder::new(config);
-        Ok(Self { address: address.clone(), encoder, link })
+        Ok(Self { address, encoder: Encoder::new(config), link })
+    }
+
+    #[cfg(feature = "redis-cluster")]
+    fn dropped_after(&mut self, limit: Duration) {
+        if let Link::Cluster { cluster, .. } = &mut self.link {
+            cluster.answer_before(limit);
+        }
     }
 
     fn offer(&self, sink: SinkName, ready: &mut Ready) {
         match &self.link {
             Link::Server { handle, .. } => ready.offer(sink, handle.clone()),
             #[cfg(feature = "redis-cluster")]
-            Link::Cluster(cluster) => match cluster.connection() {
-                Some(connection) => ready.offer(sink, connection),
-                None => ready.connected(sink),
-            },
+            Link::Cluster { handle, .. } => ready.offer(sink, handle.clone()),
         }
     }
 }
@@ -118,84 +133,46 @@ impl Connect for RedisSink {
 async fn check(link: &Link, config: &RedisSinkConfig) -> Result<(), Attempt> {
     let mut pipeline = redis::pipe();
     pipeline.cmd("PING");
-    ask(link, &pipeline).await.map_err(|error| attempt(&error))?;
+    link.ask(&pipeline).await.map_err(|unanswered| attempt("", unanswered))?;
     for (name, text) in &config.scripts {
         let mut pipeline = redis::pipe();
         pipeline.cmd("SCRIPT").arg("LOAD").arg(text);
-        ask(link, &pipeline).await.map_err(|error| match attempt(&error) {
-            Attempt::Permanent(reason) => Attempt::Permanent(format!("script {name}: {reason}")),
-            transient @ Attempt::Transient(_) => transient,
-        })?;
+        let script = format!("script {name}: ");
+        link.ask(&pipeline).await.map_err(|unanswered| attempt(&script, unanswered))?;
     }
     Ok(())
 }
 
-/// Sends one command.
-async fn ask(link: &Link, pipeline: &Pipeline) -> Result<(), RedisError> {
-    for reply in link.send(pipeline).await? {
-        reply.extract_error()?;
-    }
-    Ok(())
-}
-
-fn attempt(error: &RedisError) -> Attempt {
-    if verdict::is_final(error) {
-        Attempt::Permanent(error.to_string())
+/// `about` says what is wrong when the server refuses it for good.
+fn attempt(about: &str, (place, error): Unanswered) -> Attempt {
+    let said = place.map_or_else(|| error.to_string(), |place| format!("{place}: {error}"));
+    if verdict::is_final(&error) {
+        Attempt::Permanent(format!("{about}{said}"))
     } else {
-        Attempt::Transient(error.to_string())
+        Attempt::Transient(said)
     }
 }
 
 impl RedisSink {
-    /// Adds what carries out the payload at `index`, or says what became of it already.
-    fn add(
-        &self,
-        transaction: &mut Transaction,
-        index: usize,
-        payload: &RedisPayload,
-    ) -> Option<Delivery> {
-        match self.encoder.encode(payload, &mut transaction.known, self.link.max_bulk()) {
-            Ok(commands) if commands.is_empty() => Some(Delivery::Confirmed),
-            Ok(commands) => {
-                transaction.push(index, commands);
-                None
-            }
-            Err(error) => Some(Delivery::Permanent(error)),
-        }
-    }
-
-    async fn apply(&self, transaction: Transaction) -> Vec<(usize, Delivery)> {
+    /// Applies a batch as one transaction.
+    async fn apply(&self, server: &Server, batch: &[RedisPayload]) -> Vec<Option<Delivery>> {
+        let mut transaction = Transaction::default();
+        let add =
+            |(index, payload)| transaction.add(&self.encoder, index, payload, server.max_bulk());
+        let mut outcomes: Vec<Option<Delivery>> = batch.iter().enumerate().map(add).collect();
         if transaction.is_empty() {
-            return Vec::new();
+            return outcomes;
         }
-        let (pipeline, answers) = transaction.into_pipeline();
-        match self.link.send(&pipeline).await {
+        let mut pipeline = redis::pipe();
+        let answers = transaction.write(&mut pipeline);
+        let said = match server.send(&pipeline).await {
             Ok(replies) => answers.read(&replies),
             Err(error) => answers.none(&verdict::unanswered(&self.address, &error)),
-        }
-    }
-
-    async fn apply_all(&self, batch: &[RedisPayload], outcomes: &mut [Option<Delivery>]) {
-        let mut transaction = Transaction::default();
-        for (index, (payload, outcome)) in batch.iter().zip(&mut *outcomes).enumerate() {
-            *outcome = self.add(&mut transaction, index, payload);
-        }
-        for (index, outcome) in self.apply(transaction).await {
+        };
+        for (index, outcome) in said {
             outcomes[index] = Some(outcome);
         }
-    }
-
-    #[cfg(feature = "redis-cluster")]
-    async fn apply_by_slot(&self, batch: &[RedisPayload], outcomes: &mut [Option<Delivery>]) {
-        let mut transactions: HashMap<Slot, Transaction> = HashMap::new();
-        for (index, (payload, outcome)) in batch.iter().zip(&mut *outcomes).enumerate() {
-            let slot = Slot::for_key(self.encoder.routed_by(payload));
-            *outcome = self.add(transactions.entry(slot).or_default(), index, payload);
-        }
-        let applied = transactions.into_values().map(|transaction| self.apply(transaction));
-        for (index, outcome) in join_all(applied).await.into_iter().flatten() {
-            outcomes[index] = Some(outcome);
-        }
+        outcomes
     }
 }
 
@@ -203,12 +180,11 @@ impl Sink for RedisSink {
     type Payload = RedisPayload;
 
     async fn deliver(&self, batch: &[RedisPayload]) -> Vec<Delivery> {
-        let mut outcomes = vec![None; batch.len()];
-        match &self.link {
-            Link::Server { .. } => self.apply_all(batch, &mut outcomes).await,
+        let outcomes = match &self.link {
+            Link::Server { server, .. } => self.apply(server, batch).await,
             #[cfg(feature = "redis-cluster")]
-            Link::Cluster(_) => self.apply_by_slot(batch, &mut outcomes).await,
-        }
+            Link::Cluster { cluster, .. } => cluster.deliver(&self.encoder, batch).await,
+        };
         let missing = || SinkError::new("wrong_answer", "the server did not answer");
         let outcome = |of: Option<Delivery>| of.unwrap_or_else(|| Delivery::Transient(missing()));
         outcomes.into_iter().map(outcome).collect()
@@ -217,7 +193,8 @@ impl Sink for RedisSink {
     async fn probe(&self) -> Result<(), SinkError> {
         let mut ping = redis::pipe();
         ping.cmd("PING");
-        let asked = ask(&self.link, &ping).await;
-        asked.map_err(|error| verdict::unanswered(&self.address, &error))
+        self.link.ask(&ping).await.map_err(|(place, error)| {
+            verdict::unanswered(place.as_ref().unwrap_or(&self.address), &error)
+        })
     }
 }

@@ -1,11 +1,11 @@
 //! One HTTP endpoint: `sinks.http.<name>`.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use drakkar_core::{Secret, lenient};
 use serde::{Deserialize, Serialize};
 
-use super::BatchConfig;
+use super::{BatchConfig, TlsConfig};
 
 /// One HTTP endpoint: `sinks.http.<name>`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,7 +51,7 @@ pub struct HttpSinkConfig {
     /// Proxy that requests go through; never shown. Default empty: none, also where `HTTP_PROXY` is set.
     pub proxy: Secret,
     /// What to trust and what to show, for `https`.
-    pub tls: HttpTlsConfig,
+    pub tls: TlsConfig,
     /// Whether the metadata services of clouds may be asked. Default false.
     pub allow_metadata_addresses: bool,
     /// Whether fewer requests than `batch.in_flight` are sent at once while the endpoint is
@@ -77,18 +77,6 @@ pub enum HttpEncoding {
     Ndjson,
 }
 
-/// TLS of one HTTP endpoint: `sinks.http.<name>.tls`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct HttpTlsConfig {
-    /// PEM file with authorities to trust beside those of the system. Default none.
-    pub ca_location: Option<PathBuf>,
-    /// PEM file with the worker's certificate. Default none.
-    pub certificate_location: Option<PathBuf>,
-    /// PEM file with its private key (PKCS #8). Default none.
-    pub key_location: Option<PathBuf>,
-}
-
 impl Default for HttpSinkConfig {
     fn default() -> Self {
         Self {
@@ -108,7 +96,7 @@ impl Default for HttpSinkConfig {
             max_idle_connections: 8,
             idle_timeout: Duration::from_secs(30),
             proxy: Secret::default(),
-            tls: HttpTlsConfig::default(),
+            tls: TlsConfig::default(),
             allow_metadata_addresses: false,
             adaptive_concurrency: false,
             batch: BatchConfig::default(),
@@ -149,10 +137,7 @@ impl HttpSinkConfig {
             ));
         }
         self.validate_statuses(at, wrong);
-        let tls = &self.tls;
-        if tls.certificate_location.is_some() != tls.key_location.is_some() {
-            wrong.push(format!("{at}.tls: certificate_location and key_location belong together"));
-        }
+        self.tls.validate(at, wrong);
         self.batch.validate(at, wrong);
         #[cfg(feature = "http")]
         crate::http::validate(self, at, wrong);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use drakkar_core::Secret;
 use serde::{Deserialize, Serialize};
 
-use super::BatchConfig;
+use super::{BatchConfig, TlsConfig};
 
 /// One Redis server: `sinks.redis.<name>`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,6 +20,8 @@ pub struct RedisSinkConfig {
     pub scripts: BTreeMap<String, String>,
     /// Whether `url` is a node of a Redis Cluster. Default false.
     pub cluster: bool,
+    /// What to trust and what to show, for `rediss`.
+    pub tls: TlsConfig,
     /// How payloads are written together: 1 000 items, 4 MiB, 1 in flight, unless said.
     pub batch: BatchConfig,
 }
@@ -31,6 +33,7 @@ impl Default for RedisSinkConfig {
             key_prefix: String::new(),
             scripts: BTreeMap::new(),
             cluster: false,
+            tls: TlsConfig::default(),
             batch: BatchConfig::default(),
         }
     }
@@ -59,6 +62,12 @@ impl RedisSinkConfig {
         if self.cluster && cfg!(not(feature = "redis-cluster")) {
             lacks("cluster", "Redis Cluster", "redis-cluster");
         }
+        self.tls.validate(at, wrong);
+        if self.tls != TlsConfig::default() && !["rediss", "valkeys"].contains(&scheme) {
+            wrong.push(format!(
+                "{at}.tls: is for an encrypted connection; begin {at}.url with rediss"
+            ));
+        }
         self.batch.validate(at, wrong);
     }
 }
@@ -84,6 +93,15 @@ mod tests {
             assert!(said.starts_with("sinks.redis.a.url: is not the address"), "{said}");
             assert!(!said.contains("hunter2"), "{said}");
         }
+    }
+
+    #[test]
+    fn what_to_trust_needs_an_encrypted_connection() {
+        let said = wrong(r#"{"url": "redis://:hunter2@host", "tls": {"ca_location": "ca.pem"}}"#);
+        assert!(said.contains("sinks.redis.a.tls: is for an encrypted connection"), "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
+        let half = wrong(r#"{"url": "rediss://host", "tls": {"key_location": "key.pem"}}"#);
+        assert!(half.contains("sinks.redis.a.tls: certificate_location and"), "{half}");
     }
 
     #[cfg(not(feature = "ssl"))]

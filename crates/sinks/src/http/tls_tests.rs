@@ -1,5 +1,7 @@
 //! The client against `openssl s_server`: whom it trusts, and that it shows who it is.
 
+#![allow(clippy::unwrap_used, reason = "a test, though behind a feature")]
+
 use std::{
     net::TcpListener,
     path::PathBuf,
@@ -11,7 +13,7 @@ use drakkar_core::{Delivery, HttpPayload, Secret, Sink, SinkError};
 use tempfile::TempDir;
 
 use super::HttpSink;
-use crate::{HttpSinkConfig, HttpTlsConfig, connect::Connect};
+use crate::{HttpSinkConfig, TlsConfig, connect::Connect};
 
 /// An endpoint that shows a page to whoever shows a certificate; ended when dropped.
 struct Encrypted {
@@ -46,12 +48,12 @@ impl Encrypted {
         Self { dir, port, process }
     }
 
-    fn file(&self, name: &str) -> Option<PathBuf> {
-        Some(self.dir.path().join(name))
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
     }
 
     /// What becomes of a request to the host `name` of it.
-    async fn ask(&self, name: &str, tls: HttpTlsConfig) -> Delivery {
+    async fn ask(&self, name: &str, tls: TlsConfig) -> Delivery {
         let config = HttpSinkConfig {
             url: Secret::from(format!("https://{name}:{}/", self.port).as_str()),
             method: "GET".to_owned(),
@@ -83,13 +85,13 @@ fn is_refused(outcome: &Delivery) {
 #[tokio::test]
 async fn an_endpoint_is_trusted_by_its_authority_and_name_and_is_shown_our_certificate() {
     let endpoint = Encrypted::start();
-    let trusting = HttpTlsConfig { ca_location: endpoint.file("cert.pem"), ..Default::default() };
-    let known = HttpTlsConfig {
-        certificate_location: endpoint.file("cert.pem"),
-        key_location: endpoint.file("key.pem"),
+    let trusting = TlsConfig { ca_location: Some(endpoint.file("cert.pem")), ..Default::default() };
+    let known = TlsConfig {
+        certificate_location: Some(endpoint.file("cert.pem")),
+        key_location: Some(endpoint.file("key.pem")),
         ..trusting.clone()
     };
-    is_refused(&endpoint.ask("localhost", HttpTlsConfig::default()).await);
+    is_refused(&endpoint.ask("localhost", TlsConfig::default()).await);
     is_refused(&endpoint.ask("localhost", trusting).await);
     is_refused(&endpoint.ask("127.0.0.1", known.clone()).await);
     assert_eq!(endpoint.ask("localhost", known).await, Delivery::Confirmed);
@@ -99,7 +101,7 @@ async fn an_endpoint_is_trusted_by_its_authority_and_name_and_is_shown_our_certi
 async fn a_certificate_that_is_none_is_named_with_its_key() {
     let config = HttpSinkConfig {
         url: Secret::from("https://localhost/"),
-        tls: HttpTlsConfig { ca_location: Some("/dev/null".into()), ..Default::default() },
+        tls: TlsConfig { ca_location: Some("/dev/null".into()), ..Default::default() },
         ..HttpSinkConfig::default()
     };
     let refused = HttpSink::connect("sinks.http.a".to_owned(), &config, Duration::ZERO).await;

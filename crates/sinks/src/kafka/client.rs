@@ -135,6 +135,9 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         debug!(%error, reason, "kafka client");
+        if error.rdkafka_error_code() == Some(Code::AllBrokersDown) {
+            return; // Why each of them is was said before.
+        }
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
     }
 }

@@ -62,6 +62,14 @@ impl Server {
         self.max_bulk.load(Ordering::Relaxed)
     }
 
+    /// Sends one command, which must be obeyed.
+    pub(super) async fn ask(&self, pipeline: &Pipeline) -> Result<(), RedisError> {
+        for reply in self.send(pipeline).await? {
+            reply.extract_error()?;
+        }
+        Ok(())
+    }
+
     /// Sends `pipeline`, on a new connection where none is idle, and answers with a reply for each
     /// command of it. Whoever drops the future gives the connection up.
     pub(super) async fn send(&self, pipeline: &Pipeline) -> Result<Vec<Value>, RedisError> {

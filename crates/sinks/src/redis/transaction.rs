@@ -9,10 +9,13 @@
 
 use std::ops::Range;
 
-use drakkar_core::{Delivery, SinkError};
+use drakkar_core::{Delivery, RedisPayload, SinkError};
 use redis::{Cmd, Pipeline, Value, cmd};
 
-use super::{encode::Known, verdict};
+use super::{
+    encode::{Encoder, Known},
+    verdict,
+};
 
 /// What is applied together.
 #[derive(Default)]
@@ -21,7 +24,7 @@ pub(super) struct Transaction {
     /// Which payload of the batch, and which of the commands are its own.
     parts: Vec<(usize, Range<usize>)>,
     /// The scripts it brings along.
-    pub(super) known: Known,
+    known: Known,
 }
 
 impl Transaction {
@@ -29,17 +32,35 @@ impl Transaction {
         self.commands.is_empty()
     }
 
-    /// Adds what carries out the payload at `index` of the batch.
-    pub(super) fn push(&mut self, index: usize, commands: Vec<Cmd>) {
+    /// Adds what carries out the payload at `index` of the batch, or says what became of it already.
+    /// No argument may be longer than `max_bulk` bytes.
+    pub(super) fn add(
+        &mut self,
+        encoder: &Encoder,
+        index: usize,
+        payload: &RedisPayload,
+        max_bulk: usize,
+    ) -> Option<Delivery> {
+        match encoder.encode(payload, &mut self.known, max_bulk) {
+            Ok(commands) if commands.is_empty() => Some(Delivery::Confirmed),
+            Ok(commands) => {
+                self.push(index, commands);
+                None
+            }
+            Err(error) => Some(Delivery::Permanent(error)),
+        }
+    }
+
+    fn push(&mut self, index: usize, commands: Vec<Cmd>) {
         let begin = self.commands.len();
         self.commands.extend(commands);
         self.parts.push((index, begin..self.commands.len()));
     }
 
-    /// What is sent, each part of which is answered, and how the answers are to be read.
-    pub(super) fn into_pipeline(self) -> (Pipeline, Answers) {
+    /// Adds it to what is sent, each part of which is answered, and says how the answers are to be read.
+    pub(super) fn write(self, pipeline: &mut Pipeline) -> Answers {
+        let begin = pipeline.len();
         let is_single = self.commands.len() == 1; // As good as a transaction.
-        let mut pipeline = Pipeline::with_capacity(self.commands.len() + 2);
         if !is_single {
             pipeline.add_command(cmd("MULTI"));
         }
@@ -49,12 +70,14 @@ impl Transaction {
         if !is_single {
             pipeline.add_command(cmd("EXEC"));
         }
-        (pipeline, Answers { parts: self.parts, is_single })
+        Answers { replies: begin..pipeline.len(), parts: self.parts, is_single }
     }
 }
 
 /// Which answers are whose.
 pub(super) struct Answers {
+    /// Its own of all that come back.
+    replies: Range<usize>,
     parts: Vec<(usize, Range<usize>)>,
     is_single: bool,
 }
@@ -62,6 +85,7 @@ pub(super) struct Answers {
 impl Answers {
     /// What became of each payload, by its place in the batch.
     pub(super) fn read(self, replies: &[Value]) -> Vec<(usize, Delivery)> {
+        let replies = replies.get(self.replies).unwrap_or_default();
         let (queued, executed) = match replies {
             _ if self.is_single => (replies, None),
             // The server does no transactions: each command was carried out by itself.
@@ -118,7 +142,8 @@ mod tests {
         transaction.push(0, vec![cmd("SET")]);
         transaction.push(2, vec![cmd("RPUSH"), cmd("LTRIM")]);
         transaction.push(5, vec![cmd("SET")]);
-        let (pipeline, answers) = transaction.into_pipeline();
+        let mut pipeline = Pipeline::new();
+        let answers = transaction.write(&mut pipeline);
         assert_eq!(pipeline.len(), 6);
         answers
     }
@@ -183,8 +208,32 @@ mod tests {
     fn a_single_command_needs_no_transaction() {
         let mut transaction = Transaction::default();
         transaction.push(3, vec![cmd("SET")]);
-        let (pipeline, answers) = transaction.into_pipeline();
+        let mut pipeline = Pipeline::new();
+        let answers = transaction.write(&mut pipeline);
         assert_eq!(pipeline.len(), 1);
         assert_eq!(answers.read(&[reply("+OK")]), [(3, Delivery::Confirmed)]);
+    }
+
+    #[test]
+    fn transactions_that_are_sent_together_each_have_their_own_answers() {
+        let mut pipeline = Pipeline::new();
+        let sent = [(7, 1), (8, 2), (9, 1)].map(|(index, count)| {
+            let mut transaction = Transaction::default();
+            transaction.push(index, vec![cmd("SET"); count]);
+            transaction.write(&mut pipeline)
+        });
+        let replies = [
+            reply("+OK"),
+            reply("+OK"),
+            reply(QUEUED),
+            reply(QUEUED),
+            Value::Array(vec![reply("+OK"), reply(WRONG)]),
+            reply("-MOVED 1 b:1"),
+        ];
+        assert_eq!(pipeline.len(), replies.len());
+        let [first, second, third] = sent.map(|answers| answers.read(&replies).remove(0));
+        assert_eq!(first, (7, Delivery::Confirmed));
+        assert!(matches!(second, (8, Delivery::Permanent(_))), "{second:?}");
+        assert!(matches!(third, (9, Delivery::Transient(_))), "{third:?}");
     }
 }

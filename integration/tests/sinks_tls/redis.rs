@@ -1,0 +1,47 @@
+//! Commands.
+
+use drakkar::{RedisPayload, redis, redis::aio::ConnectionManager};
+
+use super::*;
+
+const PASSWORD: &str = "drakkar-test";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_go_encrypted_to_a_server_that_is_trusted_and_to_no_other() {
+    let certificates = Certificates::new();
+    let server = OwnServer::encrypted("redis", certificates.path());
+    let sink = |scheme: &str, host: &str, tls: &Value| json!({"url": format!("{scheme}://:{PASSWORD}@{host}:{}", server.port), "tls": tls});
+    let trusting = certificates.tls("ca.pem");
+
+    let connected = connected("redis", &sink("rediss", "localhost", &trusting)).await;
+    let push = |n: u32| RedisPayload::rpush("list", [n.to_string()]);
+    delivered(&connected.sinks, (0..100).map(push).collect()).await;
+    let mut handle = connected.ready.sink::<ConnectionManager>("main").expect("one").clone();
+    let count: u32 = redis::cmd("LLEN").arg("list").query_async(&mut handle).await.unwrap();
+    assert_eq!(count, 100);
+
+    let refused = async |sink| refused("redis", &sink, PASSWORD).await;
+    let stranger = certificates.tls("stranger.pem");
+    says(
+        &refused(sink("rediss", "localhost", &stranger)).await,
+        &["certificate verify failed", "certificate"],
+    );
+    says(&refused(sink("rediss", "127.0.0.1", &trusting)).await, &["certificate"]);
+    // It says nothing to who does not speak TLS.
+    says(&refused(sink("redis", "localhost", &json!({}))).await, &["no answer within"]);
+    let nameless = json!({"ca_location": trusting["ca_location"]});
+    says(
+        &refused(sink("rediss", "localhost", &nameless)).await,
+        &["certificate", "no answer within"],
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_not_there_or_holds_no_certificate_is_named_with_its_key() {
+    for (file, reason) in
+        [("/nowhere/ca.pem", "tls.ca_location: /nowhere/ca.pem"), ("/dev/null", "tls: ")]
+    {
+        let sink = json!({"url": "rediss://:hunter2@localhost:1", "tls": {"ca_location": file}});
+        says(&refused("redis", &sink, "hunter2").await, &[reason]);
+    }
+}
