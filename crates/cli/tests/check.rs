@@ -121,9 +121,9 @@ fn a_missing_file_is_an_error_that_names_it() {
 #[test]
 fn secrets_are_masked_wherever_they_come_from() {
     let checked = check(
-        "kafka:\n  security: {protocol: SASL_PLAINTEXT, sasl_mechanism: PLAIN, sasl_username: me, \
-         sasl_password: hunter2}\nexecutor:\n  env: {API_TOKEN: hunter2, URL: 'http://me:hunter2@host'}\n",
-        &[("DRAKKAR_KAFKA__SECURITY__SSL_KEY_PASSWORD", "hunter2")],
+        "kafka:\n  security: {protocol: SASL_PLAINTEXT, sasl_mechanism: PLAIN, sasl_username: me}\n\
+         executor:\n  env: {API_TOKEN: hunter2, URL: 'http://me:hunter2@host'}\n",
+        &[("DRAKKAR_KAFKA__SECURITY__SASL_PASSWORD", "hunter2")],
     );
     assert_eq!(checked.code, Some(0), "{}", checked.stderr);
     assert!(!checked.stdout.contains("hunter2"), "{}", checked.stdout);

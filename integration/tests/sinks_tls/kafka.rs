@@ -27,14 +27,15 @@ fn known(certificates: &Certificates, password: &str) -> Value {
 fn records_go_encrypted_from_a_cluster_that_is_trusted_and_to_one_that_knows_us() {
     let certificates = Certificates::new();
     let broker = OwnBroker::encrypted(certificates.path());
-    let [ssl, sasl] = broker.encrypted_servers();
-    let out = |security: Value| json!({"topic": "results", "brokers": sasl, "security": security});
+    let [trusting, knowing] = broker.encrypted_servers();
+    let out =
+        |security: Value| json!({"topic": "results", "brokers": knowing, "security": security});
 
     let world = World::on(broker.kafka(), 1);
     let mut sink = out(known(&certificates, PASSWORD));
     sink["topic"] = json!(world.results);
     let world = world
-        .with("kafka.brokers", ssl.as_str())
+        .with("kafka.brokers", trusting.as_str())
         .with("kafka.security", of(&certificates, "ca.pem"))
         .with("sinks.kafka.results", sink);
     let mut worker = world.start();
@@ -54,10 +55,10 @@ fn records_go_encrypted_from_a_cluster_that_is_trusted_and_to_one_that_knows_us(
     says(&refused(&out(stranger)), &["certificate verify failed"]);
     says(&refused(&out(known(&certificates, "hunter2"))), &["authentication failed"]);
     let mut elsewhere = out(known(&certificates, PASSWORD));
-    elsewhere["brokers"] = json!(sasl.replace("localhost", "127.0.0.1"));
+    elsewhere["brokers"] = json!(knowing.replace("localhost", "127.0.0.1"));
     says(&refused(&elsewhere), &["certificate"]);
     // The client hears nothing then but that the connection ends.
-    let plain = refused(&json!({"topic": "results", "brokers": sasl}));
+    let plain = refused(&json!({"topic": "results", "brokers": knowing}));
     says(&plain, &["check sinks.kafka.main.brokers and sinks.kafka.main.security"]);
     let mut nameless = known(&certificates, PASSWORD);
     nameless.as_object_mut().unwrap().remove("ssl_certificate_location");

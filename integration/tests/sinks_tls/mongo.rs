@@ -1,4 +1,4 @@
-//! Documents, to FerretDB, which speaks TLS as MongoDB does.
+//! Documents, to `FerretDB`, which speaks TLS as MongoDB does.
 
 use drakkar::{MongoPayload, mongodb::Client};
 use mongodb::bson::{Document, doc};
