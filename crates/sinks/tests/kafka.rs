@@ -222,7 +222,7 @@ async fn a_record_the_brokers_find_too_large_is_refused_alone() {
     let mut config = sink("sizes");
     // All three in one batch, which leaves when it is full and is refused as a whole; then each by
     // itself, the first again.
-    config.linger = Duration::from_secs(4);
+    config.linger = Duration::from_secs(1);
     config.delivery_timeout = Duration::from_secs(10);
     config.client_config.insert("batch.num.messages".to_owned(), "3".to_owned());
     let sinks = broker.sinks_with(&config).await;
