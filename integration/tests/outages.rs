@@ -218,5 +218,6 @@ fn a_worker_that_is_paused_longer_than_its_session_loses_its_partitions_and_no_m
     other.stop();
     world.order_many("fourth", 100, Act::Echo);
     world.drained_within(Duration::from_mins(2));
-    world.books().balance();
+    let why = "what it had fetched it may deliver before it hears that it is no member any more";
+    world.books().balance_with(400, why);
 }
