@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use drakkar_core::{
     Collect, Handler, HookResult, KafkaPayload, Message, MessageGroup, OnError, Pending,
-    Precomputed, Task, TaskFailure, TaskResult, WindowGroup,
+    Precomputed, Stage, Task, TaskFailure, TaskResult, WindowGroup,
 };
 use drakkar_testing::{World, WorldBuilder};
 
@@ -174,4 +174,16 @@ impl<const MESSAGES: bool, const WINDOWS: bool> Handler for Whole<MESSAGES, WIND
     async fn on_window_complete(&self, window: &WindowGroup<Bytes>) -> HookResult<Collect> {
         (self.window)(window)
     }
+}
+
+/// Stage and class of each dead letter, with the offset it is about.
+pub fn reasons(world: &World) -> Vec<(i64, Stage, String)> {
+    let mut reasons: Vec<_> = world
+        .dead_letters
+        .all()
+        .into_iter()
+        .map(|letter| (letter.message.offset.0, letter.cause.stage, letter.cause.class))
+        .collect();
+    reasons.sort_by_key(|(offset, ..)| *offset);
+    reasons
 }
