@@ -10,8 +10,7 @@ use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
-    mocking::MockCluster,
-    producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer},
+    producer::{BaseProducer, BaseRecord, Producer},
 };
 use tokio::time::Instant;
 
@@ -31,7 +30,7 @@ const COMMITTED_WITHIN: Duration = Duration::from_mins(2);
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// A running broker; it ends when this is dropped.
-pub(crate) struct Broker(MockCluster<'static, DefaultProducerContext>);
+pub(crate) struct Broker(drakkar_mock::Cluster);
 
 /// A topic that holds what is to be processed.
 #[derive(Debug, Clone)]
@@ -44,7 +43,7 @@ pub(crate) struct Topic {
 
 impl Broker {
     pub(crate) fn start() -> anyhow::Result<Self> {
-        MockCluster::new(1).context("cannot start the broker").map(Self)
+        drakkar_mock::cluster(1).context("cannot start the broker").map(Self)
     }
 
     /// A topic without messages, and the topic for its dead letters.

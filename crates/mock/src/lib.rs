@@ -1,7 +1,8 @@
-//! A broker inside of a test: librdkafka's own, which can be made to fail.
+//! A broker inside of this process: librdkafka's own, which can be made to fail.
 //!
-//! It stays with the thread that made it; everybody else sends that thread work. Used by tests alone, so
-//! what goes wrong here panics. What it cannot play: transactions, and a fetch that wakes for new data.
+//! [`cluster`] starts one, for whoever needs no more. A [`Broker`] is for tests: it stays with the thread
+//! that made it, everybody else sends that thread work, and what goes wrong panics. What neither can play:
+//! transactions, and a fetch that wakes for new data.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,11 +11,13 @@
 )]
 
 use std::{
+    io,
     sync::{Mutex, PoisonError, mpsc},
     thread,
     time::Duration,
 };
 
+use nix::sys::signal::{SigSet, SigmaskHow};
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -29,6 +32,21 @@ pub const SOON: Duration = Duration::from_secs(40);
 
 /// What librdkafka plays.
 pub type Cluster = MockCluster<'static, DefaultProducerContext>;
+
+/// Starts a cluster of `brokers`, which ends when it is dropped.
+///
+/// Its thread takes no signals: it ends by the first one that interrupts it, and the brokers with it. Whoever
+/// uses `tokio::process` gets one per child, on any thread that takes them.
+///
+/// # Errors
+///
+/// Where librdkafka cannot start one.
+pub fn cluster(brokers: i32) -> io::Result<Cluster> {
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let cluster = MockCluster::new(brokers);
+    before.thread_set_mask()?;
+    cluster.map_err(io::Error::other)
+}
 
 type Work = Box<dyn FnOnce(&Cluster) + Send>;
 
@@ -46,7 +64,7 @@ impl Broker {
         let (work, todo) = mpsc::channel::<Work>();
         let (ready, address) = mpsc::channel();
         thread::spawn(move || {
-            let cluster = MockCluster::new(1).unwrap();
+            let cluster = cluster(1).unwrap();
             ready.send(cluster.bootstrap_servers()).unwrap();
             for work in todo {
                 work(&cluster);
@@ -108,5 +126,34 @@ impl Broker {
             }
         }
         read
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_thread_of_a_cluster_takes_no_signals_and_whoever_starts_one_still_does() {
+        let _cluster = cluster(1).unwrap();
+        let field = |status: &str| {
+            let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
+            u64::from_str_radix(blocked.trim(), 16).unwrap()
+        };
+        let child_ended = 1 << (nix::sys::signal::Signal::SIGCHLD as i32 - 1);
+        let mut seen = 0;
+        for task in fs::read_dir("/proc/self/task").unwrap() {
+            let task = task.unwrap().path();
+            if fs::read_to_string(task.join("comm")).unwrap().trim() == "rdk:mock" {
+                seen += 1;
+                let status = fs::read_to_string(task.join("status")).unwrap();
+                assert_ne!(field(&status) & child_ended, 0, "{status}");
+            }
+        }
+        assert_eq!(seen, 1);
+        let own = fs::read_to_string("/proc/thread-self/status").unwrap();
+        assert_eq!(field(&own) & child_ended, 0);
     }
 }

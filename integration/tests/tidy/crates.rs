@@ -15,16 +15,16 @@ const EDGES: [(&str, &[&str]); 15] = [
     ("pipeline", &["core", "executor", "sinks", "telemetry"]),
     ("debug", &["core", "telemetry"]),
     ("drakkar", &["core", "debug", "executor", "kafka", "pipeline", "sinks", "telemetry"]),
-    ("cli", &["core", "drakkar", "sinks"]),
+    ("cli", &["core", "drakkar", "mock", "sinks"]),
     ("mock", &[]),
     ("testing", &["core", "executor", "kafka", "mock", "pipeline", "sinks", "telemetry"]),
-    ("bench", &["core", "drakkar", "executor", "program", "sinks"]),
+    ("bench", &["core", "drakkar", "executor", "mock", "program", "sinks"]),
     ("integration", &["core", "drakkar", "sinks"]),
     ("example-worker", &["drakkar"]),
 ];
 
 /// The only crates that may name these.
-const ONLY: [(&str, &[&str]); 11] = [
+const ONLY: [(&str, &[&str]); 12] = [
     ("rdkafka", &["kafka", "sinks", "cli", "mock", "testing", "bench", "integration"]),
     ("sqlx", &["sinks", "bench"]),
     ("mongodb", &["sinks", "drakkar", "bench"]),
@@ -32,6 +32,7 @@ const ONLY: [(&str, &[&str]); 11] = [
     ("reqwest", &["sinks"]),
     ("axum", &["debug"]),
     ("rustix", &["executor"]),
+    ("nix", &["executor", "mock"]),
     ("prometheus", &["telemetry"]),
     ("tracing-subscriber", &["telemetry"]),
     ("figment", &["drakkar"]),

@@ -10,8 +10,6 @@ use anyhow::Context;
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
-    mocking::MockCluster,
-    producer::DefaultProducerContext,
 };
 
 use super::books::Position;
@@ -36,13 +34,13 @@ pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// A running broker; it ends when this is dropped.
 pub(crate) struct Broker {
-    cluster: MockCluster<'static, DefaultProducerContext>,
+    cluster: drakkar_mock::Cluster,
 }
 
 impl Broker {
     /// Starts a broker that has the three topics.
     pub(crate) fn start() -> anyhow::Result<Self> {
-        let cluster = MockCluster::new(1).context("cannot start the embedded broker")?;
+        let cluster = drakkar_mock::cluster(1).context("cannot start the embedded broker")?;
         for topic in [REQUESTS, RESULTS, DEAD_LETTERS] {
             cluster
                 .create_topic(topic, PARTITIONS, 1)

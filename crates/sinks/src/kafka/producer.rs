@@ -356,7 +356,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_probe_says_whether_the_brokers_and_the_topic_are_there() {
-        let cluster = rdkafka::mocking::MockCluster::new(1).unwrap();
+        let cluster = drakkar_mock::cluster(1).unwrap();
         cluster.create_topic("t", 1, 1).unwrap();
         let producer = async |topic: &str| {
             let sink = KafkaSinkConfig {
