@@ -6,8 +6,8 @@
 use std::{sync::Arc, time::Duration};
 
 use drakkar_core::{
-    Cause, Collect, Failure, Handler, HookResult, Message, MessageGroup, OnError, SourceMessage,
-    Stage, Task, TaskFailure, TaskResult, TopicPartition, WindowGroup, hold::Hold,
+    Cause, Collect, Failure, Handler, HookResult, Message, MessageGroup, OnError, Payload,
+    SourceMessage, Stage, Task, TaskFailure, TaskResult, TopicPartition, WindowGroup, hold::Hold,
 };
 use drakkar_telemetry::{Hook, SkipReason};
 
@@ -32,34 +32,34 @@ pub(crate) enum Ended {
     Replace(Vec<Task>),
 }
 
-/// Asks `on_task_complete` and delivers what it returns.
+impl Ended {
+    /// The same, but for what it led to, which was given up.
+    pub(crate) fn given_up(self, cause: Cause) -> Self {
+        match self {
+            Self::Settled(outcome) => Self::GivenUp(cause, outcome),
+            other => other,
+        }
+    }
+}
+
+/// Asks `on_task_complete`: what it returns is to be delivered, and then the task ends like this.
 pub(crate) async fn complete<H: Handler>(
     shared: &Shared<H>,
     partition: &TopicPartition,
     done: TaskResult,
-    messages: &[Arc<SourceMessage>],
-    hold: &Arc<Hold>,
-) -> Ended {
+) -> (Vec<Payload>, Ended) {
     shared.metrics.task_completed(&done);
     let call = async { shared.handler.on_task_complete(&done).await };
     let collected = shared.ask(Hook::OnTaskComplete, Some(partition), call).await;
-    let task = done.task.id();
     match collected {
-        Ok(collect) if collect.is_empty() => Ended::Settled(kept::<H>(Outcome::Result(done))),
-        Ok(collect) => {
-            match deliver(shared, collect.into_payloads(), Origin::Task(&done.task), messages, hold)
-                .await
-            {
-                Ok(()) => Ended::Settled(kept::<H>(Outcome::Result(done))),
-                Err(cause) => Ended::GivenUp(cause, kept::<H>(Outcome::Result(done))),
-            }
-        }
+        Ok(collect) => (collect.into_payloads(), Ended::Settled(kept::<H>(Outcome::Result(done)))),
         Err(failure) => {
+            let task = done.task.id();
             let cause = failure.cause(Stage::OnTaskComplete).task(task).attempt(done.attempt);
             let TaskResult { task, output, attempt } = done;
             let failure = Failure::Hook(failure.to_string());
             let failed = TaskFailure { task, failure, output, attempt, retries_left: 0 };
-            Ended::GivenUp(cause, kept::<H>(Outcome::Error(failed)))
+            (Vec::new(), Ended::GivenUp(cause, kept::<H>(Outcome::Error(failed))))
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use drakkar_core::{
-    Failure, Handler, Output, SourceMessage, SpooledFile, TaskFailure, TaskResult, ledger::TaskKey,
+    Failure, Handler, Output, SpooledFile, TaskFailure, TaskResult, ledger::TaskKey,
 };
 use drakkar_executor::{Job, Run, Standing};
 use drakkar_telemetry::JobEnd;
@@ -182,29 +182,33 @@ impl<H: Handler> Partition<H> {
         let settings = &self.shared.settings;
         let may_replace = active.chain < settings.max_replacements;
         let retries_left = settings.max_retries.saturating_sub(attempt - 1 - active.forgiven);
-        let messages: Vec<Arc<SourceMessage>> =
-            self.ledger.messages_of(key).map(|held| Arc::clone(&held.message)).collect();
-        let (shared, hold) = (Arc::clone(&self.shared), self.board.task());
+        // Only a failure is told of them here.
+        let messages =
+            if matches!(run, Run::Failed { .. }) { self.messages_of(key) } else { Vec::new() };
+        let shared = Arc::clone(&self.shared);
         let partition = self.id.clone();
         let held_bytes = held_bytes(&run);
         self.collecting += 1;
         self.flows.add(async move {
-            let ended = match run {
+            let (payloads, ended) = match run {
                 Run::Finished(output) => {
                     let done = TaskResult { task, output, attempt };
-                    complete(&shared, &partition, done, &messages, &hold).await
+                    complete(&shared, &partition, done).await
                 }
                 Run::Failed { failure, output } => {
                     let failure = TaskFailure { task, failure, output, attempt, retries_left };
-                    failed(&shared, &partition, failure, may_replace, &messages).await
+                    let ended = failed(&shared, &partition, failure, may_replace, &messages).await;
+                    (Vec::new(), ended)
                 }
             };
-            Flow::Collected { key, held_bytes, ended }
+            Flow::Collected { key, held_bytes, payloads, ended }
         });
     }
 
-    /// The hooks are done with a task.
-    pub(crate) fn collected(&mut self, key: TaskKey, ended: Ended) {
+    /// The hooks and the sinks are done with a task.
+    pub(crate) fn collected(&mut self, key: TaskKey, held_bytes: Weight, ended: Ended) {
+        self.collecting -= 1;
+        self.result_bytes -= held_bytes;
         let Some(active) = self.tasks.get_mut(&key) else { return };
         match ended {
             Ended::Settled(outcome) => {
