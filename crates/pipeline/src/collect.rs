@@ -34,9 +34,9 @@ pub(crate) enum Ended {
 
 impl Ended {
     /// The same, but for what it led to, which was given up.
-    pub(crate) fn given_up(self, cause: Cause) -> Self {
+    pub(crate) fn given_up<H: Handler>(self, cause: Cause) -> Self {
         match self {
-            Self::Settled(outcome) => Self::GivenUp(cause, outcome),
+            Self::Settled(outcome) => Self::GivenUp(cause, outcome.and_then(kept::<H>)),
             other => other,
         }
     }
@@ -52,7 +52,11 @@ pub(crate) async fn complete<H: Handler>(
     let call = async { shared.handler.on_task_complete(&done).await };
     let collected = shared.ask(Hook::OnTaskComplete, Some(partition), call).await;
     match collected {
-        Ok(collect) => (collect.into_payloads(), Ended::Settled(kept::<H>(Outcome::Result(done)))),
+        Ok(collect) if collect.is_empty() => {
+            (Vec::new(), Ended::Settled(kept::<H>(Outcome::Result(done))))
+        }
+        // Its output stays until its payloads are confirmed: it is counted for as long, and so bounds them.
+        Ok(collect) => (collect.into_payloads(), Ended::Settled(Some(Outcome::Result(done)))),
         Err(failure) => {
             let task = done.task.id();
             let cause = failure.cause(Stage::OnTaskComplete).task(task).attempt(done.attempt);

@@ -92,7 +92,7 @@ impl<H: Handler> Partition<H> {
             let (shared, hold) = (Arc::clone(&self.shared), Arc::clone(&hold));
             let messages = self.messages_of(key);
             self.deliveries.flows += 1;
-            self.flows.add(async move {
+            self.flows.spawn(async move {
                 let id = Some(task.id());
                 let given_up = deliver_each(&shared, payloads, id, &messages, &hold).await;
                 Flow::Delivered { key, given_up }
@@ -131,7 +131,7 @@ impl<H: Handler> Partition<H> {
         let (task, hold) = (Arc::clone(&active.task), Arc::clone(&delivering.hold));
         let (shared, messages) = (Arc::clone(&self.shared), self.messages_of(key));
         self.deliveries.flows += 1;
-        self.flows.add(async move {
+        self.flows.spawn(async move {
             let cause = appeal(&shared, refused, Some(task.id()), &messages, &hold).await;
             Flow::Delivered { key, given_up: Vec::from_iter(cause) }
         });
@@ -153,7 +153,7 @@ impl<H: Handler> Partition<H> {
             let Delivering { held_bytes, ended, given_up, .. } = entry.remove();
             let ended = match joined(given_up) {
                 None => ended,
-                Some(cause) => ended.given_up(cause),
+                Some(cause) => ended.given_up::<H>(cause),
             };
             self.collected(key, held_bytes, ended);
         }
