@@ -154,6 +154,7 @@ macro_rules! kinds {
             /// # Errors
             ///
             /// The payload, where it would have to wait or has no sink: [`deliver`](Self::deliver) it.
+            #[expect(clippy::result_large_err, reason = "it is the payload, moved as it came")]
             pub fn post(
                 &self,
                 payload: Payload,
