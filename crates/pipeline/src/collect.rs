@@ -91,10 +91,13 @@ async fn collect<H: Handler>(here: &Here<H>, ran: Ran) -> (Vec<Payload>, Ended) 
                 Ok(collect) if collect.is_empty() => {
                     (Vec::new(), Ended::settled(kept::<H>(Outcome::Result(done))))
                 }
-                // Its output stays until its payloads are confirmed: it is counted for as long, and so
-                // bounds them.
                 Ok(collect) => {
-                    (collect.into_payloads(), Ended::settled(Some(Outcome::Result(done))))
+                    // A file takes room until it is removed, and is counted until all is confirmed.
+                    let outcome = match done.output.spooled {
+                        Some(_) => Some(Outcome::Result(done)),
+                        None => kept::<H>(Outcome::Result(done)),
+                    };
+                    (collect.into_payloads(), Ended::settled(outcome))
                 }
                 Err(hook) => {
                     let cause = hook.cause(Stage::OnTaskComplete);

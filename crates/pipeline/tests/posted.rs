@@ -329,6 +329,19 @@ async fn what_is_confirmed_by_the_deadline_counts_and_what_is_not_does_not() {
     assert_eq!((next(over.position.as_ref()), far.ended().len()), (2, 2));
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_confirmed_when_the_deadline_comes_counts_although_nobody_has_looked_at_it() {
+    let far = Gated::shut();
+    let mut world = one_at_a_time(&far);
+    world.produce(0, "a");
+    far.begun(1).await;
+    quiet().await;
+    // The write ends, and then the order arrives, before the loop of the partition has its turn.
+    far.gate.add_permits(1);
+    let over = world.revoke(0, Duration::ZERO).await;
+    assert_eq!((next(over.position.as_ref()), far.ended().len()), (1, 1));
+}
+
 /// Its first write hangs, and what it leaves behind panics when it is let go of.
 #[derive(Clone, Default)]
 struct Booby {

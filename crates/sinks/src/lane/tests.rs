@@ -205,6 +205,22 @@ async fn what_was_posted_to_a_mailbox_that_is_gone_is_not_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_lane_lets_go_of_when_it_closes_or_gets_later_has_a_receipt_without_an_outcome() {
+    let desk = Desk::open(SMALL, Scripted::ruled(|_, _| Some(transient())));
+    let (to, mut mailbox) = mpsc::unbounded_channel();
+    let hold = desk.board.task();
+    let post = |payload| desk.lane.post(payload, 10, &hold, || back(&to, payload));
+    assert_eq!(post(0), Ok(()));
+    settle().await;
+    desk.lane.close(Instant::now()).await;
+    settle().await;
+    assert_eq!(post(1), Ok(()));
+    let receipts = [mailbox.recv().await.unwrap(), mailbox.recv().await.unwrap()];
+    assert_eq!(receipts, [0, 1].map(|number| Receipt { number, settled: None }));
+    assert_eq!(desk.board.held_tasks(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_payload_larger_than_a_batch_or_a_lane_is_delivered_all_the_same() {
     let desk = Desk::open(SMALL, Scripted::ruled(|_, _| None));
     let hold = desk.board.task();
