@@ -61,7 +61,7 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         Suite::Executor => (executor::measure(rounds)?, Vec::new()),
         Suite::Pipeline(rows) => pipeline::measure(rounds, &rows)?,
-        Suite::Sinks(rows) => (sinks::measure(rounds, &rows)?, Vec::new()),
+        Suite::Sinks(rows) => sinks::measure(rounds, &rows)?,
         Suite::LagWorker(measured) => {
             memory::run(measured)?;
             return Ok(ExitCode::SUCCESS);

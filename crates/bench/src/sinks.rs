@@ -28,6 +28,7 @@ use crate::{
     broker::{Broker, Topic, VALUE_BYTES},
     ours::{self, Ours},
     report::{Figure, Goal, Round},
+    usage,
 };
 
 mod file; // lines of a file
@@ -50,7 +51,7 @@ pub(crate) struct Rows {
     #[arg(long)]
     only: Option<Kind>,
     /// Rows that are written in each lap.
-    #[arg(long, default_value = "200000")]
+    #[arg(long, default_value = "400000")]
     rows: NonZeroUsize,
 }
 
@@ -95,34 +96,42 @@ trait Far: Sync {
     fn count(&self, runtime: &Runtime, lap: &str) -> anyhow::Result<usize>;
 }
 
-/// Runs the suite.
-pub(crate) fn measure(rounds: NonZeroUsize, rows: &Rows) -> anyhow::Result<Vec<Figure>> {
+/// Runs the suite: the figures, and notes that are neither passed nor failed.
+pub(crate) fn measure(
+    rounds: NonZeroUsize,
+    rows: &Rows,
+) -> anyhow::Result<(Vec<Figure>, Vec<String>)> {
     let runtime = Runtime::new().context("cannot start a runtime")?;
     let broker = Broker::start()?;
     let wanted = |kind: Kind| rows.only.is_none_or(|only| only == kind);
     let topic = broker.filled("bench-rows", rows.rows.get())?;
-    let mut figures = Vec::new();
+    let (mut figures, mut notes) = (Vec::new(), Vec::new());
     if wanted(Kind::Kafka) {
-        figures.push(laps(&runtime, &topic, rounds, &kafka::Topics::at_hand()?)?);
+        figures.push(laps(&runtime, &topic, rounds, &kafka::Topics::at_hand()?, &mut notes)?);
     }
     if wanted(Kind::File) {
-        figures.push(laps(&runtime, &topic, rounds, &file::Files::new()?)?);
+        let files = file::Files::new()?;
+        figures.push(laps(&runtime, &topic, rounds, &files, &mut notes)?);
+        let Lap { rate, cpu_micros } = files.polled(&topic)?;
+        notes.push(format!(
+            "note: file: a loop that also polls its rows writes {rate:.0} rows/s, own CPU {cpu_micros:.1} µs"
+        ));
     }
     if wanted(Kind::Postgres) {
         let tables = postgres::Tables::at_hand(&runtime)?;
-        figures.push(laps(&runtime, &topic, rounds, &tables)?);
+        figures.push(laps(&runtime, &topic, rounds, &tables, &mut notes)?);
     }
     if wanted(Kind::Redis) {
-        figures.push(laps(&runtime, &topic, rounds, &redis::Keys::at_hand(&runtime)?)?);
+        figures.push(laps(&runtime, &topic, rounds, &redis::Keys::at_hand(&runtime)?, &mut notes)?);
     }
     if wanted(Kind::Mongo) {
         let collections = mongo::Collections::at_hand(&runtime)?;
-        figures.push(laps(&runtime, &topic, rounds, &collections)?);
+        figures.push(laps(&runtime, &topic, rounds, &collections, &mut notes)?);
     }
     if wanted(Kind::Linger) {
         figures.push(linger::measure(&runtime, rounds)?);
     }
-    Ok(figures)
+    Ok((figures, notes))
 }
 
 /// The address that `integration/services env` says.
@@ -140,6 +149,7 @@ fn laps<F: Far + 'static>(
     topic: &Topic,
     rounds: NonZeroUsize,
     far: &F,
+    notes: &mut Vec<String>,
 ) -> anyhow::Result<Figure> {
     let name = format!("{}, {} x {VALUE_BYTES} B", F::NAME, topic.messages);
     let mut figure = Figure::new(name, "rows/s", Goal::AtLeast(F::GOAL));
@@ -147,19 +157,30 @@ fn laps<F: Far + 'static>(
         (0..topic.messages).map(|id| format!("{id:x<VALUE_BYTES$}")).collect();
     let rows: Vec<Row<'_>> =
         (0..).zip(&values).map(|(id, value)| Row { id, value: value.as_str() }).collect();
+    let mut cpu = Vec::new();
     for round in 0..rounds.get() {
         let by_hand = || hand_lap(runtime, far, &format!("hand-{round}"), &rows);
         let before = round.is_multiple_of(2).then(by_hand).transpose()?;
         let ours = worker_lap(runtime, topic, far, &format!("ours-{round}"))?;
         let reference = before.map_or_else(by_hand, Ok)?;
-        figure.add(Round { ours, reference });
+        cpu.push(format!("{:.1} ({:.1})", ours.cpu_micros, reference.cpu_micros));
+        figure.add(Round { ours: ours.rate, reference: reference.rate });
     }
+    notes.push(format!("note: {}: own CPU per row (reference) {} µs", F::NAME, cpu.join(", ")));
     Ok(figure)
 }
 
-/// Rows per second.
-fn rate(rows: usize, took: Duration) -> f64 {
-    f64::from(u32::try_from(rows).unwrap_or(u32::MAX)) / took.as_secs_f64()
+/// How fast one side wrote its rows, and what each took of the processors.
+struct Lap {
+    rate: f64,
+    cpu_micros: f64,
+}
+
+impl Lap {
+    fn of(rows: usize, took: Duration, cpu: Duration) -> Self {
+        let rows = f64::from(u32::try_from(rows).unwrap_or(u32::MAX));
+        Self { rate: rows / took.as_secs_f64(), cpu_micros: cpu.as_secs_f64() * 1e6 / rows }
+    }
 }
 
 fn hand_lap<F: Far>(
@@ -167,13 +188,13 @@ fn hand_lap<F: Far>(
     far: &F,
     lap: &str,
     rows: &[Row<'_>],
-) -> anyhow::Result<f64> {
+) -> anyhow::Result<Lap> {
     far.prepare(runtime, lap)?;
-    let start = Instant::now();
+    let (start, cpu) = (Instant::now(), usage::own_cpu()?);
     far.by_hand(runtime, lap, rows)?;
-    let took = start.elapsed();
+    let (took, cpu) = (start.elapsed(), usage::own_cpu()?.saturating_sub(cpu));
     check(far.count(runtime, lap)?, rows.len(), lap)?;
-    Ok(rate(rows.len(), took))
+    Ok(Lap::of(rows.len(), took, cpu))
 }
 
 fn check(found: usize, expected: usize, lap: &str) -> anyhow::Result<()> {
@@ -186,7 +207,7 @@ fn worker_lap<F: Far + 'static>(
     topic: &Topic,
     far: &F,
     lap: &str,
-) -> anyhow::Result<f64> {
+) -> anyhow::Result<Lap> {
     far.prepare(runtime, lap)?;
     let group = format!("{}-{lap}", F::NAME.replace(' ', "-"));
     let mut config = ours::config(topic, &group, SLOTS);
@@ -201,16 +222,18 @@ fn worker_lap<F: Far + 'static>(
     let mut worker = Ours::start(runtime, handler, config)?;
     worker.until(runtime, progress.all_seen.notified())?;
     let committed = topic.wait_committed(&group)?;
-    let start = progress.start.get().copied().context("no message was seen")?;
+    let (start, cpu) = progress.start.get().copied().context("no message was seen")?;
+    let cpu = usage::own_cpu()?.saturating_sub(cpu);
     worker.stop(runtime)?;
     check(far.count(runtime, lap)?, topic.messages, lap)?;
-    Ok(rate(topic.messages, committed.saturating_duration_since(start)))
+    Ok(Lap::of(topic.messages, committed.saturating_duration_since(start), cpu))
 }
 
 /// What the handler and the one who measures share.
 #[derive(Default)]
 struct Progress {
-    start: OnceLock<Instant>,
+    /// When the first message was seen, and the processor time until then.
+    start: OnceLock<(Instant, Duration)>,
     seen: AtomicU64,
     all_seen: Notify,
 }
@@ -227,7 +250,8 @@ impl Handler for Writer {
     type Input = Bytes;
 
     async fn arrange(&self, window: &[Message<Bytes>], _: &Pending) -> HookResult<Vec<Task>> {
-        self.progress.start.get_or_init(Instant::now);
+        // Not to know the processor time spoils a note, not the figure.
+        self.progress.start.get_or_init(|| (Instant::now(), usage::own_cpu().unwrap_or_default()));
         let task = |message: &Message<Bytes>| {
             let value = Precomputed { stdout: message.input.clone(), ..Precomputed::default() };
             Task::for_message(message).precomputed(value)

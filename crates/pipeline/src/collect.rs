@@ -6,7 +6,7 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use drakkar_core::{
-    Cause, Collect, Failure, Handler, HookResult, Message, MessageGroup, OnError, Output,
+    Cause, Collect, Failure, Handler, HookResult, Message, MessageGroup, OnError, Output, Payload,
     SourceMessage, Stage, Task, TaskFailure, TaskResult, TopicPartition, WindowGroup,
     hold::HoldBoard, ledger::TaskKey,
 };
@@ -55,6 +55,7 @@ pub(crate) struct Ran {
     pub attempt: u32,
     pub retries_left: u32,
     pub may_replace: bool,
+    /// What it stood for, if it failed: a success is told of them when it is delivered.
     pub messages: SmallVec<[Arc<SourceMessage>; 1]>,
 }
 
@@ -66,7 +67,8 @@ impl<H: Handler> Begin for Collecting<H> {
         match what {
             What::Task(ran) => {
                 let held_bytes = ran.held_bytes;
-                Flow::Collected { key, held_bytes, ended: collect(&here, ran).await }
+                let (payloads, ended) = collect(&here, ran).await;
+                Flow::Collected { key, held_bytes, payloads, ended }
             }
             What::Whole { kept, whole } => match complete_whole(&here, &whole).await {
                 Ok(()) => Flow::Closed { key, kept },
@@ -79,30 +81,34 @@ impl<H: Handler> Begin for Collecting<H> {
     }
 }
 
-async fn collect<H: Handler>(here: &Here<H>, ran: Ran) -> Ended {
+/// What a task led to, and how it ends when that is delivered.
+async fn collect<H: Handler>(here: &Here<H>, ran: Ran) -> (Vec<Payload>, Ended) {
     let Ran { task, run, attempt, retries_left, may_replace, messages, .. } = ran;
     match run.map_or_else(|| known(&task), |run| *run) {
         Run::Finished(output) => {
             let done = TaskResult { task, output, attempt };
-            match complete(here, &done, &messages).await {
-                Ok(()) => Ended::settled(kept::<H>(Outcome::Result(done))),
-                Err(GaveUp::Payloads(cause)) => {
-                    let outcome = kept::<H>(Outcome::Result(done));
-                    Ended::given_up(cause, outcome)
+            match complete(here, &done).await {
+                Ok(collect) if collect.is_empty() => {
+                    (Vec::new(), Ended::settled(kept::<H>(Outcome::Result(done))))
                 }
-                Err(GaveUp::Hook(hook)) => {
+                // Its output stays until its payloads are confirmed: it is counted for as long, and so
+                // bounds them.
+                Ok(collect) => {
+                    (collect.into_payloads(), Ended::settled(Some(Outcome::Result(done))))
+                }
+                Err(hook) => {
                     let cause = hook.cause(Stage::OnTaskComplete);
                     let cause = cause.task(done.task.id()).attempt(attempt);
                     let TaskResult { task, output, attempt } = done;
                     let failure = Failure::Hook(hook.to_string());
                     let failed = TaskFailure { task, failure, output, attempt, retries_left: 0 };
-                    Ended::given_up(cause, kept::<H>(Outcome::Error(failed)))
+                    (Vec::new(), Ended::gave_up(cause, kept::<H>(Outcome::Error(failed))))
                 }
             }
         }
         Run::Failed { failure, output } => {
             let failure = TaskFailure { task, failure, output, attempt, retries_left };
-            failed(here, failure, may_replace, &messages).await
+            (Vec::new(), failed(here, failure, may_replace, &messages).await)
         }
     }
 }
@@ -126,8 +132,18 @@ impl Ended {
         Self::Settled(outcome.map(Box::new))
     }
 
-    fn given_up(cause: Cause, outcome: Option<Outcome>) -> Self {
+    fn gave_up(cause: Cause, outcome: Option<Outcome>) -> Self {
         Self::GivenUp(Box::new((cause, outcome)))
+    }
+
+    /// All it led to was confirmed, or some of it given up for this reason.
+    pub(crate) fn delivered<H: Handler>(self, given_up: Option<Cause>) -> Self {
+        let Self::Settled(outcome) = self else { return self };
+        let outcome = outcome.and_then(|outcome| kept::<H>(*outcome));
+        match given_up {
+            None => Self::settled(outcome),
+            Some(cause) => Self::gave_up(cause, outcome),
+        }
     }
 }
 
@@ -142,31 +158,13 @@ fn known(task: &Task) -> Run {
     }
 }
 
-/// Why the messages of a task that succeeded are to be dead-lettered.
-enum GaveUp {
-    Hook(HookFailure),
-    Payloads(Cause),
-}
-
-/// Asks `on_task_complete` and delivers what it returns.
-async fn complete<H: Handler>(
-    here: &Here<H>,
-    done: &TaskResult,
-    messages: &[Arc<SourceMessage>],
-) -> Result<(), GaveUp> {
+/// Asks `on_task_complete`.
+async fn complete<H: Handler>(here: &Here<H>, done: &TaskResult) -> Result<Collect, HookFailure> {
     let Here { shared, partition, .. } = here;
     shared.metrics.task_completed(done);
     // Called inside: what is no `async fn` may panic before it is waited for.
     let call = async { shared.handler.on_task_complete(done).await };
-    let collected = shared.ask(Hook::OnTaskComplete, Some(partition), call).await;
-    match collected {
-        Ok(collect) if collect.is_empty() => Ok(()),
-        Ok(collect) => {
-            let origin = Origin::Task(&done.task);
-            here.deliver(collect, origin, messages).await.map_err(GaveUp::Payloads)
-        }
-        Err(failure) => Err(GaveUp::Hook(failure)),
-    }
+    shared.ask(Hook::OnTaskComplete, Some(partition), call).await
 }
 
 /// What a handler does not aggregate is let go at once.
@@ -220,7 +218,7 @@ async fn failed<H: Handler>(
         Err(failure) => failure.cause(Stage::OnError),
     };
     let cause = cause.task(task).attempt(failed.attempt);
-    Ended::given_up(cause, kept::<H>(Outcome::Error(failed)))
+    Ended::gave_up(cause, kept::<H>(Outcome::Error(failed)))
 }
 
 /// What a hook sees as a whole.

@@ -37,7 +37,7 @@ impl Origin<'_> {
 
     /// The same words whenever the same `messages` are processed again, and no others: several
     /// messages are told from several others by every one of their offsets.
-    fn words(&self, messages: &[Arc<SourceMessage>]) -> String {
+    pub(crate) fn words(&self, messages: &[Arc<SourceMessage>]) -> String {
         let mut offsets: Vec<Offset> = messages.iter().map(|message| message.offset).collect();
         offsets.sort_unstable();
         let partition = messages.first().map(|message| message.partition.to_string());
@@ -70,16 +70,37 @@ pub(crate) async fn deliver<H: Handler>(
     messages: &[Arc<SourceMessage>],
     hold: &Arc<Hold>,
 ) -> Result<(), Cause> {
+    identify(&mut payloads, || origin.words(messages));
+    joined(deliver_each(shared, payloads, origin.task(), messages, hold).await).map_or(Ok(()), Err)
+}
+
+/// Tells `payloads`, of one hook, what they were derived from.
+pub(crate) fn identify(payloads: &mut [Payload], words: impl Fn() -> String) {
     for (nth, payload) in payloads.iter_mut().enumerate() {
-        payload.identify(nth, || origin.words(messages));
+        payload.identify(nth, &words);
     }
-    let one = |payload| deliver_one(shared, payload, origin.task(), messages, hold);
-    let given_up: Vec<Option<Cause>> = match <[Payload; 1]>::try_from(payloads) {
-        Ok([only]) => vec![one(only).await],
-        Err(payloads) => join_all(payloads.into_iter().map(one)).await,
-    };
-    let mut causes = given_up.into_iter().flatten();
-    let Some(first) = causes.next() else { return Ok(()) };
+}
+
+/// Delivers `payloads` and waits for all. What comes back is why some are given up.
+pub(crate) async fn deliver_each<H: Handler>(
+    shared: &Shared<H>,
+    payloads: Vec<Payload>,
+    task: Option<&TaskId>,
+    messages: &[Arc<SourceMessage>],
+    hold: &Arc<Hold>,
+) -> Vec<Cause> {
+    let each =
+        payloads.into_iter().map(async |payload| match shared.sinks.deliver(payload, hold).await {
+            Settled::Confirmed => None,
+            Settled::Refused(refused) => appeal(shared, refused, task, messages, hold).await,
+        });
+    join_all(each).await.into_iter().flatten().collect()
+}
+
+/// Why a hook's messages are to be dead-lettered, if some of its payloads are given up.
+pub(crate) fn joined(causes: impl IntoIterator<Item = Cause>) -> Option<Cause> {
+    let mut causes = causes.into_iter();
+    let first = causes.next()?;
     let mut more = 0;
     let mut cause = causes.fold(first, |first, other| {
         more += 1;
@@ -88,13 +109,14 @@ pub(crate) async fn deliver<H: Handler>(
     if more > 0 {
         cause.message = format!("{} (and {more} more payloads of this hook)", cause.message);
     }
-    Err(cause)
+    Some(cause)
 }
 
-/// Delivers `payload`. What comes back is why it is given up.
-async fn deliver_one<H: Handler>(
+/// Does what `on_delivery_error` says about a payload that was refused. What comes back is why it is
+/// given up.
+pub(crate) async fn appeal<H: Handler>(
     shared: &Shared<H>,
-    mut payload: Payload,
+    mut refused: Box<Refused>,
     task: Option<&TaskId>,
     messages: &[Arc<SourceMessage>],
     hold: &Arc<Hold>,
@@ -102,9 +124,6 @@ async fn deliver_one<H: Handler>(
     let mut writes: u32 = 0;
     let mut attempt = 1;
     loop {
-        let Settled::Refused(refused) = shared.sinks.deliver(payload, hold).await else {
-            return None;
-        };
         let Refused { payload: back, sink, error, attempts } = *refused;
         writes = writes.saturating_add(attempts);
         let failed = DeliveryFailure {
@@ -124,8 +143,11 @@ async fn deliver_one<H: Handler>(
                 let backing_off = Held::begin(hold);
                 sleep(wait).await;
                 drop(backing_off);
-                payload = failed.payload;
                 attempt += 1;
+                match shared.sinks.deliver(failed.payload, hold).await {
+                    Settled::Confirmed => return None,
+                    Settled::Refused(again) => refused = again,
+                }
             }
             Ok(OnDeliveryError::Skip) => {
                 shared.metrics.delivery_skipped(&failed, |message| shared.label(message));

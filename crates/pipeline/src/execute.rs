@@ -14,6 +14,7 @@ use drakkar_core::{
 };
 use drakkar_executor::{Job, Run, Standing};
 use drakkar_telemetry::JobEnd;
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::{
@@ -176,15 +177,27 @@ impl<H: Handler> Partition<H> {
         let settings = &self.shared.settings;
         let may_replace = active.chain < settings.max_replacements;
         let retries_left = settings.max_retries.saturating_sub(attempt - 1 - active.forgiven);
-        let messages = self.ledger.messages_of(key).map(|held| Arc::clone(&held.message)).collect();
+        let failed = match &run {
+            Some(run) => matches!(**run, Run::Failed { .. }),
+            None => task.known_result().is_some_and(|known| known.exit_code != 0),
+        };
+        let messages = if failed { self.messages_of(key).collect() } else { SmallVec::new() };
         let ran = Ran { task, run, held_bytes, attempt, retries_left, may_replace, messages };
         self.collecting += 1;
         let here = Arc::clone(&self.here);
         self.flows.add(Collecting { here, key, what: What::Task(ran) });
     }
 
-    /// The hooks are done with a task. What follows for its messages is added to `freed`.
-    pub(crate) fn collected(&mut self, key: TaskKey, ended: Ended, freed: &mut Freed<Held>) {
+    /// The hooks and the sinks are done with a task. What follows for its messages is added to `freed`.
+    pub(crate) fn collected(
+        &mut self,
+        key: TaskKey,
+        held_bytes: Weight,
+        ended: Ended,
+        freed: &mut Freed<Held>,
+    ) {
+        self.collecting -= 1;
+        self.result_bytes -= held_bytes;
         let Some(active) = self.tasks.get_mut(&key) else { return };
         match ended {
             Ended::Settled(outcome) => {

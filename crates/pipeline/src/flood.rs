@@ -162,7 +162,7 @@ impl<H: Handler> Partition<H> {
             + self.ran.len()
             + self.backlog.len()
             + self.groups.waiting()
-            + self.flows.len()
+            + self.under_way()
             + self.retries.len()
             + self.gate.again.len();
         working == 0 && !self.gate.waiting.is_empty()

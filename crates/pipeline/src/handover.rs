@@ -82,7 +82,7 @@ impl<H: Handler> Partition<H> {
     /// what still waits for room, waits for what is held.
     pub(crate) fn is_drained(&self) -> bool {
         let Some(drain) = &self.drain else { return false };
-        drain.cut_off || (self.pooled == 0 && self.flows.len() <= self.board.held_tasks())
+        drain.cut_off || (self.pooled == 0 && self.under_way() <= self.board.held_tasks())
     }
 
     /// The deadline has come.
@@ -96,6 +96,7 @@ impl<H: Handler> Partition<H> {
     /// The last word of this assignment. The loop ends after it.
     pub(crate) fn hand_over(&mut self) {
         // What has ended already counts.
+        self.take_last_receipts();
         while let Some(ended) = self.flows.try_join_next() {
             self.flows_ended(ended);
         }

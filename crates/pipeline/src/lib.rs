@@ -22,6 +22,7 @@ mod collect; // how it ended -> payloads or a verdict (user hooks)
 mod aggregate; // what has ended -> payloads of a message or a window as a whole (user hooks)
 mod flood; // what was given up -> dead letters, up to a limit
 mod deliver; // payloads -> sinks, messages -> dead letters
+mod post; // the same for what tasks led to, without waiting for each
 mod commit; // when to report what is settled
 mod handover; // what is dropped and what is finished when a partition is taken away
 mod attendance; // the hooks that are told of partitions that come and go

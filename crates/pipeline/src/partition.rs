@@ -13,7 +13,7 @@ use std::{
 };
 
 use drakkar_core::{
-    DoneMap, Handler, Offset, OnInvalid, SourceMessage, Task, TopicPartition,
+    Cause, DoneMap, Handler, Offset, OnInvalid, Payload, SourceMessage, Task, TopicPartition,
     backpressure::Load,
     done_map::{Extras, Noted},
     flood::{Flood, FloodLimits},
@@ -46,6 +46,7 @@ use crate::{
     flows::Flows,
     handover::{Drain, Order},
     lines::{Line, Lines, Spot},
+    post::Deliveries,
     status::Status,
     turn::Rejected,
 };
@@ -158,8 +159,10 @@ pub(crate) enum TaskStage {
 pub(crate) enum Flow<I> {
     /// A window was arranged.
     Arranged { window: u64, plan: Plan<I> },
-    /// A task was collected.
-    Collected { key: TaskKey, held_bytes: Weight, ended: Ended },
+    /// A task was collected; it ends when these are delivered.
+    Collected { key: TaskKey, held_bytes: Weight, payloads: Vec<Payload>, ended: Ended },
+    /// So many payloads of a task are confirmed, or given up for these reasons.
+    Delivered { key: TaskKey, delivered: usize, given_up: Vec<Cause> },
     /// A message or a window was dealt with as a whole; the output of these tasks was kept for it.
     Closed { key: TaskKey, kept: Vec<TaskKey> },
     /// Something failed for good.
@@ -216,6 +219,8 @@ pub(crate) struct Partition<H: Handler> {
     /// Cancelled when `on_assign` has returned; nothing is arranged before.
     on_assign: CancellationToken,
     pub prepared: bool,
+    /// What ended tasks led to and is not confirmed.
+    pub deliveries: Deliveries,
     pub retries: DelayQueue<TaskKey>,
     pub board: Arc<HoldBoard>,
     pub gate: Gate<H::Input>,
@@ -285,6 +290,7 @@ impl<H: Handler> Partition<H> {
             flows: Flows::new(admission.present),
             on_assign: admission.prepared,
             prepared: false,
+            deliveries: Deliveries::new(),
             retries: DelayQueue::new(),
             board,
             drain: None,
@@ -318,6 +324,7 @@ impl<H: Handler> Partition<H> {
                     self.cut_off();
                 }
                 Some((key, run)) = self.runs.recv() => self.task_ran(key, run),
+                () = self.deliveries.receive() => self.take_receipts(),
                 Some(ended) = self.flows.join_next() => self.flows_ended(ended),
                 Some(retry) = poll_fn(|cx| self.retries.poll_expired(cx)) => {
                     self.retry_due(retry.into_inner());
@@ -363,10 +370,14 @@ impl<H: Handler> Partition<H> {
             }
             Flow::DeadLettered(what) => self.dead_lettered(*what),
             Flow::Closed { key, kept } => self.closed(key, kept),
-            Flow::Collected { key, held_bytes, ended } => {
-                self.collecting -= 1;
-                self.result_bytes -= held_bytes;
-                self.collected(key, ended, freed);
+            Flow::Collected { key, held_bytes, payloads, ended } if payloads.is_empty() => {
+                self.collected(key, held_bytes, ended, freed);
+            }
+            Flow::Collected { key, held_bytes, payloads, ended } => {
+                self.deliver(key, held_bytes, payloads, ended);
+            }
+            Flow::Delivered { key, delivered, given_up } => {
+                self.delivery_ended(key, delivered, given_up, freed);
             }
         }
     }

@@ -198,3 +198,23 @@ async fn nothing_is_arranged_while_as_many_tasks_wait_as_the_pool_may_be_given()
     });
     assert_eq!(arranged.await, 3);
 }
+
+#[tokio::test]
+async fn a_task_that_led_to_more_than_its_sink_has_room_for_ends_when_all_of_it_is_confirmed() {
+    const PAYLOADS: usize = 20_000;
+    let results = Script::answering(|payload: &KafkaPayload| match payload.value.as_deref() {
+        Some(b"19999") => Delivery::Transient(SinkError::new("Down", "down")),
+        _ => Delivery::Confirmed,
+    });
+    let handler = Echo::default().complete(|_| {
+        let payloads = (0..PAYLOADS).map(|number| KafkaPayload::raw(number.to_string()));
+        Ok(payloads.fold(Collect::new(), Collect::kafka))
+    });
+    let mut world = World::of(handler).results(&results).start();
+    world.produce(0, "x");
+    results.recorded().until(PAYLOADS - 1).await;
+    assert_eq!(world.committed_offset(0), 0, "the last of them, which had to wait, is held");
+    results.answer(|_| Delivery::Confirmed);
+    world.committed(0, 1).await;
+    assert_eq!(results.recorded().len(), PAYLOADS, "each once");
+}

@@ -10,6 +10,7 @@ use drakkar_core::{Delivery, KafkaPayload, Sink, SinkError};
 
 pub(crate) mod producer; // records -> brokers -> one answer each
 mod client; // one librdkafka producer
+mod reports; // what it said about each record
 mod verdict; // what an answer means for the payload
 
 use producer::{Producer, Record};

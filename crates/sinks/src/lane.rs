@@ -36,89 +36,21 @@ use batch::Batch;
 use breaker::Breaker;
 pub(crate) use breaker::Threshold;
 use idle::Idle;
+use reply::Reply;
+pub(crate) use reply::Return;
 use room::{Room, Space};
+pub(crate) use shape::{Permanent, Shape};
 use trouble::Trouble;
 
+mod shape; // how much a lane takes, and how it is cut into batches
 mod breaker; // whether the sink is written to at all
 mod batch; // one write, repeated until each payload is answered
+mod reply; // where an outcome goes
 mod room; // who may come in, and who is held
 mod trouble; // whether the sink accepts anything, said once
 mod idle; // whether it is there when nothing is meant for it
 #[cfg(test)]
 mod tests;
-
-/// How much a lane takes, and how it is cut into batches.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Shape {
-    /// Payloads taken and not answered.
-    pub items: usize,
-    /// Bytes taken and not answered.
-    pub bytes: usize,
-    /// Payloads of one batch.
-    pub batch_items: usize,
-    /// Bytes of one batch; a larger payload makes a batch of its own.
-    pub batch_bytes: usize,
-    /// Batches under way at once; with one, order is kept.
-    pub batches: usize,
-    /// What becomes of a payload the sink will never accept.
-    pub permanent: Permanent,
-}
-
-/// What a lane does with a payload that the sink will never accept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Permanent {
-    /// Its caller is told.
-    Refuse,
-    /// It is held all the same: there is nowhere else for it to go.
-    Hold,
-}
-
-impl Shape {
-    /// The client batches by itself: many small writes at once.
-    pub(crate) const KAFKA: Self = Self {
-        items: 16_384,
-        bytes: 32 << 20,
-        batch_items: 1_000,
-        batch_bytes: 4 << 20,
-        batches: 64,
-        permanent: Permanent::Refuse,
-    };
-    /// One write at a time, of everything that waits: group commit.
-    pub(crate) const FILE: Self = Self {
-        items: 16_384,
-        bytes: 32 << 20,
-        batch_items: 4_096,
-        batch_bytes: 8 << 20,
-        batches: 1,
-        permanent: Permanent::Refuse,
-    };
-    /// Few large statements; one at a time keeps the order of rows.
-    pub(crate) const POSTGRES: Self = Self {
-        items: 16_384,
-        bytes: 32 << 20,
-        batch_items: 1_000,
-        batch_bytes: 4 << 20,
-        batches: 1,
-        permanent: Permanent::Refuse,
-    };
-    /// As [`Self::POSTGRES`].
-    pub(crate) const MONGO: Self = Self::POSTGRES;
-    /// One pipeline at a time keeps the order of commands.
-    pub(crate) const REDIS: Self = Self::POSTGRES;
-    /// One request per payload unless said otherwise; a few at a time.
-    pub(crate) const HTTP: Self = Self { batch_items: 1, batches: 8, ..Self::POSTGRES };
-    /// What a sink of somebody else's usually bears.
-    pub(crate) const CUSTOM: Self = Self {
-        items: 16_384,
-        bytes: 32 << 20,
-        batch_items: 500,
-        batch_bytes: 4 << 20,
-        batches: 4,
-        permanent: Permanent::Refuse,
-    };
-    /// As [`Self::KAFKA`], but nothing is ever given up.
-    pub(crate) const DEAD_LETTER: Self = Self { permanent: Permanent::Hold, ..Self::KAFKA };
-}
 
 /// How a lane bears with its sink.
 #[derive(Debug, Clone, Copy)]
@@ -176,7 +108,7 @@ impl Common {
 
 /// One payload on its way, and who waits for it.
 struct Ticket<P> {
-    reply: oneshot::Sender<Settled<P>>,
+    reply: Reply<P>,
     hold: Arc<Hold>,
     /// While it is held.
     held: Option<Held>,
@@ -244,15 +176,7 @@ impl<P: Send + Sync + 'static> Lane<P> {
             None => self.room.enter(size, hold, &self.common.trouble).await,
         };
         let (reply, answer) = oneshot::channel();
-        let ticket = Ticket {
-            reply,
-            hold: Arc::clone(hold),
-            held: None,
-            _space: space,
-            size,
-            attempts: 0,
-            since: Instant::now(),
-        };
+        let ticket = Ticket::new(Reply::Awaited(reply), hold, space, size);
         let answer = match self.entries.send(Entry { payload, ticket }) {
             Ok(()) => answer.await.ok(),
             Err(_) => None,
@@ -265,6 +189,27 @@ impl<P: Send + Sync + 'static> Lane<P> {
                 std::future::pending().await
             }
         }
+    }
+
+    /// Takes `payload` if there is room at once; its outcome goes to where `back` says. A lane that is
+    /// closed says at once that there will be none.
+    ///
+    /// # Errors
+    ///
+    /// The payload, where it would have to wait.
+    pub(crate) fn post(
+        &self,
+        payload: P,
+        size: usize,
+        hold: &Arc<Hold>,
+        back: impl FnOnce() -> Return<P>,
+    ) -> Result<(), P> {
+        let Some(space) = self.room.try_enter(size) else {
+            return Err(payload);
+        };
+        let ticket = Ticket::new(Reply::Posted(back()), hold, space, size);
+        drop(self.entries.send(Entry { payload, ticket })); // Closed: what it let go of says so.
+        Ok(())
     }
 
     /// How long the sink has accepted nothing, if it holds something, or has not answered when it was
@@ -415,6 +360,11 @@ async fn next<T: Copy>(changes: &mut Option<watch::Receiver<T>>) -> Option<T> {
 }
 
 impl<P> Ticket<P> {
+    fn new(reply: Reply<P>, hold: &Arc<Hold>, space: Space, size: usize) -> Self {
+        let (hold, since) = (Arc::clone(hold), Instant::now());
+        Self { reply, hold, held: None, _space: space, size, attempts: 0, since }
+    }
+
     fn set_held(&mut self, held: bool) {
         match (&self.held, held) {
             (None, true) => self.held = Some(Held::begin(&self.hold)),

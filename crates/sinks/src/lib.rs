@@ -10,6 +10,7 @@
 mod config; // the `sinks:` and `dlq:` sections
 mod connect; // configuration -> sinks that answered
 mod sinks; // payload -> the lane of its sink
+mod outcome; // what became of a payload
 mod lane; // many payloads -> one write -> one outcome each
 mod custom; // a sink that somebody else wrote
 mod file; // lines, rows, bytes -> files below a directory
@@ -39,11 +40,12 @@ pub use http::HttpSink;
 pub use lane::OnOpen;
 #[cfg(feature = "mongo")]
 pub use mongo::MongoSink;
+pub use outcome::{Receipt, Refused, Settled};
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresSink;
 #[cfg(feature = "redis")]
 pub use redis::RedisSink;
-pub use sinks::{Refused, RouteError, Settled, Sinks, SinksBuilder};
+pub use sinks::{RouteError, Sinks, SinksBuilder};
 /// The driver, in the version whose pool a handler is given.
 #[cfg(feature = "postgres")]
 pub use sqlx;

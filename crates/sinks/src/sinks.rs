@@ -12,53 +12,14 @@ use drakkar_core::{
     observe::SinkObserver, retry::Backoff,
 };
 use futures_util::future::join_all;
-use tokio::time::Instant;
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     config::{BatchConfig, SinksConfig},
     custom::Custom,
-    lane::{Lane, OnOpen, Patience, Settings, Shape},
+    lane::{Lane, OnOpen, Patience, Return, Settings, Shape},
+    outcome::{Receipt, Refused, Settled},
 };
-
-/// What became of a payload.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use]
-pub enum Settled<P = Payload> {
-    /// The far side has it.
-    Confirmed,
-    /// It will never be accepted.
-    Refused(Box<Refused<P>>),
-}
-
-/// A payload that came back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused<P = Payload> {
-    /// The payload itself.
-    pub payload: P,
-    /// Who refused it.
-    pub sink: SinkName,
-    /// Why; class `unknown_sink` where there is no such sink.
-    pub error: SinkError,
-    /// How many attempts were made.
-    pub attempts: u32,
-}
-
-impl<P> Settled<P> {
-    fn map<Q>(self, payload: impl FnOnce(P) -> Q) -> Settled<Q> {
-        match self {
-            Self::Confirmed => Settled::Confirmed,
-            Self::Refused(refused) => {
-                let Refused { payload: back, sink, error, attempts } = *refused;
-                Settled::Refused(Box::new(Refused {
-                    payload: payload(back),
-                    sink,
-                    error,
-                    attempts,
-                }))
-            }
-        }
-    }
-}
 
 /// Why a payload has no sink.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -185,6 +146,35 @@ macro_rules! kinds {
                 let sink = SinkName::new(kind, payload.sink().unwrap_or_default());
                 let error = SinkError::new("unknown_sink", error.to_string());
                 Settled::Refused(Box::new(Refused { payload, sink, error, attempts: 0 }))
+            }
+
+            /// Hands `payload` over if its sink has room at once; the [`Receipt`] under `number` goes to
+            /// `mailbox`. Dropping the mailbox gives all up that was posted to it.
+            ///
+            /// # Errors
+            ///
+            /// The payload, where it would have to wait or has no sink: [`deliver`](Self::deliver) it.
+            #[expect(clippy::result_large_err, reason = "it is the payload, moved as it came")]
+            pub fn post(
+                &self,
+                payload: Payload,
+                hold: &Arc<Hold>,
+                mailbox: &mpsc::UnboundedSender<Receipt>,
+                number: u64,
+            ) -> Result<(), Payload> {
+                let (kind, size) = (payload.kind(), payload.size());
+                match payload {
+                    $(Payload::$variant(of) => {
+                        match find(&self.lanes.$field, kind, of.sink.as_deref()) {
+                            Ok(lane) => {
+                                let back = || Return::new(mailbox, number, Payload::$variant);
+                                lane.post(of, size, hold, back).map_err(Payload::$variant)
+                            }
+                            Err(_) => Err(Payload::$variant(of)),
+                        }
+                    })*
+                    other => Err(other),
+                }
             }
 
             /// Sinks that hold something, each with how long it has accepted nothing; and those that did

@@ -1,6 +1,6 @@
 //! One librdkafka producer: made, asked for its topic, given records.
 //!
-//! The client's thread hears the delivery reports; each goes to whoever waits for that record. What
+//! The client's thread hears the delivery reports and files each with the write of its record. What
 //! the client says by itself is kept for error texts and logged at `debug`: whether it matters is
 //! decided by the reports.
 
@@ -18,13 +18,11 @@ use rdkafka::{
     metadata::MetadataTopic,
     producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer},
 };
-use tokio::{sync::oneshot, time::Instant};
+use tokio::time::Instant;
 use tracing::debug;
 
-use super::producer::Record;
+use super::{producer::Record, reports::Report};
 
-/// What the brokers said about one record.
-pub(super) type Answer = Result<(), Code>;
 pub(super) type Client = ThreadedProducer<Context>;
 
 /// Whether a topic can be written to, as far as the brokers say.
@@ -87,14 +85,14 @@ const QUESTION: Duration = Duration::from_secs(5);
 /// How long a topic that does not exist is asked for again.
 const TOPIC_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Gives `record` to the client, which copies it.
+/// Gives `record` to the client, which copies it; `report` comes back if it is not taken.
 pub(super) fn enqueue(
     client: &Client,
     record: &Record<'_>,
-) -> Result<oneshot::Receiver<Answer>, Code> {
-    let (reply, answer) = oneshot::channel();
+    report: Box<Report>,
+) -> Result<(), (Code, Box<Report>)> {
     let mut native: BaseRecord<'_, [u8], [u8], _> =
-        BaseRecord::with_opaque_to(&record.topic, Box::new(reply));
+        BaseRecord::with_opaque_to(&record.topic, report);
     native.partition = record.partition;
     native.timestamp = record.timestamp.map(Timestamp::millis);
     native.key = record.key.map(AsRef::as_ref);
@@ -105,10 +103,7 @@ pub(super) fn enqueue(
             headers.insert(Header { key: &header.name, value: header.value.as_deref() })
         }));
     }
-    match client.send(native) {
-        Ok(()) => Ok(answer),
-        Err((error, _)) => Err(code_of(&error)),
-    }
+    client.send(native).map_err(|(error, back)| (code_of(&error), back.delivery_opaque))
 }
 
 fn code_of(error: &KafkaError) -> Code {
@@ -143,14 +138,12 @@ impl ClientContext for Context {
 }
 
 impl ProducerContext for Context {
-    type DeliveryOpaque = Box<oneshot::Sender<Answer>>;
+    type DeliveryOpaque = Box<Report>;
 
-    fn delivery(&self, report: &DeliveryResult<'_>, reply: Self::DeliveryOpaque) {
-        let answer = match report {
+    fn delivery(&self, result: &DeliveryResult<'_>, report: Self::DeliveryOpaque) {
+        report.file(match result {
             Ok(_) => Ok(()),
             Err((error, _)) => Err(code_of(error)),
-        };
-        // Whoever gave up waiting does not want to know.
-        reply.send(answer).ok();
+        });
     }
 }

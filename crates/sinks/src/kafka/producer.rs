@@ -23,7 +23,8 @@ use tokio::{
 use tracing::{error, warn};
 
 use super::{
-    client::{self, Answer, Client, Topic},
+    client::{self, Client, Topic},
+    reports::{Answer, Report, Reports},
     verdict,
 };
 use crate::{
@@ -208,18 +209,11 @@ impl Producer {
     }
 
     async fn send(&self, client: &Arc<Client>, records: &[&Record<'_>]) -> Vec<Answer> {
-        let mut sent = Vec::with_capacity(records.len());
-        for record in records {
-            sent.push(self.enqueue(client, record).await);
+        let reports = Reports::new(records.len());
+        for (index, record) in records.iter().enumerate() {
+            self.enqueue(client, record, Box::new(reports.report(index))).await;
         }
-        let mut answers = Vec::with_capacity(records.len());
-        for report in sent {
-            answers.push(match report {
-                // Purged with its client: it may or may not have arrived.
-                Ok(report) => report.await.unwrap_or(Err(Code::PurgeInflight)),
-                Err(code) => Err(code),
-            });
-        }
+        let answers = reports.answers().await;
         if answers.iter().any(Result::is_err) {
             self.replace_if_broken(client);
         }
@@ -227,20 +221,19 @@ impl Producer {
     }
 
     /// Gives `record` to the client; waits while the client's own queue is full.
-    async fn enqueue(
-        &self,
-        client: &Client,
-        record: &Record<'_>,
-    ) -> Result<oneshot::Receiver<Answer>, Code> {
+    async fn enqueue(&self, client: &Client, record: &Record<'_>, mut report: Box<Report>) {
         if let Some(fault) = fault(record) {
-            return Err(fault);
+            return report.file(Err(fault));
         }
-        let until = Instant::now() + self.settings.delivery_timeout;
-        loop {
-            match client::enqueue(client, record) {
-                Err(Code::QueueFull) if Instant::now() < until => sleep(QUEUE_FULL_PAUSE).await,
-                outcome => return outcome,
+        let mut until = None;
+        while let Err((code, back)) = client::enqueue(client, record, report) {
+            let now = Instant::now();
+            let until = *until.get_or_insert(now + self.settings.delivery_timeout);
+            if code != Code::QueueFull || until <= now {
+                return back.file(Err(code));
             }
+            report = back;
+            sleep(QUEUE_FULL_PAUSE).await;
         }
     }
 

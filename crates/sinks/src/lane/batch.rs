@@ -279,8 +279,7 @@ impl<P> Ticket<P> {
     fn answer(mut self, answer: Settled<P>) {
         // First: who was answered must not count as held, or a hand-over waits for one task less.
         self.set_held(false);
-        // A caller that left does not want to know.
-        drop(self.reply.send(answer));
+        self.reply.send(answer);
     }
 }
 

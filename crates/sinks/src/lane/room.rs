@@ -10,35 +10,28 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::trouble::Trouble;
 
-/// What a lane may still take.
+/// What a lane may still take. Each payload takes the larger of its bytes and an equal share of all, so
+/// that neither their number nor their bytes exceed what is allowed.
 pub(super) struct Room {
-    items: Arc<Semaphore>,
-    bytes: Arc<Semaphore>,
-    max_bytes: u32,
+    free: Arc<Semaphore>,
+    all: u32,
+    least: u32,
 }
 
-/// The share of one payload, given back when dropped.
-pub(super) struct Space {
-    _item: OwnedSemaphorePermit,
-    _bytes: OwnedSemaphorePermit,
-}
+/// What one payload takes, given back when dropped.
+pub(super) struct Space(#[expect(dead_code, reason = "it is held")] OwnedSemaphorePermit);
 
 impl Room {
     pub(super) fn new(items: usize, bytes: usize) -> Self {
-        let max_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        Self {
-            items: Arc::new(Semaphore::new(items)),
-            bytes: Arc::new(Semaphore::new(max_bytes as usize)),
-            max_bytes,
-        }
+        let share = (bytes / items.max(1)).max(1);
+        let least = u32::try_from(share).unwrap_or(u32::MAX);
+        let all = u32::try_from(share.saturating_mul(items)).unwrap_or(u32::MAX);
+        Self { free: Arc::new(Semaphore::new(all as usize)), all, least }
     }
 
     /// Enters if there is room.
     pub(super) fn try_enter(&self, size: usize) -> Option<Space> {
-        let share = self.share(size);
-        let item = Arc::clone(&self.items).try_acquire_owned().ok()?;
-        let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(share).ok()?;
-        Some(Space { _item: item, _bytes: bytes })
+        Arc::clone(&self.free).try_acquire_many_owned(self.taken(size)).ok().map(Space)
     }
 
     /// Waits for room; held while nothing moves inside.
@@ -60,17 +53,38 @@ impl Room {
     }
 
     async fn wait(&self, size: usize) -> Space {
-        let item = Arc::clone(&self.items).acquire_owned().await;
-        let bytes = Arc::clone(&self.bytes).acquire_many_owned(self.share(size)).await;
-        match (item, bytes) {
-            (Ok(item), Ok(bytes)) => Space { _item: item, _bytes: bytes },
-            // Only a closed semaphore errs, and these are never closed.
-            _ => std::future::pending().await,
+        match Arc::clone(&self.free).acquire_many_owned(self.taken(size)).await {
+            Ok(space) => Space(space),
+            // Only a closed semaphore errs, and this one is never closed.
+            Err(_) => std::future::pending().await,
         }
     }
 
     /// A payload larger than the lane takes the whole lane.
-    fn share(&self, size: usize) -> u32 {
-        u32::try_from(size).unwrap_or(u32::MAX).min(self.max_bytes)
+    fn taken(&self, size: usize) -> u32 {
+        u32::try_from(size).unwrap_or(u32::MAX).clamp(self.least.min(self.all), self.all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many of `size` bytes enter.
+    fn enter(room: &Room, size: usize) -> usize {
+        std::iter::from_fn(|| room.try_enter(size)).collect::<Vec<_>>().len()
+    }
+
+    #[test]
+    fn neither_the_number_nor_the_bytes_exceed_what_is_allowed() {
+        for (items, bytes) in [(4, 1_000), (3, 1_000), (1_000, 10), (1, 1), (16_384, 32 << 20)] {
+            let room = Room::new(items, bytes);
+            for size in [0, 1, 7, 250, 251, 999, 40 << 20] {
+                let entered = enter(&room, size);
+                let within = entered <= items && entered * size.min(bytes) <= bytes.max(items);
+                assert!(0 < entered && within, "{entered} of {size} in {items} and {bytes}");
+            }
+            assert_eq!(enter(&room, 0), items, "all has been given back");
+        }
     }
 }

@@ -9,18 +9,19 @@ use std::{
 };
 
 use drakkar_core::{
-    Delivery, Sink, SinkError, SinkKind, SinkName,
+    CustomPayload, Delivery, Payload, Sink, SinkError, SinkKind, SinkName,
     hold::{Hold, HoldBoard},
     retry::Backoff,
 };
 use futures_util::future::join_all;
 use tokio::{
+    sync::mpsc,
     task::JoinHandle,
     time::{Instant, advance, timeout},
 };
 
-use super::{Lane, OnOpen, Patience, Permanent, Settings, Shape, Threshold};
-use crate::{Settled, SinksConfig};
+use super::{Lane, OnOpen, Patience, Permanent, Return, Settings, Shape, Threshold};
+use crate::{Receipt, Settled, SinksConfig};
 
 /// Order kept, four payloads at most, three to a batch.
 const SMALL: Shape = Shape {
@@ -121,6 +122,11 @@ impl Desk {
     }
 }
 
+/// What `to` gets of a payload that is posted under its own number.
+fn back(to: &mpsc::UnboundedSender<Receipt>, payload: u32) -> Return<u32> {
+    Return::new(to, payload.into(), |payload| CustomPayload::new("test", payload, 4).into())
+}
+
 /// Lets everything run that can, without time passing.
 async fn settle() {
     for _ in 0..100 {
@@ -138,6 +144,64 @@ async fn what_waits_is_joined_into_batches_in_order() {
     assert_eq!(batches.concat(), (0..8).collect::<Vec<_>>());
     assert!(batches.iter().all(|batch| batch.len() <= 3), "{batches:?}");
     assert!(batches.len() <= 4, "{batches:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_posted_payload_has_one_receipt_that_says_what_became_of_it() {
+    let shape = Shape { items: 100, ..SMALL };
+    let sink = Scripted::ruled(|payload, call| match payload {
+        1 => Some(permanent()),
+        2 if call < 4 => Some(transient()),
+        _ => None,
+    });
+    let desk = Desk::open(shape, sink);
+    let (to, mut mailbox) = mpsc::unbounded_channel();
+    let hold = desk.board.task();
+    for payload in 0..5 {
+        assert_eq!(desk.lane.post(payload, 10, &hold, || back(&to, payload)), Ok(()));
+    }
+    drop(to);
+    let mut confirmed = Vec::new();
+    while let Some(Receipt { number, settled }) = mailbox.recv().await {
+        match settled.unwrap() {
+            Settled::Confirmed => confirmed.push(number),
+            Settled::Refused(refused) => {
+                assert_eq!((number, refused.error.class.as_str()), (1, "bad"));
+                assert!(matches!(refused.payload, Payload::Custom(_)), "{refused:?}");
+            }
+        }
+    }
+    assert_eq!(confirmed, [0, 2, 3, 4], "once each; the mailbox ended by itself");
+    assert_eq!(desk.board.held_tasks(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_would_have_to_wait_is_not_taken_and_room_is_given_back() {
+    let desk = Desk::open(SMALL, Scripted::ruled(|_, _| None));
+    let (to, mut mailbox) = mpsc::unbounded_channel();
+    let hold = desk.board.task();
+    let post = |payload| desk.lane.post(payload, 10, &hold, || back(&to, payload));
+    let taken: Vec<_> = (0..6).map(post).collect();
+    assert_eq!(taken, [Ok(()), Ok(()), Ok(()), Ok(()), Err(4), Err(5)], "four at most");
+    for _ in 0..4 {
+        assert_eq!(mailbox.recv().await.unwrap().settled, Some(Settled::Confirmed));
+    }
+    assert_eq!(post(6), Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_posted_to_a_mailbox_that_is_gone_is_not_tried_again() {
+    let desk = Desk::open(SMALL, Scripted::ruled(|_, _| Some(transient())));
+    let (to, mailbox) = mpsc::unbounded_channel();
+    let hold = desk.board.task();
+    assert_eq!(desk.lane.post(0, 10, &hold, || back(&to, 0)), Ok(()));
+    settle().await;
+    assert_eq!(desk.board.held_tasks(), 1);
+    drop(mailbox);
+    advance(Duration::from_secs(10)).await;
+    settle().await;
+    assert_eq!((desk.sink.batches().len(), desk.board.held_tasks()), (1, 0));
+    assert!(desk.lane.held().is_none(), "it blocks nobody");
 }
 
 #[tokio::test(start_paused = true)]

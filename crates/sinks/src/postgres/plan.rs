@@ -38,6 +38,8 @@ pub(super) enum Work<'a> {
 /// What rows have in common that one statement can write.
 #[derive(Debug, PartialEq)]
 pub(super) struct Shape<'a> {
+    /// As the payload calls it.
+    name: &'a str,
     /// As an identifier.
     pub table: String,
     /// The columns of the source; of an update those that are set, then those of the filter.
@@ -131,7 +133,8 @@ pub(super) fn plan<'a>(
     let mut plan = Plan::default();
     let mut keys = HashSet::new();
     for (index, payload) in batch.iter().enumerate() {
-        match planned(index, &payload.write, statements) {
+        let last = plan.runs.last().map(|run| &run.work);
+        match planned(index, &payload.write, statements, last) {
             Ok((work, item)) => plan.add(work, item, &mut keys),
             Err(error) => plan.refused.push((index, error)),
         }
@@ -174,9 +177,10 @@ fn planned<'a>(
     index: usize,
     write: &'a PostgresWrite,
     statements: &'a BTreeMap<String, Named>,
+    last: Option<&Work<'a>>,
 ) -> Result<(Work<'a>, Item<'a>), SinkError> {
-    let rows = |table: &str, change, row: Row<'a>| {
-        let work = Work::Rows(shape(table, row.columns, change)?);
+    let rows = |table: &'a str, change, row: Row<'a>| {
+        let work = Work::Rows(shape(table, row.columns, change, last)?);
         Ok((work, Item { index, object: row.text, filter: None, values: row.values }))
     };
     match write {
@@ -207,19 +211,32 @@ fn planned<'a>(
 }
 
 fn shape<'a>(
-    table: &str,
+    name: &'a str,
     columns: Vec<Cow<'a, str>>,
     change: Change<'a>,
+    last: Option<&Work<'a>>,
 ) -> Result<Shape<'a>, SinkError> {
+    let table = match last {
+        // Its names were looked at with the row before.
+        Some(Work::Rows(last)) if last.name == name && last.columns == columns => {
+            last.table.clone()
+        }
+        _ => identifier(name, &columns)?,
+    };
+    Ok(Shape { name, table, columns, change })
+}
+
+/// The table `name` as an identifier, if that and the columns are names.
+fn identifier(name: &str, columns: &[Cow<'_, str>]) -> Result<String, SinkError> {
     let refused = |text| SinkError::new("invalid_name", text);
-    let table = sql::table(table).map_err(refused)?;
-    for column in &columns {
+    let table = sql::table(name).map_err(refused)?;
+    for column in columns {
         sql::quoted(column).map_err(refused)?;
     }
     if columns.is_empty() {
         return Err(SinkError::new("no_columns", "the row has no columns"));
     }
-    Ok(Shape { table, columns, change })
+    Ok(table)
 }
 
 fn upsert<'a>(
