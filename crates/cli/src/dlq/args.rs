@@ -138,6 +138,13 @@ pub(crate) struct Pace {
     pub dry_run: bool,
 }
 
+impl Pace {
+    /// What stands before what was done, where it only would be.
+    pub(super) fn would(&self) -> &'static str {
+        if self.dry_run { "would be " } else { "" }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Replay {
     #[command(flatten)]
