@@ -146,6 +146,9 @@ fn arrange_one(message: &Message<Option<Json<Order>>>) -> HookResult<Option<Task
             let seconds = Duration::from_millis(wait).as_secs_f64();
             sh("sleep \"$1\"; exec cat").arg("sh").arg(seconds.to_string()).stdin(value)
         }
+        Act::AwaitLicence => {
+            sh("until [ -e \"$TEST_DIR/licence\" ]; do sleep 0.05; done; exec cat").stdin(value)
+        }
         Act::Precomputed => {
             task.precomputed(Precomputed { stdout: value, ..Precomputed::default() })
         }
