@@ -7,10 +7,10 @@
 mod partitions; // those that come, go and are held
 
 use drakkar_core::{
-    Cause, DeadLetter, DeliveryFailure, Failure, Output, SourceMessage, Task, TaskFailure,
-    TaskResult, TopicPartition,
+    DeadLetter, DeliveryFailure, Failure, Output, SourceMessage, Task, TaskFailure, TaskResult,
+    TopicPartition,
 };
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{Hook, Metrics};
 

@@ -1,7 +1,7 @@
 //! Partitions that come, go and are held; and the end of the worker.
 
 use drakkar_core::{
-    Offset, TopicPartition,
+    Cause, Offset, TopicPartition,
     flood::{FloodLimits, FloodMark, FloodReason},
 };
 use tracing::{debug, error, info, warn};
