@@ -12,17 +12,16 @@ use std::{
     },
 };
 
-use tempfile::TempDir;
-
 use crate::{
+    home::Home,
     kafka::{Ends, Kafka},
     proc,
     wait::{SOON, until},
 };
 
-/// One Apache Kafka node on loopback; gone with its data when dropped.
+/// One Apache Kafka node on loopback; gone with its data when dropped, or when this process ends.
 pub struct OwnBroker {
-    dir: TempDir,
+    home: Home,
     port: u16,
     /// Where its partitions ended when it was last stopped.
     had: Mutex<Ends>,
@@ -45,8 +44,8 @@ impl OwnBroker {
     }
 
     fn new(encrypted: Option<(PathBuf, [u16; 2])>) -> Self {
-        let (dir, port) = (TempDir::new().unwrap(), two_free_ports());
-        let broker = Self { dir, port, had: Mutex::default(), encrypted };
+        let (home, port) = (Home::of(&script()), two_free_ports());
+        let broker = Self { home, port, had: Mutex::default(), encrypted };
         broker.restart();
         broker
     }
@@ -71,7 +70,7 @@ impl OwnBroker {
              listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule \
              required user_{user}=\"{password}\";\n"
         );
-        let properties = self.dir.path().join("broker/server.properties");
+        let properties = self.home.path().join("broker/server.properties");
         let mut file = OpenOptions::new().append(true).open(properties).unwrap();
         file.write_all(lines.as_bytes()).unwrap();
         port
@@ -112,7 +111,7 @@ impl OwnBroker {
 
     /// Sends a signal to its process: `STOP` freezes it, `CONT` lets it go on.
     pub fn signal(&self, name: &str) {
-        let pid = std::fs::read_to_string(self.dir.path().join("broker/pid")).unwrap();
+        let pid = std::fs::read_to_string(self.home.path().join("broker/pid")).unwrap();
         proc::signal(pid.trim().parse().unwrap(), name);
     }
 
@@ -123,7 +122,7 @@ impl OwnBroker {
     }
 
     fn path(&self) -> String {
-        self.dir.path().join("broker").to_str().unwrap().to_owned()
+        self.home.path().join("broker").to_str().unwrap().to_owned()
     }
 
     fn run(&self, arguments: &[&str]) {
@@ -135,16 +134,6 @@ impl OwnBroker {
         let output = command.args(arguments).output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "broker {arguments:?} on port {}: {error}", self.port);
-    }
-}
-
-impl Drop for OwnBroker {
-    fn drop(&mut self) {
-        // A panic here would hide the one that ends the test.
-        let wiped = Command::new(script()).args(["wipe", &self.path()]).status();
-        if !wiped.is_ok_and(|status| status.success()) {
-            eprintln!("the broker in {} is left behind", self.path());
-        }
     }
 }
 

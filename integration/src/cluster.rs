@@ -5,16 +5,13 @@
 //! with its data when the process ends, however that ends.
 
 use std::{
-    os::unix::process::CommandExt as _,
-    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{LazyLock, Mutex, MutexGuard, PoisonError},
 };
 
-use tempfile::TempDir;
-
 use crate::{
     broker::{script, two_free_ports},
+    home::Home,
     kafka::Kafka,
     wait::{SOON, until},
 };
@@ -25,10 +22,8 @@ const OFFSETS: &str = "__consumer_offsets";
 
 /// Three Apache Kafka nodes, each broker and controller.
 pub struct Cluster {
-    dir: PathBuf,
+    home: Home,
     ports: [u16; 3],
-    /// Removes everything when its standard input is closed, also by the death of this process.
-    _guard: Child,
 }
 
 /// One of the brokers.
@@ -51,16 +46,8 @@ impl Cluster {
     }
 
     fn start() -> Self {
-        let dir = TempDir::with_prefix("drakkar-cluster-").unwrap().keep();
-        let guard = Command::new(script())
-            .args([Path::new("guard"), &dir])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .process_group(0) // A Ctrl-C meant for the test must not reach it.
-            .spawn()
-            .unwrap();
         let ports = [(); 3].map(|()| two_free_ports());
-        Self { dir, ports, _guard: guard }
+        Self { home: Home::of(&script()), ports }
     }
 
     /// How to reach it.
@@ -93,7 +80,11 @@ impl Cluster {
         for starting in starting {
             let output = starting.wait_with_output().unwrap();
             let error = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success(), "the cluster in {}: {error}", self.dir.display());
+            assert!(
+                output.status.success(),
+                "the cluster in {}: {error}",
+                self.home.path().display()
+            );
         }
         let observer = self.kafka().observer("none");
         until("every copy to be complete", SOON, || {
@@ -130,7 +121,7 @@ impl Cluster {
     }
 
     fn path(&self, node: Node) -> String {
-        self.dir.join(node.0.to_string()).to_str().unwrap().to_owned()
+        self.home.path().join(node.0.to_string()).to_str().unwrap().to_owned()
     }
 
     fn starting(&self, node: Node) -> Child {

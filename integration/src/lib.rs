@@ -19,6 +19,7 @@ pub mod wait; // conditions with a deadline
 pub mod order; // what a message tells the test worker to do
 pub mod journal; // a handler that writes down when it is asked
 pub mod kafka; // topics, records, offsets, as somebody outside sees them
+pub mod home; // where a test's own servers live, and die
 pub mod broker; // a broker of a test's own
 pub mod cluster; // three of them
 pub mod server; // a database of a test's own

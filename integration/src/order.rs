@@ -26,6 +26,8 @@ pub enum Act {
     Echo,
     /// The same after this many milliseconds.
     SleepMs(u64),
+    /// The same once the world has a licence.
+    AwaitLicence,
     /// The same without a process.
     Precomputed,
     /// Exit with 3.

@@ -5,17 +5,15 @@ use std::{
     process::Command,
 };
 
-use tempfile::TempDir;
+use crate::{broker::two_free_ports, home::Home, proc};
 
-use crate::{broker::two_free_ports, proc};
-
-/// A server on loopback; gone with its data when dropped.
+/// A server on loopback; gone with its data when dropped, or when this process ends.
 ///
 /// `integration/<kind>/server` starts and stops it: `start DIR PORT [CERTIFICATES]`, which returns when it serves and
 /// leaves its process id in `DIR/pid`; `stop DIR`, `kill DIR`; `wipe DIR`.
 pub struct OwnServer {
     kind: &'static str,
-    dir: TempDir,
+    home: Home,
     /// Where it listens on 127.0.0.1.
     pub port: u16,
     certificates: Option<PathBuf>,
@@ -43,7 +41,7 @@ impl OwnServer {
     /// One of this kind that does not run yet.
     #[must_use]
     pub fn down(kind: &'static str) -> Self {
-        Self { kind, dir: TempDir::new().unwrap(), port: two_free_ports(), certificates: None }
+        Self { kind, home: Home::of(&script(kind)), port: two_free_ports(), certificates: None }
     }
 
     /// Starts it (again, on the same data) and waits until it serves.
@@ -66,31 +64,21 @@ impl OwnServer {
 
     /// Sends a signal to its process: `STOP` freezes it, `CONT` lets it go on.
     pub fn signal(&self, name: &str) {
-        let pid = std::fs::read_to_string(self.dir.path().join("server/pid")).unwrap();
+        let pid = std::fs::read_to_string(self.home.path().join("server/pid")).unwrap();
         proc::signal(pid.trim().parse().unwrap(), name);
     }
 
     fn path(&self) -> String {
-        self.dir.path().join("server").to_str().unwrap().to_owned()
+        self.home.path().join("server").to_str().unwrap().to_owned()
     }
 
     fn run(&self, arguments: &[&str]) {
-        let output = Command::new(self.script()).args(arguments).output().unwrap();
+        let output = Command::new(script(self.kind)).args(arguments).output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{} {arguments:?}: {error}", self.kind);
     }
-
-    fn script(&self) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join(self.kind).join("server")
-    }
 }
 
-impl Drop for OwnServer {
-    fn drop(&mut self) {
-        // A panic here would hide the one that ends the test.
-        let wiped = Command::new(self.script()).args(["wipe", &self.path()]).status();
-        if !wiped.is_ok_and(|status| status.success()) {
-            eprintln!("the server in {} is left behind", self.path());
-        }
-    }
+fn script(kind: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(kind).join("server")
 }

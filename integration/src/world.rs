@@ -175,7 +175,7 @@ impl World {
         self.dir.path().join("files")
     }
 
-    /// From now on there is what [`Act::Licensed`] needs.
+    /// From now on there is what [`Act::Licensed`] and [`Act::AwaitLicence`] need.
     pub fn license(&self) {
         fs::write(self.dir.path().join("licence"), "").unwrap();
     }

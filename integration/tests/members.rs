@@ -106,11 +106,12 @@ fn what_was_settled_behind_a_message_that_is_stuck_is_not_done_again_by_the_next
     let _one = heavy();
     let world = World::new(1).with("executor.drain_timeout_seconds", 1);
     let mut worker = world.start();
-    world.order([("stuck", Act::SleepMs(20_000))]);
+    world.order([("stuck", Act::AwaitLicence)]);
     world.order_many("behind", BEHIND, Act::Echo);
     world.wait_delivered(BEHIND);
     worker.stop();
     assert_eq!(world.committed(), 0, "the first message is not settled");
+    world.license();
     let mut next = world.start();
     world.drained();
     next.stop();

@@ -89,10 +89,10 @@ pub(crate) struct Rows {
     #[arg(long)]
     only: Option<Row>,
     /// Messages that are answered without a process. The broker keeps 5 MiB per partition, compressed.
-    #[arg(long, default_value = "800000")]
+    #[arg(long, default_value = "2000000")]
     messages: NonZeroUsize,
     /// Messages that start a process each.
-    #[arg(long, default_value = "6000")]
+    #[arg(long, default_value = "20000")]
     processes: NonZeroUsize,
     /// Messages of lag, beside a fifth of it.
     #[arg(long, default_value = "1000000")]

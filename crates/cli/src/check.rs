@@ -77,6 +77,7 @@ fn waits(config: &Config) -> Vec<String> {
     let task = config.executor.task_timeout_seconds;
     let revoke = config.kafka.revoke_timeout;
     let drain = config.executor.drain_timeout_seconds;
+    let stop = config.stopping();
     let row = |name: &str, time: Duration, key: &str| {
         format!("{name:<34}{:<8}{key}", format_duration(time).to_string())
     };
@@ -84,8 +85,14 @@ fn waits(config: &Config) -> Vec<String> {
         row("a task may run for", task, "executor.task_timeout_seconds, unless it sets its own"),
         row("a hand-over waits for it", revoke, "kafka.revoke_timeout"),
         row("a shutdown waits for it", drain, "executor.drain_timeout_seconds"),
+        row("a stop of the worker may take", stop, "that, the end of programs, sinks, the last commit"),
         cut("A hand-over", task, revoke, "kafka.revoke_timeout"),
         cut("A shutdown", task, drain, "executor.drain_timeout_seconds"),
+        format!(
+            "Nothing may kill a worker that stops before {} are over (terminationGracePeriodSeconds of \
+             Kubernetes, 30 s unless set): what is not committed then runs again.",
+            format_duration(stop)
+        ),
         "Neither waits for a task that backs off before its retry: its message runs again."
             .to_owned(),
         "A dead letter that its topic finds too large is waited for as long as it takes: allow that topic \

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Secret, lenient, secret::MASK};
+use crate::{
+    Secret, lenient,
+    secret::{self, MASK},
+};
 
 /// Wire protocol to the brokers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,6 +123,36 @@ impl Security {
         properties.extend(set.map(|(name, value)| (name, value.to_owned())));
         properties
     }
+
+    /// What is wrong with the section `at`, which this is the security of, for clients that were built so.
+    #[must_use]
+    pub fn lacking(&self, at: &str, built: Built) -> Vec<String> {
+        use SaslMechanism as Sasl;
+        let (encrypts, sasl) = (self.protocol.needs_tls(), self.sasl_mechanism);
+        let is_scram = matches!(sasl, Some(Sasl::ScramSha256 | Sasl::ScramSha512));
+        [
+            (encrypts && !built.ssl, "protocol: encryption", "ssl"),
+            (is_scram && !built.ssl, "sasl_mechanism: SCRAM", "ssl"),
+            (sasl == Some(Sasl::Gssapi) && !built.gssapi, "sasl_mechanism: Kerberos", "gssapi"),
+        ]
+        .into_iter()
+        .filter(|(is_lacking, ..)| *is_lacking)
+        .map(|(_, what, feature)| {
+            format!(
+                "{at}.security.{what} is not compiled in; build with the cargo feature `{feature}`"
+            )
+        })
+        .collect()
+    }
+}
+
+/// Cargo features that clients were built with.
+#[derive(Debug, Clone, Copy)]
+pub struct Built {
+    /// Encryption and SCRAM.
+    pub ssl: bool,
+    /// Kerberos.
+    pub gssapi: bool,
 }
 
 /// A cluster: where it is, how to authenticate, and what else librdkafka shall be told.
@@ -163,20 +196,12 @@ const CONNECTION: [&str; 14] = [
     "ssl.",
 ];
 
-/// Whether the value of a librdkafka property must not be shown.
-#[must_use]
-pub fn is_secret(property: &str) -> bool {
-    let property = property.to_ascii_lowercase();
-    let marks = ["password", "secret", "token", "key.pem", "oauthbearer.config", "jaas"];
-    marks.iter().any(|mark| property.contains(mark))
-}
-
 impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { brokers, security, client_config } = self;
         let shown = client_config
             .iter()
-            .map(|(name, value)| (name, if is_secret(name) { MASK } else { value.as_str() }));
+            .map(|(name, value)| (name, if secret::is_name(name) { MASK } else { value.as_str() }));
         f.debug_struct("Cluster")
             .field("brokers", brokers)
             .field("security", security)

@@ -94,7 +94,10 @@ pub mod duration {
 
     /// Added to a moment it is still one; clocks and timers give up far beyond it.
     const LONGEST: Duration = Duration::from_hours(365 * 24);
-    const LONGEST_TEXT: &str = "365 days";
+
+    /// What stands for a duration that could not be read: one that was set by a program and is longer
+    /// than any that is accepted.
+    pub const TOO_LONG: &str = "longer than 365 days";
 
     /// Reads a duration.
     ///
@@ -113,17 +116,20 @@ pub mod duration {
             }),
         }?;
         if LONGEST < read {
-            return Err(de::Error::custom(format!("{text:?} is longer than {LONGEST_TEXT}")));
+            return Err(de::Error::custom(format!("{text:?} is {TOO_LONG}")));
         }
         Ok(read)
     }
 
-    /// Writes a duration with its unit.
+    /// Writes a duration with its unit, or [`TOO_LONG`].
     ///
     /// # Errors
     ///
     /// As the serializer.
     pub fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        if LONGEST < *value {
+            return serializer.serialize_str(TOO_LONG);
+        }
         serializer.collect_str(&humantime::format_duration(*value))
     }
 }

@@ -1,4 +1,4 @@
-//! Values that are never printed.
+//! Values that are never printed, and names whose values are not to be.
 
 use std::fmt;
 
@@ -7,6 +7,31 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// What a secret looks like wherever it is shown.
 pub const MASK: &str = "***";
+
+/// Parts of a name that make its value a secret.
+const PARTS: [&str; 11] = [
+    "pass",
+    "pwd",
+    "secret",
+    "token",
+    "credential",
+    "salt",
+    "jaas",
+    "private",
+    "apikey",
+    "authorization",
+    "cookie",
+];
+
+/// Ends of a name that make its value a secret.
+const ENDS: [&str; 5] = ["_key", "_dsn", "dsn", ".pem", "oauthbearer.config"];
+
+/// Whether what goes by this name may be a secret: a key of a configuration, a variable, a property.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    let name = name.to_lowercase();
+    PARTS.iter().any(|part| name.contains(part)) || ENDS.iter().any(|end| name.ends_with(end))
+}
 
 /// A password, token or key: `Debug`, `Display` and serialisation show `***`, and the memory is
 /// overwritten when it is dropped.

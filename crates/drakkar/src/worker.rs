@@ -42,6 +42,17 @@ const ABANDON_AFTER: Duration = Duration::from_secs(1);
 /// How soon a repeated signal is taken for the same one.
 const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
+impl Config {
+    /// How long a stop of the worker may take, from the signal on: tasks that were started, programs that
+    /// are ended, what sinks hold, the last commit. Whoever would kill it has to wait for longer.
+    #[must_use]
+    pub fn stopping(&self) -> Duration {
+        let executor = &self.executor;
+        let programs = executor.drain_timeout_seconds.saturating_add(executor.ending());
+        programs.saturating_add(CLOSE_WITHIN).saturating_add(COMMIT_WITHIN)
+    }
+}
+
 /// Runs a [`Handler`].
 ///
 /// On SIGTERM or SIGINT a worker stops taking messages, finishes what was started within

@@ -201,6 +201,15 @@ impl ExecutorConfig {
         requests.fold(self.slots(), usize::saturating_add)
     }
 
+    /// How long programs may take to end that are asked to. Tasks that ask for
+    /// [steps of their own](drakkar_core::Task::stop_with) may take longer.
+    #[must_use]
+    pub fn ending(&self) -> Duration {
+        let persistent = self.programs.values().filter(|program| program.mode == Mode::Persistent);
+        let longest = persistent.map(|program| program.stop_grace).max();
+        self.kill_grace.saturating_add(longest.unwrap_or_default())
+    }
+
     /// What cannot be, each text with its full key; empty when all is well.
     #[must_use]
     pub fn validate(&self) -> Vec<String> {

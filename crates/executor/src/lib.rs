@@ -38,7 +38,7 @@ pub use config::{ExecutorConfig, Variables};
 pub use cpus::effective_cpus;
 pub use job::{CancelReason, Ended, Job, Run};
 pub use job_log::JobLogConfig;
-pub use limits::Limits;
+pub use limits::{LimitRefused, Limits};
 pub use memory_guard::MemoryGuardConfig;
 pub use persistent::ProgramStats;
 pub use pool::{Pool, PoolStats, PoolWatch, StartError};

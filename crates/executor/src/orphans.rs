@@ -39,7 +39,7 @@ impl Orphan {
     fn look(pid: Pid, worker: Pid) -> Option<Self> {
         let id = pid.as_raw_pid();
         // It may end while we look.
-        let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        let stat = text(&format!("/proc/{id}/stat")).ok()?;
         // The name before it may hold anything, spaces and brackets included.
         let fields: Vec<&str> =
             stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace().collect();
@@ -93,6 +93,12 @@ impl Orphan {
             }
         }
     }
+}
+
+/// What the kernel tells. The name of a program may hold any bytes, and is cut wherever the kernel has no
+/// more room for it; nothing else is affected by what is no text.
+pub(crate) fn text(path: &str) -> io::Result<String> {
+    Ok(String::from_utf8_lossy(&fs::read(path)?).into_owned())
 }
 
 fn environ(id: i32) -> io::Result<Vec<u8>> {

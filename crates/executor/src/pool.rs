@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
 use crate::{
-    Ended, ExecutorConfig, Job, ProgramStats, Run, Ticket,
+    Ended, ExecutorConfig, Job, LimitRefused, ProgramStats, Run, Ticket,
     env::Environment,
     guard::Guard,
     job::Watcher,
@@ -84,6 +84,9 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
+    /// The system does not grant a limit.
+    #[error(transparent)]
+    Limit(#[from] LimitRefused),
     /// The system refuses a thread.
     #[error("cannot start the threads of the pool")]
     Thread(#[source] io::Error),
@@ -170,6 +173,7 @@ impl Pool {
         let are_played = stand_in.is_some_and(|stand_in| stand_in.plays());
         if !are_played {
             find_programs(config, &common)?;
+            config.limits.try_out()?;
         }
         let spool = Spool::open(&config.spool).map_err(StartError::Spool)?;
         let spool_watch = spool.as_ref().map(|spool| spool.watch());

@@ -38,7 +38,7 @@ use rustix::{
 use tokio::{runtime::Handle, sync::oneshot, time::Instant};
 
 use crate::{
-    ExecutorConfig, Limits, cpus,
+    ExecutorConfig, LimitRefused, Limits, cpus,
     env::{Block, Environment},
     guard::Guard,
     process::{Ends, Process},
@@ -133,9 +133,10 @@ impl SpawnError {
         self
     }
 
-    fn without_limits(mut self) -> Self {
-        self.reason = format!("executor.limits: {}", self.reason);
-        self
+    /// The start of the pool was granted it: whatever has changed since may change again.
+    fn without_limit(program: &Path, refused: &LimitRefused) -> Self {
+        let (program, reason) = (program.display(), format!("{refused}: {}", refused.source));
+        Self { program: program.to_string(), reason, kind: Kind::Other }
     }
 
     pub(crate) fn is_permanent(&self) -> bool {
@@ -251,7 +252,8 @@ fn spawn(common: &Common, task: &Task) -> Result<Process, SpawnError> {
     let ends = Ends { stdin: to_stdin, stdout, stderr };
     let process = Process::new(leader, ends, ward, started).map_err(failed)?;
     // A program without the limits it should have must not run: dropping it ends its group.
-    common.limits.set(process.leader()).map_err(|error| failed(error).without_limits())?;
+    let limited = common.limits.set(process.leader());
+    limited.map_err(|refused| SpawnError::without_limit(named, &refused))?;
     Ok(process)
 }
 
@@ -382,4 +384,17 @@ pub(crate) fn locate(
         }
     }
     Err(error.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_is_refused_while_tasks_run_does_not_give_them_up() {
+        let refused = LimitRefused { key: "nice", source: Errno::ACCESS.into() };
+        let error = SpawnError::without_limit(Path::new("upper"), &refused);
+        assert!(!error.is_permanent());
+        assert!(error.reason.starts_with("executor.limits.nice: "), "{error}");
+    }
 }

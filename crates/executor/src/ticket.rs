@@ -31,6 +31,16 @@ impl Ticket {
         }
     }
 
+    /// The same for who will submit the task again. What was in a persistent process that failed stays:
+    /// it has to run alone, and would do so no longer.
+    #[must_use]
+    pub fn recall(&self) -> bool {
+        match &self.0 {
+            Claim::Slot { .. } => self.cancel_queued(),
+            Claim::Program(claim) => claim.recall(),
+        }
+    }
+
     /// Whether a process was started or asked, even if that has ended since.
     #[must_use]
     pub fn has_started(&self) -> bool {

@@ -7,9 +7,9 @@
 //!
 //! Costs nothing unless somebody wants to know.
 
-use std::{convert::Infallible, fs, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
-use crate::reactor::sleep;
+use crate::{orphans::text, reactor::sleep};
 
 /// From the first look to the second one; twice as long from there to the next, and so on.
 const FIRST: Duration = Duration::from_millis(20);
@@ -53,7 +53,7 @@ pub(crate) fn rss(pid: u32) -> Option<u64> {
 }
 
 fn memory(pid: u32, field: &str) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let status = text(&format!("/proc/{pid}/status")).ok()?;
     let (_, rest) = status.split_once(field)?;
     let kilobytes: u64 = rest.split_whitespace().next()?.parse().ok()?;
     Some(kilobytes.saturating_mul(1024))
@@ -61,7 +61,7 @@ fn memory(pid: u32, field: &str) -> Option<u64> {
 
 /// Processor time of a process, and of its children that it has waited for: user, system.
 pub(crate) fn times(pid: u32) -> Option<(Duration, Duration)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = text(&format!("/proc/{pid}/stat")).ok()?;
     parse(&stat, rustix::param::clock_ticks_per_second())
 }
 

@@ -5,7 +5,8 @@
 mod support;
 
 use drakkar_core::Failure;
-use drakkar_executor::{ExecutorConfig, Limits};
+use drakkar_executor::{ExecutorConfig, Limits, Pool, StartError};
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use support::{config, failed, finished, pool, run, sh};
 
 fn limited(limits: Limits) -> ExecutorConfig {
@@ -67,4 +68,27 @@ async fn a_limit_above_our_own_is_our_own() {
     let limits = Limits { open_files: Some(u64::MAX), ..Limits::default() };
     let output = finished(run(&pool(&limited(limits)), sh("ulimit -Hn")).await);
     assert_eq!(String::from_utf8(output.stdout.to_vec()).unwrap().trim(), own.to_string());
+}
+
+/// Takes from this thread what an ordinary user does not have either.
+fn become_ordinary() {
+    let mut own = capabilities(None).unwrap();
+    own.effective.remove(CapabilitySet::SYS_NICE | CapabilitySet::SYS_RESOURCE);
+    set_capabilities(None, own).unwrap();
+}
+
+#[tokio::test]
+async fn limits_that_the_system_refuses_keep_the_pool_from_starting() {
+    become_ordinary();
+    for (key, limits) in [
+        ("nice", Limits { nice: Some(-5), ..Limits::default() }),
+        ("oom_score_adj", Limits { oom_score_adj: Some(-900), ..Limits::default() }),
+    ] {
+        let error = match Pool::start(&limited(limits)) {
+            Ok(_) => panic!("limits.{key} is refused only when a task runs"),
+            Err(error) => error,
+        };
+        let named = format!("executor.limits.{key}: the system refuses it");
+        assert!(matches!(error, StartError::Limit(_)) && error.to_string() == named, "{error}");
+    }
 }

@@ -29,6 +29,13 @@ use tracing::{
 };
 
 #[tokio::test]
+async fn a_task_may_have_all_the_time_there_is() {
+    let stage = Stage::new(Protocol::Frames);
+    let ended = run(&stage.pool(), task("echo").stdin("x").timeout(Duration::MAX)).await;
+    assert_eq!(stdout(ended), "x");
+}
+
+#[tokio::test]
 async fn a_process_answers_one_task_after_the_other() {
     for protocol in [Protocol::JsonLines, Protocol::Frames] {
         let stage = Stage::new(protocol);

@@ -68,6 +68,20 @@ async fn whatever_a_program_leaves_behind_is_gone_when_its_task_has_ended() {
     }
 }
 
+/// The kernel cuts names after 15 bytes, here in the middle of a letter.
+#[tokio::test]
+async fn a_program_whose_name_is_no_text_does_not_hide_by_it() {
+    let pool = pool(&config(1));
+    let (marker, dir) = (Marker::new(), tempfile::tempdir().unwrap());
+    let script = "mkfifo wait; name=обработчик-видео
+        printf '#!/bin/sh\\nread nothing <wait\\n' >$name; chmod +x $name
+        setsid ./$name >/dev/null 2>&1 </dev/null &
+        until grep -aqs обработ /proc/$!/comm; do sleep 0.05; done";
+    finished(run(&pool, marker.mark(sh(script).working_dir(dir.path()))).await);
+    assert_eq!(marker.alive(), 0, "it is gone when the result is reported");
+    assert_eq!(pool.stats().escaped, 1);
+}
+
 #[tokio::test]
 async fn a_failed_task_leaves_nothing_behind_for_its_next_attempt() {
     let pool = pool(&config(1));

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 use drakkar_core::{
     OnInvalid,
     backpressure::Limits,
-    kafka_client::{Cluster, SaslMechanism, Security},
+    kafka_client::{Built, Cluster, Security},
     lenient,
 };
 use rdkafka::{ClientConfig, error::KafkaError};
@@ -295,30 +295,8 @@ impl KafkaConfig {
                 wrong.push(format!("kafka.client_config.{name}: is not free to choose; {instead}"));
             }
         }
-        let protocol = self.security.protocol;
-        if protocol.needs_tls() && !cfg!(feature = "ssl") {
-            wrong.push(
-                "kafka.security.protocol: encryption is not compiled in; build with the cargo \
-                 feature `ssl`"
-                    .to_owned(),
-            );
-        }
-        let mechanism = self.security.sasl_mechanism;
-        let scram = [SaslMechanism::ScramSha256, SaslMechanism::ScramSha512];
-        if mechanism.is_some_and(|mechanism| scram.contains(&mechanism)) && !cfg!(feature = "ssl") {
-            wrong.push(
-                "kafka.security.sasl_mechanism: SCRAM is not compiled in; build with the cargo \
-                 feature `ssl`"
-                    .to_owned(),
-            );
-        }
-        if mechanism == Some(SaslMechanism::Gssapi) && !cfg!(feature = "gssapi") {
-            wrong.push(
-                "kafka.security.sasl_mechanism: Kerberos is not compiled in; build with the cargo \
-                 feature `gssapi`"
-                    .to_owned(),
-            );
-        }
+        let built = Built { ssl: cfg!(feature = "ssl"), gssapi: cfg!(feature = "gssapi") };
+        wrong.extend(self.security.lacking("kafka", built));
     }
 
     /// What the worker `worker_id` is called in the group; nothing for dynamic membership.

@@ -63,6 +63,17 @@ impl Context {
     }
 }
 
+/// Whether librdkafka reports as an error as well what it logs like this. [`Context::error`] hears of it,
+/// and the observer logs it once.
+fn is_reported(level: RDKafkaLogLevel, facility: &str) -> bool {
+    match facility {
+        // Of a connection, an error; what is less it only logs.
+        "FAIL" => level as i32 <= RDKafkaLogLevel::Error as i32,
+        "FATAL" | "MAXPOLL" => true,
+        _ => false,
+    }
+}
+
 /// Gives `partitions` up.
 pub(crate) fn give_back(consumer: &BaseConsumer<Context>, partitions: &TopicPartitionList) {
     let answer = match consumer.rebalance_protocol() {
@@ -78,7 +89,11 @@ pub(crate) fn give_back(consumer: &BaseConsumer<Context>, partitions: &TopicPart
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         use RDKafkaLogLevel as Level;
+        let closing = self.closing.load(Ordering::Relaxed);
         match level {
+            _ if !closing && is_reported(level, facility) => {
+                debug!(target: "librdkafka", category = "kafka", facility, "{message}");
+            }
             Level::Emerg | Level::Alert | Level::Critical | Level::Error => {
                 error!(target: "librdkafka", category = "kafka", facility, "{message}");
             }

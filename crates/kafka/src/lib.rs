@@ -15,7 +15,7 @@ mod poll; // the loop
 mod context; // what the client calls back
 mod native; // what the safe client lacks
 mod assignment; // which partitions are ours
-mod message; // borrowed from the client -> owned
+pub mod message; // borrowed from the client -> owned
 mod rebalance; // which partitions are being handed over
 mod commit; // what is committed, what is on its way
 mod lag; // how far behind we are

@@ -2,6 +2,8 @@
 //!
 //! Key, value and header values are copied once, into one allocation that they share.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use drakkar_core::{Header, Offset, SourceMessage, Timestamp, TopicPartition};
 use rdkafka::{Message as _, Timestamp as ClientTimestamp, message::BorrowedMessage};
@@ -9,7 +11,8 @@ use rdkafka::{Message as _, Timestamp as ClientTimestamp, message::BorrowedMessa
 use crate::native;
 
 /// Copies `message`, which was read from `partition`.
-pub(crate) fn own(partition: &TopicPartition, message: &BorrowedMessage<'_>) -> SourceMessage {
+#[must_use]
+pub fn own(partition: &TopicPartition, message: &BorrowedMessage<'_>) -> SourceMessage {
     let headers = native::headers(message);
     let (key, value) = (message.key(), message.payload());
     let mut copy =
@@ -27,6 +30,13 @@ pub(crate) fn own(partition: &TopicPartition, message: &BorrowedMessage<'_>) -> 
         value,
         headers,
     }
+}
+
+/// Whether the names of its headers are those that were read: one that is not UTF-8 is told with
+/// replacement characters.
+#[must_use]
+pub fn names_are_exact(message: &BorrowedMessage<'_>) -> bool {
+    native::headers(message).iter().all(|(name, _)| matches!(name, Cow::Borrowed(_)))
 }
 
 fn timestamp(of: ClientTimestamp) -> Option<Timestamp> {

@@ -48,9 +48,6 @@ const COMMIT_BACKOFF: Duration = Duration::from_millis(100);
 
 const LONGEST_COMMIT_BACKOFF: Duration = Duration::from_secs(5);
 
-/// Between two log lines about the same trouble.
-const SAME_TROUBLE: Duration = Duration::from_secs(30);
-
 /// Where the poll thread reports.
 pub(crate) struct Outlet {
     pub(crate) events: mpsc::UnboundedSender<SourceEvent>,
@@ -71,7 +68,6 @@ pub(crate) struct Poller<'a> {
     /// Whether the group told us what is ours.
     admitted: bool,
     quiet: bool,
-    troubles: Vec<(Option<RDKafkaErrorCode>, Instant)>,
     last_trouble: String,
 }
 
@@ -108,7 +104,6 @@ impl<'a> Poller<'a> {
             subscribe_at: None,
             admitted: false,
             quiet: false,
-            troubles: Vec::new(),
             last_trouble: String::new(),
         }
     }
@@ -158,7 +153,7 @@ impl<'a> Poller<'a> {
         for _ in 0..self.config.max_poll_records.get() {
             match self.consumer.poll(Duration::ZERO) {
                 Some(Ok(message)) => self.route(&message),
-                // The end of a partition is no trouble, and trouble is told in words by a notice.
+                // The end of a partition is no trouble; trouble is a notice as well, in words.
                 Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
                     self.serve_notices()?;
                     return Err(self.fatal(code));
@@ -230,7 +225,7 @@ impl<'a> Poller<'a> {
                 Notice::Error { code: Some(RDKafkaErrorCode::AutoOffsetReset), reason } => {
                     return Err(self.nowhere_to_start(&reason));
                 }
-                Notice::Error { code, reason } => self.trouble(code, reason),
+                Notice::Error { reason, .. } => self.trouble(reason),
                 Notice::Log => {}
             }
         }
@@ -291,14 +286,8 @@ impl<'a> Poller<'a> {
     }
 
     /// Trouble the client recovers from by itself.
-    fn trouble(&mut self, code: Option<RDKafkaErrorCode>, reason: String) {
+    fn trouble(&mut self, reason: String) {
         self.outlet.observer.client_error(&reason);
-        let now = Instant::now();
-        self.troubles.retain(|(_, told)| now.duration_since(*told) < SAME_TROUBLE);
-        if !self.troubles.iter().any(|(known, _)| *known == code) {
-            self.troubles.push((code, now));
-            warn!(category = "kafka", "the Kafka client reports: {reason}");
-        }
         self.last_trouble = reason;
     }
 

@@ -118,7 +118,7 @@ impl Check<'_> {
             }
             // Follows the errors that say why, and says less.
             if code != Some(RDKafkaErrorCode::AllBrokersDown) {
-                self.warn_once(reason);
+                self.last_error = Some(reason);
             }
         }
         Ok(())

@@ -12,7 +12,7 @@ use drakkar_core::{
     Handler, Output, Precomputed, SpooledFile,
     ledger::{Freed, TaskKey},
 };
-use drakkar_executor::{Job, Run, Standing};
+use drakkar_executor::{Job, Run, Standing, Ticket};
 use drakkar_telemetry::JobEnd;
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -106,14 +106,21 @@ impl<H: Handler> Partition<H> {
         }
     }
 
-    /// Takes one task back from the pool, unless it has a slot; then it is not tried again.
+    /// Takes one task back from the pool, unless it has a slot, or has to run alone; then it is not tried
+    /// again.
     fn take_back(&mut self, spot: Spot) -> bool {
-        let Some(key) = self.queued.withdraw(spot) else { return false };
+        let key = self.queued.withdraw(spot);
+        key.is_some_and(|key| self.take_back_if(key, Ticket::recall))
+    }
+
+    /// Takes a task back if `is_taken` says that the pool lets go of it.
+    pub(crate) fn take_back_if(&mut self, key: TaskKey, is_taken: fn(&Ticket) -> bool) -> bool {
         let Some(active) = self.tasks.get_mut(&key) else { return false };
-        let TaskStage::InPool(ticket, _) = &active.stage else { return false };
-        if !ticket.cancel_queued() {
+        let TaskStage::InPool(ticket, spot) = &active.stage else { return false };
+        if !is_taken(ticket) {
             return false;
         }
+        self.queued.withdraw(*spot); // Where it was not looked for there.
         self.pooled -= 1;
         self.pooled_in[active.line] -= 1;
         active.stage = TaskStage::Backlog(self.backlog.push(active.line, active.rank, key));

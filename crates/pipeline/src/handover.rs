@@ -4,7 +4,8 @@
 //! until the deadline: the rest. Not waited for: what waits itself, for a retry or for a sink that is
 //! down. Then the fence: exactly what the ledger holds as settled is handed over, and the loop ends.
 
-use drakkar_core::{Handler, source::SourceCommand};
+use drakkar_core::{Handler, ledger::TaskKey, source::SourceCommand};
+use drakkar_executor::Ticket;
 use tokio::time::Instant;
 use tracing::info;
 
@@ -70,7 +71,10 @@ impl<H: Handler> Partition<H> {
 
     /// Queued tasks return to the backlog; whatever has started is marked, so that it is finished.
     fn take_back_from_pool(&mut self) {
-        self.recall();
+        let keys: Vec<TaskKey> = self.tasks.keys().copied().collect();
+        for key in keys {
+            self.take_back_if(key, Ticket::cancel_queued);
+        }
         for (&key, active) in &self.tasks {
             if !matches!(active.stage, TaskStage::Waiting | TaskStage::Backlog(_)) {
                 self.ledger.mark_started(key);

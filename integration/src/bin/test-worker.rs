@@ -6,7 +6,7 @@
 //! (`drakkar_integration::order`). Results carry the coordinates of their message and the worker's id in
 //! headers, so that whoever reads them back can tell which message they answer, and who did.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{os::unix::process::parent_id, path::PathBuf, process::ExitCode, thread};
 
 use bytes::Bytes;
 use drakkar::{
@@ -24,7 +24,17 @@ const ESCAPE: &str = "setsid sleep 3600 & \
 /// What a task must not exceed that does not end by itself.
 const SHORT: Duration = Duration::from_millis(400);
 
+/// Ends this process when the test that started it is killed, which nobody else would notice.
+fn end_with(test: u32) {
+    while parent_id() == test {
+        thread::sleep(Duration::from_millis(500));
+    }
+    std::process::exit(1);
+}
+
 fn main() -> ExitCode {
+    let test = parent_id();
+    thread::spawn(move || end_with(test));
     let worker = std::env::var("WORKER_ID").unwrap_or_default();
     match std::env::var("TEST_HANDLER").as_deref() {
         Ok("raw") => Worker::new(Raw { worker }).main(),
@@ -145,6 +155,9 @@ fn arrange_one(message: &Message<Option<Json<Order>>>) -> HookResult<Option<Task
         Act::SleepMs(wait) => {
             let seconds = Duration::from_millis(wait).as_secs_f64();
             sh("sleep \"$1\"; exec cat").arg("sh").arg(seconds.to_string()).stdin(value)
+        }
+        Act::AwaitLicence => {
+            sh("until [ -e \"$TEST_DIR/licence\" ]; do sleep 0.05; done; exec cat").stdin(value)
         }
         Act::Precomputed => {
             task.precomputed(Precomputed { stdout: value, ..Precomputed::default() })

@@ -3,18 +3,19 @@
 use std::{
     collections::BTreeMap,
     ops::Range,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     sync::{Arc, atomic::AtomicBool},
 };
 
 use drakkar::redis::cluster::{ClusterClient, ClusterConnection};
+use drakkar_integration::home::Home;
 
 use super::*;
 
 /// A cluster on loopback, of three primaries; gone when dropped.
 struct Nodes {
-    dir: tempfile::TempDir,
+    home: Home,
     ports: Vec<u16>,
 }
 
@@ -29,16 +30,16 @@ impl Nodes {
 
     fn start(count: usize) -> Self {
         let ports = (0..count).map(|_| OwnServer::down("redis").port).collect();
-        let nodes = Self { dir: tempfile::TempDir::new().unwrap(), ports };
+        let nodes = Self { home: Home::of(&script()), ports };
         let ports: Vec<String> = nodes.ports.iter().map(ToString::to_string).collect();
-        let mut words = vec!["cluster", nodes.dir.path().to_str().unwrap()];
+        let mut words = vec!["cluster", nodes.home.path().to_str().unwrap()];
         words.extend(ports.iter().map(String::as_str));
         run(&words);
         nodes
     }
 
     fn node(&self, number: usize) -> String {
-        self.dir.path().join(number.to_string()).to_str().unwrap().to_owned()
+        self.home.path().join(number.to_string()).to_str().unwrap().to_owned()
     }
 
     fn url(&self, number: usize) -> String {
@@ -90,18 +91,13 @@ impl Nodes {
     }
 }
 
-fn run(arguments: &[&str]) {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("redis/server");
-    let output = Command::new(script).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{arguments:?}: {output:?}");
+fn script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("redis/server")
 }
 
-impl Drop for Nodes {
-    fn drop(&mut self) {
-        for number in 1..=self.ports.len() {
-            run(&["wipe", &self.node(number)]);
-        }
-    }
+fn run(arguments: &[&str]) {
+    let output = Command::new(script()).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
 }
 
 /// Pushes to a hundred lists, each of which gets these numbers.
@@ -220,7 +216,7 @@ async fn slots_that_move_under_load_are_followed_each_payload_once_and_in_order(
         }
     });
     wait_for_writes(&nodes, 1);
-    let dir = nodes.dir.path().to_str().unwrap();
+    let dir = nodes.home.path().to_str().unwrap();
     run(&["reshard", dir, "1", "2", "500"]);
     run(&["reshard", dir, "2", "3", "500"]);
     moving.store(false, Ordering::SeqCst);

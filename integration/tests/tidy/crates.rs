@@ -15,7 +15,7 @@ const EDGES: [(&str, &[&str]); 15] = [
     ("pipeline", &["core", "executor", "sinks", "telemetry"]),
     ("debug", &["core", "telemetry"]),
     ("drakkar", &["core", "debug", "executor", "kafka", "pipeline", "sinks", "telemetry"]),
-    ("cli", &["core", "drakkar", "mock", "sinks"]),
+    ("cli", &["core", "drakkar", "kafka", "mock", "sinks"]),
     ("mock", &[]),
     ("testing", &["core", "executor", "kafka", "mock", "pipeline", "sinks", "telemetry"]),
     ("bench", &["core", "drakkar", "executor", "mock", "program", "sinks"]),

@@ -39,9 +39,18 @@ pub(crate) struct Place {
     /// Dead-letter topic, instead of that of the configuration.
     #[arg(long)]
     pub topic: Option<String>,
-    /// How long brokers may be silent before the command gives up.
-    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
+    /// How long brokers may be silent before the command gives up: 30s, 2m, or a number of seconds.
+    #[arg(long, default_value = "30s", value_parser = duration)]
     pub timeout: Duration,
+}
+
+/// A time span as people write it; a number alone is seconds, as in the configuration.
+fn duration(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_) => humantime::parse_duration(text)
+            .map_err(|error| format!("{error}; write 30s, 2m, or a number of seconds")),
+    }
 }
 
 /// Which letters are meant: those that match everything that is given. An option that is given more
@@ -138,6 +147,13 @@ pub(crate) struct Pace {
     pub dry_run: bool,
 }
 
+impl Pace {
+    /// What stands before what was done, where it only would be.
+    pub(super) fn would(&self) -> &'static str {
+        if self.dry_run { "would be " } else { "" }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Replay {
     #[command(flatten)]
@@ -183,4 +199,19 @@ pub(crate) struct Park {
     pub park_to: Option<String>,
     #[command(flatten)]
     pub choice: Choice,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_span_without_a_unit_is_seconds() {
+        assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("1m 30s"), Ok(Duration::from_secs(90)));
+        for wrong in ["", "soon", "30 parsecs", "-1"] {
+            let error = duration(wrong).unwrap_err();
+            assert!(error.contains("write 30s"), "{wrong:?}: {error}");
+        }
+    }
 }

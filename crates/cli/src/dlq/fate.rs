@@ -2,7 +2,10 @@
 
 use drakkar::{Bytes, Header};
 
-use super::letter::{Letter, PARKED_FROM, REPLAYS};
+use super::{
+    letter::{Letter, PARKED_FROM, REPLAYS},
+    pass::Fate,
+};
 
 /// A record to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,19 +28,20 @@ impl Outgoing {
     }
 }
 
-/// What becomes of a letter.
+/// Where a record goes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// The filters leave it out.
-    Unmatched,
-    /// It is in the parking topic already.
-    ParkedBefore,
-    /// The message goes to its topic again.
+pub(super) enum Parcel {
+    /// The message, to its topic again.
     Replay(Outgoing),
-    /// The letter goes to the parking topic.
+    /// The letter, to the parking topic.
     Park(Outgoing),
-    /// It can go nowhere.
-    Refused(&'static str),
+}
+
+impl Parcel {
+    pub(super) fn record(&self) -> &Outgoing {
+        let (Self::Replay(record) | Self::Park(record)) = self;
+        record
+    }
 }
 
 /// What a replay is told.
@@ -53,29 +57,47 @@ pub(super) struct Rules<'a> {
 
 impl Rules<'_> {
     /// What becomes of `letter`, which is meant.
-    pub(super) fn fate(&self, letter: &Letter) -> Fate {
+    pub(super) fn fate(&self, letter: &Letter) -> Fate<Parcel> {
         if self.max_replays <= letter.replays() {
-            return Fate::Park(parked(letter, self.park_to));
+            return park(letter, self.park_to);
         }
         if letter.ours("value-omitted").is_some() {
-            return Fate::Refused("its value was left out: read the message where it was");
+            return refused("its value was left out: read the message where it was");
+        }
+        if letter.original_headers().iter().any(|header| header.name.contains('\u{fffd}')) {
+            return refused(
+                "the name of one of its headers was not UTF-8 and is not known any more: read the \
+                 message where it was",
+            );
         }
         let original = letter.original_topic();
         let Some(topic) =
             self.to.map(str::to_owned).or_else(|| original.as_deref().map(str::to_owned))
         else {
-            return Fate::Refused("it does not say which topic it came from: give --to");
+            return refused("it does not say which topic it came from: give --to");
         };
         let partition = letter.original_partition().filter(|_| original.as_deref() == Some(&topic));
-        Fate::Replay(Outgoing {
+        Fate::Goes(Parcel::Replay(Outgoing {
             topic,
             partition,
             timestamp: letter.original_timestamp(),
             key: letter.record.key.clone(),
             value: letter.record.value.clone(),
             headers: restored(letter),
-        })
+        }))
     }
+}
+
+fn refused(why: &str) -> Fate<Parcel> {
+    Fate::Refused(why.to_owned())
+}
+
+/// Whether `letter` can be parked in `topic`.
+pub(super) fn park(letter: &Letter, topic: &str) -> Fate<Parcel> {
+    if !letter.is_exact {
+        return refused("the name of one of its headers is not UTF-8, and would be changed");
+    }
+    Fate::Goes(Parcel::Park(parked(letter, topic)))
 }
 
 /// The headers of the message, and how often it was replayed.
@@ -105,9 +127,9 @@ mod tests {
 
     const RULES: Rules<'_> = Rules { to: None, max_replays: 3, park_to: "orders_dlq_parked" };
 
-    fn replayed(fate: Fate) -> Outgoing {
+    fn replayed(fate: Fate<Parcel>) -> Outgoing {
         match fate {
-            Fate::Replay(record) => record,
+            Fate::Goes(Parcel::Replay(record)) => record,
             other => panic!("{other:?}"),
         }
     }
@@ -148,7 +170,7 @@ mod tests {
     #[test]
     fn after_so_many_rounds_the_letter_is_parked_whole() {
         let letter = letter(&[("a", "1"), (REPLAYS, "3")]);
-        let Fate::Park(record) = RULES.fate(&letter) else { panic!("not parked") };
+        let Fate::Goes(Parcel::Park(record)) = RULES.fate(&letter) else { panic!("not parked") };
         assert_eq!((record.topic.as_str(), record.partition), ("orders_dlq_parked", None));
         let (from, before) = record.headers.split_last().unwrap();
         assert_eq!(before, letter.record.headers);
@@ -169,6 +191,21 @@ mod tests {
         record.headers.push(Header::new("drakkar-value-omitted", "12"));
         let fate = RULES.fate(&Letter::new(record));
         assert!(matches!(fate, Fate::Refused(_)), "it would be another message: {fate:?}");
+    }
+
+    #[test]
+    fn a_header_whose_name_is_not_known_any_more_is_not_sent_under_another() {
+        // The worker wrote it so: the letter can be parked as it is, the message is another one.
+        let changed = letter(&[("a\u{fffd}", "1")]);
+        assert!(matches!(RULES.fate(&changed), Fate::Refused(_)));
+        assert!(matches!(park(&changed, "orders_dlq_parked"), Fate::Goes(Parcel::Park(_))));
+        // What is in the topic is not UTF-8: nothing that is read of it can be written again.
+        let foreign = Letter { is_exact: false, ..letter(&[("a\u{fffd}", "1")]) };
+        for fate in [RULES.fate(&foreign), park(&foreign, "orders_dlq_parked")] {
+            assert!(matches!(&fate, Fate::Refused(why) if why.contains("UTF-8")), "{fate:?}");
+        }
+        let again = Letter { is_exact: false, ..letter(&[(REPLAYS, "3")]) };
+        assert!(matches!(RULES.fate(&again), Fate::Refused(_)), "it is too old to be replayed");
     }
 
     #[test]

@@ -25,15 +25,18 @@ const FIRST: &str = "drakkar-stage";
 pub(super) struct Letter {
     /// The record as it is.
     pub record: SourceMessage,
+    /// Whether the names of its headers are what is in the topic: one that is not UTF-8 is read with
+    /// `U+FFFD` in it, and cannot be written again.
+    pub is_exact: bool,
     /// How many of its headers are those of the message.
-    message: usize,
+    pub(super) message: usize,
 }
 
 impl Letter {
     pub(super) fn new(record: SourceMessage) -> Self {
         let first = record.headers.iter().rposition(|header| &*header.name == FIRST);
         let message = first.unwrap_or(record.headers.len());
-        Self { record, message }
+        Self { record, is_exact: true, message }
     }
 
     /// Headers of the message.

@@ -18,7 +18,8 @@ mod stop; // SIGINT, SIGTERM
 mod progress; // how far a replay came
 mod pace; // at most so many per second
 mod bar; // a line for who watches
-mod run; // each letter its fate, confirmed in batches
+mod pass; // each letter its fate, confirmed in batches
+mod to_topic; // messages to their topics, letters to where they are parked
 mod replay; // replay: letters back to their topic
 mod to_sink; // replay --to-sink: refused payloads to their sinks
 mod park; // park: letters out of the way

@@ -4,12 +4,13 @@ use super::{
     Ended,
     args::Park,
     connect::{Kafka, READER},
-    fate::{self, Fate},
+    fate,
     parked::Parked,
+    pass::{Orders, Pass},
     read::Reader,
     replay::{parking_topic, summary, tell},
-    run::Run,
     stop::Stop,
+    to_topic::Topics,
 };
 
 pub(super) fn park(args: &Park) -> anyhow::Result<Ended> {
@@ -21,16 +22,10 @@ pub(super) fn park(args: &Park) -> anyhow::Result<Ended> {
     // What is there already needs no progress: a run that was interrupted goes on with the rest.
     let parked = Parked::read(&kafka, &park_to, || stop.is_set())?;
     reader.read(ranges);
-    let run = Run::new(&kafka, &args.pace, &stop, None)?;
-    let (ended, tally) = run.go(&mut reader, |letter| {
-        if !args.choice.matches(letter) {
-            Fate::Unmatched
-        } else if parked.holds(letter) {
-            Fate::ParkedBefore
-        } else {
-            Fate::Park(fate::parked(letter, &park_to))
-        }
-    });
+    let topics = Topics::new(&kafka, |letter| fate::park(letter, &park_to))?;
+    let (pace, choice) = (&args.pace, &args.choice);
+    let orders = Orders { pace, choice, parked, stop: &stop, stops_at_first: false, verb: "sent" };
+    let (ended, tally) = Pass::new(orders, None, topics).go(&mut reader);
     tell(&summary(&args.pace, tally, &park_to));
     ended
 }

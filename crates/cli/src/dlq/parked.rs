@@ -28,7 +28,7 @@ impl Parked {
         let Some(ranges) = reader.ranges(&[])? else { return Ok(parked) };
         reader.read(ranges);
         while let Some(copy) = reader.next(&is_stopped)? {
-            parked.from.extend(source(&copy, &kafka.topic));
+            parked.from.extend(source(&copy.record, &kafka.topic));
         }
         Ok(parked)
     }

@@ -1,22 +1,16 @@
 //! A topic as it is when reading begins: one partition after the other, each up to its end.
 
-use std::{
-    collections::VecDeque,
-    panic::{AssertUnwindSafe, catch_unwind},
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
-use drakkar::{Bytes, Header, Offset, SourceMessage, Timestamp, TopicPartition};
+use drakkar::TopicPartition;
+use drakkar_kafka::message;
 use rdkafka::{
-    Message as _, Offset as ClientOffset, Timestamp as ClientTimestamp, TopicPartitionList,
-    consumer::Consumer,
-    error::KafkaError,
-    message::{BorrowedHeaders, BorrowedMessage, Headers},
+    Message as _, Offset as ClientOffset, TopicPartitionList, consumer::Consumer, error::KafkaError,
 };
 use tokio::time::Instant;
 
-use super::connect::Client;
+use super::{connect::Client, letter::Letter};
 
 /// Between two looks at whether to stop.
 const LOOK: Duration = Duration::from_millis(100);
@@ -46,7 +40,7 @@ impl Range {
 /// Reads ranges of one topic.
 pub(super) struct Reader {
     pub client: Client,
-    topic: String,
+    topic: Arc<str>,
     left: VecDeque<Range>,
     /// Whether the first of `left` is being fetched.
     fetching: bool,
@@ -54,7 +48,7 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(client: Client, topic: &str) -> Self {
-        Self { client, topic: topic.to_owned(), left: VecDeque::new(), fetching: false }
+        Self { client, topic: topic.into(), left: VecDeque::new(), fetching: false }
     }
 
     /// What the topic holds now, or just these partitions of it; `None` when there is no such topic.
@@ -87,21 +81,13 @@ impl Reader {
         self.fetching = false;
     }
 
-    /// The topic it reads.
-    pub(super) fn topic(&self) -> &str {
-        &self.topic
-    }
-
     /// How many offsets are left to read.
     pub(super) fn left(&self) -> u64 {
         self.left.iter().map(Range::len).sum()
     }
 
     /// The next record; `None` at the end, or when `is_stopped`.
-    pub(super) fn next(
-        &mut self,
-        is_stopped: impl Fn() -> bool,
-    ) -> anyhow::Result<Option<SourceMessage>> {
+    pub(super) fn next(&mut self, is_stopped: impl Fn() -> bool) -> anyhow::Result<Option<Letter>> {
         let mut heard = Instant::now();
         while !is_stopped() {
             self.left
@@ -119,7 +105,11 @@ impl Reader {
             match self.client.consumer.poll(LOOK) {
                 Some(Ok(record)) if record.partition() == range.partition => {
                     if range.take(record.offset()) {
-                        return Ok(Some(own(&record)));
+                        let partition =
+                            TopicPartition::new(Arc::clone(&self.topic), range.partition);
+                        let letter = Letter::new(message::own(&partition, &record));
+                        let is_exact = message::names_are_exact(&record);
+                        return Ok(Some(Letter { is_exact, ..letter }));
                     }
                 }
                 // Nothing more is there: what was before the end is compacted or deleted.
@@ -140,35 +130,6 @@ fn assign(client: &Client, topic: &str, range: Range) -> anyhow::Result<()> {
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(topic, range.partition, ClientOffset::Offset(range.next))?;
     client.consumer.assign(&list).with_context(|| format!("cannot read {topic}"))
-}
-
-/// Copies a record out of the client.
-fn own(record: &BorrowedMessage<'_>) -> SourceMessage {
-    let copy = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
-    SourceMessage {
-        partition: TopicPartition::new(record.topic(), record.partition()),
-        offset: Offset(record.offset()),
-        timestamp: match record.timestamp() {
-            ClientTimestamp::NotAvailable => None,
-            ClientTimestamp::CreateTime(millis) => Some(Timestamp::Created(millis)),
-            ClientTimestamp::LogAppendTime(millis) => Some(Timestamp::Appended(millis)),
-        },
-        key: record.key().map(copy),
-        value: record.payload().map(copy),
-        headers: record.headers().map(headers).unwrap_or_default(),
-    }
-}
-
-fn headers(of: &BorrowedHeaders) -> Vec<Header> {
-    let header = |index| {
-        // The client panics over a name that is not UTF-8, which a worker never writes.
-        let header = catch_unwind(AssertUnwindSafe(|| of.try_get(index))).ok().flatten();
-        header.map_or(Header { name: "\u{fffd}".into(), value: None }, |header| Header {
-            name: header.key.into(),
-            value: header.value.map(Bytes::copy_from_slice),
-        })
-    };
-    (0..of.count()).map(header).collect()
 }
 
 #[cfg(test)]

@@ -11,13 +11,14 @@ use super::{
     Ended, Usage,
     args::{Pace, Replay},
     connect::Kafka,
-    fate::{Fate, Rules},
+    fate::Rules,
     parked::Parked,
+    pass::{Destination, Orders, Pass, Tally},
     progress::Progress,
     read::Reader,
-    run::{Run, Tally},
     stop::Stop,
     to_sink,
+    to_topic::Topics,
 };
 
 pub(super) fn replay(args: &Replay) -> anyhow::Result<Ended> {
@@ -29,31 +30,20 @@ pub(super) fn replay(args: &Replay) -> anyhow::Result<Ended> {
         bail!(Usage("--to is the topic that is replayed: that would never end".to_owned()));
     }
     let name = args.name.as_deref().unwrap_or(&kafka.topic);
-    let Begun { stop, progress, mut reader, parked, park_to } = Begun::new(args, &kafka, name)?;
+    let begun = Begun::new(args, &kafka, name)?;
+    let park_to = begun.park_to.clone();
     let rules = Rules { to: args.to.as_deref(), max_replays: args.max_replays, park_to: &park_to };
-    let run = Run::new(&kafka, &args.pace, &stop, Some(progress))?;
-    let (ended, tally) = run.go(&mut reader, |letter| {
-        if !args.choice.matches(letter) {
-            Fate::Unmatched
-        } else if parked.holds(letter) {
-            Fate::ParkedBefore
-        } else {
-            rules.fate(letter)
-        }
-    });
-    let mut lines = summary(&args.pace, tally, &park_to);
-    lines.extend(rest(args, &reader, &ended));
-    tell(&lines);
-    ended
+    let topics = Topics::new(&kafka, |letter| rules.fate(letter))?;
+    begun.run(args, false, "sent", topics, |tally| summary(&args.pace, tally, &park_to))
 }
 
 /// A replay that is about to read letters, from where the last one stopped.
 pub(super) struct Begun {
-    pub stop: Stop,
-    pub progress: Progress,
-    pub reader: Reader,
-    pub parked: Parked,
-    pub park_to: String,
+    stop: Stop,
+    progress: Progress,
+    reader: Reader,
+    parked: Parked,
+    park_to: String,
 }
 
 impl Begun {
@@ -72,14 +62,29 @@ impl Begun {
         reader.read(ranges);
         Ok(Self { stop, progress, reader, parked, park_to })
     }
+
+    /// Sends the letters to `to`, and says what became of them.
+    pub(super) fn run<D: Destination>(
+        self,
+        args: &Replay,
+        stops_at_first: bool,
+        verb: &'static str,
+        to: D,
+        summary: impl Fn(Tally) -> Vec<String>,
+    ) -> anyhow::Result<Ended> {
+        let Self { stop, progress, mut reader, parked, .. } = self;
+        let (pace, choice) = (&args.pace, &args.choice);
+        let orders = Orders { pace, choice, parked, stop: &stop, stops_at_first, verb };
+        let (ended, tally) = Pass::new(orders, Some(progress), to).go(&mut reader);
+        let mut lines = summary(tally);
+        lines.extend(rest(args, &reader, &ended));
+        tell(&lines);
+        ended
+    }
 }
 
 /// That letters are left, where some are.
-pub(super) fn rest(
-    args: &Replay,
-    reader: &Reader,
-    ended: &anyhow::Result<Ended>,
-) -> Option<String> {
+fn rest(args: &Replay, reader: &Reader, ended: &anyhow::Result<Ended>) -> Option<String> {
     let is_at_end = reader.left() == 0 && matches!(ended, Ok(Ended::Done | Ended::Partly));
     (!args.pace.dry_run && !is_at_end).then(|| {
         let how = if args.restart { " without --restart" } else { "" };
@@ -105,8 +110,8 @@ pub(super) fn parking_topic(named: Option<&str>, topic: &str) -> anyhow::Result<
 
 /// What became of the letters.
 pub(super) fn summary(pace: &Pace, tally: Tally, park_to: &str) -> Vec<String> {
-    let Tally { replayed, parked, unmatched, parked_before, refused } = tally;
-    let would = if pace.dry_run { "would be " } else { "" };
+    let Tally { replayed, parked, unmatched, parked_before, refused, .. } = tally;
+    let would = pace.would();
     rows(
         (replayed, format!("{would}replayed")),
         [

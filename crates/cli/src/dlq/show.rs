@@ -25,9 +25,8 @@ pub(super) fn list(args: &List) -> anyhow::Result<Ended> {
     let mut out = BufWriter::new(io::stdout().lock());
     let (mut seen, mut shown) = (0_u64, 0_u64);
     while args.limit.is_none_or(|limit| shown < limit) {
-        let Some(record) = reader.next(|| false)? else { break };
+        let Some(letter) = reader.next(|| false)? else { break };
         seen += 1;
-        let letter = Letter::new(record);
         if !args.choice.matches(&letter) {
             continue;
         }
@@ -103,10 +102,9 @@ pub(super) fn show(args: &Show) -> anyhow::Result<Ended> {
     if holds {
         reader.read(vec![Range { partition, next: offset, end: offset + 1 }]);
     }
-    let Some(record) = reader.next(|| false)? else {
+    let Some(letter) = reader.next(|| false)? else {
         bail!("there is no letter at {}:{partition}:{offset}", kafka.topic);
     };
-    let letter = Letter::new(record);
     let mut out = io::stdout().lock();
     match args.output {
         Output::Text => out.write_all(full(&letter).as_bytes())?,

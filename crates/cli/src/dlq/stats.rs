@@ -34,8 +34,7 @@ pub(super) fn stats(args: &Stats) -> anyhow::Result<Ended> {
     let ranges = reader.ranges_of_topic(&args.choice.partition)?;
     reader.read(ranges);
     let mut counts = Counts::default();
-    while let Some(record) = reader.next(|| false)? {
-        let letter = Letter::new(record);
+    while let Some(letter) = reader.next(|| false)? {
         if args.choice.matches(&letter) {
             counts.add(&letter);
         }

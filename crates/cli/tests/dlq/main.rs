@@ -194,6 +194,32 @@ fn a_record_of_somebody_else_is_named_and_the_rest_is_replayed() {
 }
 
 #[test]
+fn a_message_with_a_header_whose_name_is_no_text_is_named_and_never_sent_under_another() {
+    let world = World::new();
+    // SAFETY: the client copies the name and never reads it as text.
+    #[allow(unsafe_code)]
+    let name = unsafe { std::str::from_utf8_unchecked(bytes_of_no_text()) };
+    world.letters([letter(0, &[(name, Some(b"1"))]), letter(1, &[("na\u{fffd}me", Some(b"1"))])]);
+    let shown = world.dlq(&["show", "0:0"]).succeeds().stdout;
+    assert!(shown.contains("  na\u{fffd}me = 1\n"), "{shown}");
+
+    let ended = world.dlq(&["replay"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    for refused in [":0:0 is not sent: the name of", ":0:1 is not sent: the name of"] {
+        assert!(ended.stderr.contains(refused), "{}", ended.stderr);
+    }
+    assert_eq!(world.read(&world.source), []);
+    let ended = world.dlq(&["park"]);
+    assert!(ended.stderr.contains(":0:0 is not sent: the name of"), "{}", ended.stderr);
+    let parked = world.read(&format!("{}_parked", world.letters));
+    assert_eq!(parked.len(), 1, "the other is in its topic as the worker wrote it");
+}
+
+fn bytes_of_no_text() -> &'static [u8] {
+    b"na\xffme"
+}
+
+#[test]
 fn a_batch_that_is_refused_for_a_neighbour_is_sent_one_by_one() {
     let world = World::new();
     world.letters((0..5).map(|number| letter(number, &[])));
@@ -223,7 +249,11 @@ fn what_is_not_confirmed_stops_the_replay_and_is_sent_by_the_next() {
     world.refuse(RDKafkaApiKey::Produce, &[Refusal::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED]);
     let ended = world.dlq(&["replay"]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(ended.stderr.contains("did not confirm partition 0, offset 0"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains(":0:0: ") && ended.stderr.contains("did not confirm it"),
+        "{}",
+        ended.stderr
+    );
     assert!(world.dlq(&["replay"]).succeeds().stdout.contains("5 replayed"));
     assert_eq!(world.read(&world.source).len(), 5);
 }

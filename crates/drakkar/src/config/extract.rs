@@ -1,5 +1,6 @@
 //! From merged layers to a [`Config`], with every wrong value reported, not only the first.
 
+use drakkar_core::secret;
 use figment::error::{Actual, Kind};
 
 use super::{Config, Origin, layer::Layers, mask};
@@ -82,7 +83,7 @@ fn expectation(expected: &str) -> String {
 
 fn shown(found: &Actual, key: &str) -> String {
     match found {
-        Actual::Str(_) if mask::is_secret(key) => "text".to_owned(),
+        Actual::Str(_) if secret::is_name(key) => "text".to_owned(),
         Actual::Str(text) => format!("{:?}", mask::without_password(text)),
         Actual::Bool(value) => value.to_string(),
         Actual::Unsigned(value) => value.to_string(),

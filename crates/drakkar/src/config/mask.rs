@@ -3,35 +3,11 @@
 //! Typed secrets mask themselves. This is for the free sections, whose values are plain texts:
 //! variables of children, librdkafka properties, addresses with a password in them.
 
-use drakkar_core::secret::MASK;
-
-/// Parts of a name that make its value a secret.
-const SECRET: [&str; 11] = [
-    "pass",
-    "pwd",
-    "secret",
-    "token",
-    "credential",
-    "salt",
-    "sasl.jaas",
-    "private",
-    "apikey",
-    "authorization",
-    "cookie",
-];
-
-/// Ends of a name that make its value a secret.
-const SECRET_END: [&str; 5] = ["_key", "_dsn", "dsn", ".pem", "oauthbearer.config"];
-
-/// Whether the value at `key` may be a secret.
-pub(super) fn is_secret(key: &str) -> bool {
-    let key = key.to_lowercase();
-    SECRET.iter().any(|part| key.contains(part)) || SECRET_END.iter().any(|end| key.ends_with(end))
-}
+use drakkar_core::secret::{self, MASK};
 
 /// `value` as it may be shown for `key`.
 pub(super) fn masked(key: &str, value: &str) -> String {
-    if is_secret(key) && !value.is_empty() && !is_path(key) {
+    if secret::is_name(key) && !value.is_empty() && !is_path(key) {
         return MASK.to_owned();
     }
     without_password(value)

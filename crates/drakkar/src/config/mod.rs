@@ -97,6 +97,11 @@ impl Config {
     }
 
     fn problems(&self, origins: &BTreeMap<String, Origin>) -> Vec<Problem> {
+        let endless = self.endless();
+        if !endless.is_empty() {
+            // Nor can anything else be computed with them.
+            return endless.iter().map(|text| located(text, origins)).collect();
+        }
         let sections = [
             self.kafka.validate(),
             self.executor.validate(),
@@ -108,6 +113,14 @@ impl Config {
         ];
         let texts = sections.into_iter().flatten();
         texts.map(|text| located(&text, origins)).collect()
+    }
+
+    /// What a program has set to more than a file may; a moment so far away cannot be computed.
+    fn endless(&self) -> Vec<String> {
+        let too_long = format!("{:?}", lenient::duration::TOO_LONG);
+        let lines = explain::lines(self, &BTreeMap::new()).into_iter();
+        let endless = lines.filter(|line| line.value == too_long);
+        endless.map(|line| format!("{}: is {}", line.key, lenient::duration::TOO_LONG)).collect()
     }
 
     /// A dead letter that is consumed again would be given up again, for ever.

@@ -68,10 +68,10 @@ impl<T> Flights<T> {
         Some(flight)
     }
 
-    /// When the oldest request is overdue.
+    /// When the oldest request is overdue, if ever.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let oldest = self.waiting.front()?;
-        Some(self.oldest_since + oldest.limit)
+        self.oldest_since.checked_add(oldest.limit)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -159,6 +159,15 @@ mod tests {
         let id = flights.next_id();
         flights.sent(id, 'd', SECOND, start + SECOND * 9);
         assert_eq!(flights.deadline(), Some(start + SECOND * 10));
+    }
+
+    #[tokio::test]
+    async fn a_request_may_take_for_ever() {
+        let now = Instant::now();
+        let mut flights = Flights::new(now);
+        let id = flights.next_id();
+        flights.sent(id, 'a', Duration::MAX, now);
+        assert_eq!(flights.deadline(), None);
     }
 
     #[tokio::test]

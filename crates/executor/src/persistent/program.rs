@@ -369,12 +369,17 @@ pub(crate) struct Claim {
 impl Claim {
     /// Takes the job back, unless a process has it.
     pub(crate) fn cancel_queued(&self) -> bool {
-        let Some(place) = self.place else { return false };
-        let mut state = self.program.lock();
-        let queued = state.queue.withdraw(place);
-        let suspect = state.suspects.remove(&place);
-        drop(state);
-        queued.is_some() || suspect.is_some()
+        self.recall() || self.take_suspect().is_some()
+    }
+
+    /// The same, unless a process had it that failed: only here is known that it must be alone.
+    pub(crate) fn recall(&self) -> bool {
+        let queued = self.place.and_then(|place| self.program.lock().queue.withdraw(place));
+        queued.is_some()
+    }
+
+    fn take_suspect(&self) -> Option<Queued> {
+        self.program.lock().suspects.remove(&self.place?)
     }
 
     pub(crate) fn has_started(&self) -> bool {

@@ -21,7 +21,7 @@ use super::{
     flights::{Flight, Flights},
     program::{Program, Queued, Taken},
     stderr::Current,
-    wire::{self, Answer, Garbage, Inbox, Request, Unfit},
+    wire::{self, Answer, Garbage, Inbox, Outbox, Request, Unfit},
 };
 use crate::{Protocol, Run, process::Process, usage::rss};
 
@@ -74,8 +74,7 @@ pub(super) struct Service<'a> {
     current: &'a Current,
     pub(super) flights: Flights<Queued>,
     inbox: Inbox,
-    out: Vec<u8>,
-    written: usize,
+    outbox: Outbox,
     batch: Vec<Queued>,
     /// The ping that is not answered: its id, and until when it must be.
     ping: Option<(u64, Instant)>,
@@ -101,8 +100,7 @@ impl<'a> Service<'a> {
             current,
             flights: Flights::new(now),
             inbox: Inbox::default(),
-            out: Vec::new(),
-            written: 0,
+            outbox: Outbox::default(),
             batch: Vec::new(),
             ping: None,
             born: now,
@@ -170,12 +168,8 @@ impl<'a> Service<'a> {
                     self.answers(now)?;
                     self.look_after(now)?;
                 }
-                written = stdin.write(&self.out[self.written..]), if !self.out.is_empty() => {
-                    self.written += written?;
-                    if self.written == self.out.len() {
-                        self.out.clear();
-                        self.written = 0;
-                    }
+                written = stdin.write(self.outbox.rest()), if !self.outbox.rest().is_empty() => {
+                    self.outbox.written(written?);
                 }
                 status = &mut exited => {
                     status?;
@@ -241,7 +235,7 @@ impl<'a> Service<'a> {
     }
 
     fn room(&self) -> usize {
-        if MAX_WAITING < self.out.len() - self.written {
+        if MAX_WAITING < self.outbox.rest().len() {
             return 0;
         }
         let depth = self.program.settings.depth.get().saturating_sub(self.flights.len());
@@ -267,8 +261,8 @@ impl<'a> Service<'a> {
         let task = &queued.job.task;
         let id = self.flights.next_id();
         let request = Request::Task(task);
-        let given =
-            wire::check(task).and_then(|()| self.protocol().encode(id, request, &mut self.out));
+        let (protocol, space) = (self.protocol(), self.outbox.space());
+        let given = wire::check(task).and_then(|()| protocol.encode(id, request, space));
         if let Err(unfit) = given {
             return self.refuse(queued, unfit, now);
         }
@@ -372,7 +366,7 @@ impl<'a> Service<'a> {
     fn ping(&mut self, patience: Duration, now: Instant) {
         let id = self.flights.next_id();
         // A protocol without pings is not configured with them.
-        if self.protocol().encode(id, Request::Ping, &mut self.out).is_ok() {
+        if self.protocol().encode(id, Request::Ping, self.outbox.space()).is_ok() {
             self.ping = Some((id, now + patience));
         }
     }

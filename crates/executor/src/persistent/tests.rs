@@ -6,7 +6,7 @@ use drakkar_core::Task;
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
-use super::program::{Program, Queued, Taken};
+use super::program::{Claim, Program, Queued, Taken};
 use crate::{ExecutorConfig, Job, ProgramConfig, Rank, job::Watcher};
 
 /// A program with two processes that nobody has started.
@@ -16,9 +16,9 @@ fn program() -> Arc<Program> {
     Arc::new(Program::new("stay", &settings, &ExecutorConfig::default()))
 }
 
-fn submit(program: &Arc<Program>) {
+fn submit(program: &Arc<Program>) -> Claim {
     let (task, rank) = (Arc::new(Task::new()), Rank::at(Instant::now()));
-    drop(program.submit(Job { task, rank, done: Box::new(|_| {}) }, Watcher::default()));
+    program.submit(Job { task, rank, done: Box::new(|_| {}) }, Watcher::default())
 }
 
 fn take(program: &Program, number: usize, load: usize) -> (Taken, Vec<Queued>) {
@@ -35,7 +35,7 @@ async fn a_job_wakes_the_process_that_has_least_to_do_and_no_other() {
     let program = program();
     assert_eq!(take(&program, 0, 3).0, Taken::Nothing);
     assert_eq!(take(&program, 1, 2).0, Taken::Nothing);
-    submit(&program);
+    drop(submit(&program));
     assert!(is_signalled(&program, 1) && !is_signalled(&program, 0));
 }
 
@@ -44,7 +44,7 @@ async fn a_process_that_goes_passes_its_signal_on() {
     let program = program();
     assert_eq!(take(&program, 0, 0).0, Taken::Nothing);
     assert_eq!(take(&program, 1, 1).0, Taken::Nothing);
-    submit(&program);
+    drop(submit(&program));
     assert!(is_signalled(&program, 0));
     program.leave(0);
     assert!(is_signalled(&program, 1), "or the job would wait for nobody");
@@ -56,7 +56,7 @@ async fn jobs_are_shared_evenly_among_those_that_are_ready() {
     let program = program();
     assert_eq!(take(&program, 0, 0).0, Taken::Nothing);
     assert_eq!(take(&program, 1, 0).0, Taken::Nothing);
-    (0..4).for_each(|_| submit(&program));
+    (0..4).for_each(|_| drop(submit(&program)));
     assert_eq!(take(&program, 0, 0).1.len(), 2);
     assert_eq!(take(&program, 0, 2).0, Taken::Nothing, "the rest is for the other");
     assert_eq!(take(&program, 1, 0).1.len(), 2);
@@ -65,10 +65,10 @@ async fn jobs_are_shared_evenly_among_those_that_are_ready() {
 #[tokio::test]
 async fn suspects_are_taken_one_by_one_by_who_has_nothing_else() {
     let program = program();
-    (0..3).for_each(|_| submit(&program));
+    (0..3).for_each(|_| drop(submit(&program)));
     let (_, jobs) = take(&program, 0, 0);
     program.requeue(jobs);
-    submit(&program);
+    drop(submit(&program));
     assert_eq!(take(&program, 1, 1).0, Taken::Nothing, "it has company for them");
     for _ in 0..3 {
         let (taken, batch) = take(&program, 0, 0);
@@ -80,11 +80,25 @@ async fn suspects_are_taken_one_by_one_by_who_has_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_suspect_is_not_lent_out_to_come_back_as_somebody_else() {
+    let program = program();
+    let claims: Vec<Claim> = (0..3).map(|_| submit(&program)).collect();
+    assert!(claims[2].recall(), "it waits and nothing is known of it");
+    let (_, jobs) = take(&program, 0, 0);
+    program.requeue(jobs);
+    assert_eq!(program.stats().queued, 2);
+    assert!(!claims.iter().any(Claim::recall));
+    assert!(claims[0].cancel_queued(), "who does not submit it again may have it");
+    let (taken, batch) = take(&program, 0, 0);
+    assert_eq!((taken, batch.len()), (Taken::Suspect, 1));
+}
+
+#[tokio::test]
 async fn nothing_is_handed_out_after_the_end() {
     let program = program();
-    submit(&program);
+    drop(submit(&program));
     program.shut();
-    submit(&program);
+    drop(submit(&program));
     assert_eq!(take(&program, 0, 0).0, Taken::Closed);
     assert!(is_signalled(&program, 0) && is_signalled(&program, 1));
     assert_eq!(program.stats().queued, 0);
@@ -93,7 +107,7 @@ async fn nothing_is_handed_out_after_the_end() {
 #[tokio::test]
 async fn while_memory_is_short_one_task_runs_at_a_time() {
     let program = program();
-    (0..3).for_each(|_| submit(&program));
+    (0..3).for_each(|_| drop(submit(&program)));
     program.pause(true);
     assert_eq!(take(&program, 0, 0).1.len(), 1, "one may always run");
     program.books.in_flight.fetch_add(1, Relaxed);

@@ -60,8 +60,7 @@ impl Poller<'_> {
         self.outlet.observer.rebalanced("assign", &partitions);
         self.tell(SourceEvent::Assigned(assignments));
         if let Err(error) = self.accept(list) {
-            warn!(category = "kafka", %error, "the assignment was overtaken");
-            self.outlet.observer.client_error(&error.to_string());
+            self.outlet.observer.client_error(&format!("the assignment was overtaken: {error}"));
             self.lose(partitions);
         }
     }
@@ -250,8 +249,8 @@ impl Poller<'_> {
                 .map(|p| position(&list.find_partition(&p.topic, p.partition)?))
                 .collect(),
             Err(error) => {
-                warn!(category = "kafka", %error, "what was committed before cannot be read");
-                self.outlet.observer.client_error(&error.to_string());
+                let told = format!("what was committed before cannot be read: {error}");
+                self.outlet.observer.client_error(&told);
                 none()
             }
         }

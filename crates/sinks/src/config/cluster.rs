@@ -1,6 +1,6 @@
 //! What sections about a Kafka cluster have in common: names of topics, and security.
 
-use drakkar_core::kafka_client::{SaslMechanism, Security};
+use drakkar_core::kafka_client::{Built, Security};
 
 /// What is wrong with a topic that is none.
 pub(crate) const NOT_A_TOPIC: &str =
@@ -20,24 +20,6 @@ pub(super) fn validate(at: &str, brokers: &str, security: &Security, wrong: &mut
              {at}.brokers as well"
         ));
     }
-    let mut lacks = |key: &str, what: &str, feature: &str| {
-        wrong.push(format!(
-            "{at}.security.{key}: {what} is not compiled in; build with the cargo feature \
-             `{feature}`"
-        ));
-    };
-    if security.protocol.needs_tls() && cfg!(not(feature = "ssl")) {
-        lacks("protocol", "encryption", "ssl");
-    }
-    match security.sasl_mechanism {
-        Some(SaslMechanism::ScramSha256 | SaslMechanism::ScramSha512)
-            if cfg!(not(feature = "ssl")) =>
-        {
-            lacks("sasl_mechanism", "SCRAM", "ssl");
-        }
-        Some(SaslMechanism::Gssapi) if cfg!(not(feature = "gssapi")) => {
-            lacks("sasl_mechanism", "Kerberos", "gssapi");
-        }
-        _ => {}
-    }
+    let built = Built { ssl: cfg!(feature = "ssl"), gssapi: cfg!(feature = "gssapi") };
+    wrong.extend(security.lacking(at, built));
 }

@@ -3,8 +3,9 @@
 mod reference;
 mod seed;
 
-use std::{io::Write, path::PathBuf};
+use std::{collections::BTreeSet, io::Write, path::PathBuf, time::Duration};
 
+use drakkar_executor::ProgramConfig;
 use tempfile::NamedTempFile;
 
 use super::*;
@@ -177,6 +178,31 @@ fn what_cannot_be_is_named_with_the_place_of_the_key() {
     let revoke = "kafka:\n  revoke_timeout: 300\n";
     let error = File::new(revoke).load(&[]).unwrap_err();
     assert!(error.starts_with("FILE:2: kafka.revoke_timeout: must be"), "{error}");
+}
+
+#[test]
+fn no_time_is_so_long_that_its_end_cannot_be_told() {
+    let year = Duration::from_hours(365 * 24);
+    let mut config = Config::default();
+    config.executor.drain_timeout_seconds = year;
+    assert_eq!(config.validate().err().map(|error| error.to_string()), None);
+    config.executor.drain_timeout_seconds = Duration::MAX;
+    config.kafka.commit_interval = year + Duration::from_nanos(1);
+    config.kafka.revoke_timeout = Duration::MAX;
+    let program = ProgramConfig { recycle_after: Some(Duration::MAX), ..ProgramConfig::default() };
+    config.executor.programs.insert("stay".to_owned(), program);
+    config.sinks.delivery_timeout_seconds = Duration::MAX;
+    let ConfigError::Wrong(wrong) = config.validate().unwrap_err() else { panic!("no keys") };
+    let keys: BTreeSet<&str> = wrong.iter().map(|problem| problem.key.as_str()).collect();
+    let expected = [
+        "executor.drain_timeout_seconds",
+        "executor.programs.stay.recycle_after",
+        "kafka.commit_interval",
+        "kafka.revoke_timeout",
+        "sinks.delivery_timeout_seconds",
+    ];
+    assert_eq!(keys, BTreeSet::from(expected));
+    assert_eq!(wrong[0].message, "is longer than 365 days");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! that a program claims is checked before anything is done with it. `docs/executor.md` specifies the
 //! layouts; `crates/program` is the other side.
 
+mod outbox; // requests that wait for the pipe
 mod inbox; // bytes that have arrived
 mod frames; // lengths, then bytes
 mod json_lines; // an object per line
@@ -17,6 +18,7 @@ use drakkar_core::Task;
 use crate::Protocol;
 
 pub(super) use inbox::Inbox;
+pub(super) use outbox::Outbox;
 
 /// What a process is asked.
 #[derive(Clone, Copy)]
