@@ -67,7 +67,9 @@ async fn others_pass_also_where_the_sink_is_left_alone_for_a_while() {
 async fn callers_wait_and_are_held_when_all_the_lane_may_take_is_held() {
     let (sink, repaired) = always(transient);
     let desk = Desk::open(Shape { items: 6, ..PARALLEL }, sink);
-    let held = send_apart(&desk, 0..6).await;
+    let held: Vec<_> = (0..6).map(|payload| desk.send(payload)).collect();
+    settle().await;
+    assert_eq!(desk.sink.batches(), [[0, 1, 2], [3, 4, 5]], "fewer than there are places");
     let outside = send_apart(&desk, 10..15).await;
     advance(Duration::from_secs(30)).await;
     settle().await;
@@ -78,6 +80,25 @@ async fn callers_wait_and_are_held_when_all_the_lane_may_take_is_held() {
     assert_eq!(settled(held).await, vec![Settled::Confirmed; 6]);
     assert_eq!(settled(outside).await, vec![Settled::Confirmed; 5]);
     assert_eq!(desk.board.held_tasks(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_lingers_beside_payloads_that_are_refused_is_not_held() {
+    let (sink, _) = always(transient);
+    let linger = Patience { linger: Duration::from_secs(5), ..patience() };
+    let desk = Desk::patient(PARALLEL, linger, sink);
+    let bad = desk.send(0);
+    settle().await;
+    advance(Duration::from_secs(6)).await;
+    settle().await;
+    let good = desk.send(8);
+    settle().await;
+    assert_eq!(desk.board.held_tasks(), 1);
+    advance(Duration::from_secs(1)).await;
+    settle().await;
+    assert_eq!(desk.board.held_tasks(), 1);
+    assert_eq!(good.await.unwrap(), Settled::Confirmed);
+    bad.abort();
 }
 
 #[tokio::test(start_paused = true)]
@@ -156,7 +177,7 @@ impl SlowDesk {
     async fn send_bad(&self, count: u32) -> Vec<JoinHandle<Settled<u32>>> {
         let sent = (0..count).map(|payload| self.send(payload)).collect();
         settle().await;
-        while self.sink.under_way.load(Ordering::SeqCst) > 2 {
+        for _ in 0..count * 10 {
             advance(Duration::from_secs(1)).await;
             settle().await;
         }
