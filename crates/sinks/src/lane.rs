@@ -2,9 +2,9 @@
 //! outcome.
 //!
 //! What a lane has taken and not answered is bounded in number and bytes; beyond that, callers wait.
-//! That is the backpressure: while a sink is down its lane fills, and memory does not grow. A batch
-//! keeps its place until the last payload of it is answered, so a sink that works on one batch at a
-//! time keeps the order of what it is given.
+//! That is the backpressure: while a sink is down its lane fills, and memory does not grow. Where one
+//! batch is written at a time it keeps its place until the last payload of it is answered: the order of
+//! what the sink is given stays. Elsewhere what stays refused makes way for what is new.
 //!
 //! A lane loses no payload that somebody waits for: a sink that panics or answers nonsense is tried
 //! again, loudly. A payload nobody waits for any more is dropped before its next attempt.
@@ -36,15 +36,17 @@ use batch::Batch;
 use breaker::Breaker;
 pub(crate) use breaker::Threshold;
 use idle::Idle;
+use places::{Place, Places};
 use reply::Reply;
 pub(crate) use reply::Return;
 use room::{Room, Space};
 pub(crate) use shape::{Permanent, Shape};
-use trouble::Trouble;
+use trouble::{Standing, Trouble};
 
 mod shape; // how much a lane takes, and how it is cut into batches
 mod breaker; // whether the sink is written to at all
 mod batch; // one write, repeated until each payload is answered
+mod places; // how many batches are written at once, and how many again
 mod reply; // where an outcome goes
 mod room; // who may come in, and who is held
 mod trouble; // whether the sink accepts anything, said once
@@ -94,6 +96,7 @@ struct Common {
     settings: Settings,
     trouble: Trouble,
     breaker: Option<Arc<Breaker>>,
+    places: Places,
 }
 
 impl Common {
@@ -150,7 +153,8 @@ impl<P: Send + Sync + 'static> Lane<P> {
         let room = Room::new(settings.shape.items, settings.shape.bytes);
         let trouble = Trouble::new(settings.name.clone(), settings.shape);
         let breaker = settings.patience.threshold.map(|at| Arc::new(Breaker::new(at)));
-        let common = Arc::new(Common { settings, trouble, breaker });
+        let places = Places::new(settings.shape.batches);
+        let common = Arc::new(Common { settings, trouble, breaker, places });
         let hurry = watch::Sender::new(None);
         let belt = Belt {
             sink: Arc::new(sink),
@@ -159,6 +163,8 @@ impl<P: Send + Sync + 'static> Lane<P> {
             hurry: hurry.subscribe(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
+            expects: None,
+            place: None,
             running: JoinSet::new(),
         };
         let task = tokio::spawn(belt.run(Arc::clone(&stop)));
@@ -255,6 +261,11 @@ struct Belt<S: Sink> {
     hurry: watch::Receiver<Option<Instant>>,
     waiting: VecDeque<Entry<S::Payload>>,
     waiting_bytes: usize,
+    /// While something waits that may still be written.
+    expects: Option<Standing>,
+    /// Taken, for the next batch.
+    place: Option<Place>,
+    /// Batches that are not answered.
     running: JoinSet<()>,
 }
 
@@ -271,6 +282,8 @@ impl<S: Sink> Belt<S> {
         while open || !self.waiting.is_empty() || !self.running.is_empty() {
             let lingers = if open { self.lingers() } else { None };
             let is_idle = open && self.waiting.is_empty() && self.running.is_empty();
+            let has_to_wait = !self.waiting.is_empty() && self.place.is_none();
+            let common = Arc::clone(&self.common);
             tokio::select! {
                 biased; // Finish before starting.
                 Some(ended) = self.running.join_next() => self.ended(ended),
@@ -281,8 +294,12 @@ impl<S: Sink> Belt<S> {
                     let stuck = *stuck.borrow_and_update();
                     self.waiting.iter_mut().for_each(|entry| entry.ticket.set_held(stuck));
                 }
+                place = common.places.take(), if has_to_wait && lingers.is_none() => {
+                    self.place = Some(place);
+                }
                 count = self.queue.recv_many(&mut taken, INTAKE), if open => {
                     open = count > 0;
+                    self.expect(open || !self.waiting.is_empty());
                     let stuck = *stuck.borrow();
                     for mut entry in taken.drain(..) {
                         entry.ticket.set_held(stuck);
@@ -312,27 +329,41 @@ impl<S: Sink> Belt<S> {
             shape.batch_items <= self.waiting.len() || shape.batch_bytes <= self.waiting_bytes;
         let (now, until) = (Instant::now(), oldest + patience.linger);
         let hurried = self.hurry.borrow().is_some_and(|hurry| now < hurry);
-        let has_place = self.running.len() < shape.batches;
+        let has_place = self.place.is_some() || self.common.places.has_free();
         (!full && !hurried && has_place && now < until).then_some(until)
     }
 
     /// Starts a batch of what waits for every place that is free.
     fn dispatch(&mut self, open: bool) {
-        while self.running.len() < self.common.settings.shape.batches && !self.waiting.is_empty() {
+        while !self.waiting.is_empty() {
             if open && self.lingers().is_some() {
                 break;
             }
-            let batch = self.cut();
+            let Some(place) = self.place.take().or_else(|| self.common.places.try_take()) else {
+                break;
+            };
+            let batch = self.cut(place);
             self.running.spawn(batch.run());
+        }
+        self.expect(!self.waiting.is_empty());
+    }
+
+    /// What waits here is not answered: as long as there is any, not all of the lane is held.
+    fn expect(&mut self, any: bool) {
+        match any {
+            true if self.expects.is_none() => self.expects = Some(Standing::begin(&self.common)),
+            true => {}
+            false => self.expects = None,
         }
     }
 
-    fn cut(&mut self) -> Batch<S> {
+    fn cut(&mut self, place: Place) -> Batch<S> {
         let shape = self.common.settings.shape;
-        let mut batch = Batch::new(Arc::clone(&self.sink), Arc::clone(&self.common));
+        let mut batch = Batch::new(Arc::clone(&self.sink), Arc::clone(&self.common), place);
+        let stuck = *self.common.trouble.stuck().borrow();
         let mut bytes = 0;
         while let Some(mut entry) = self.waiting.pop_front() {
-            entry.ticket.set_held(false);
+            entry.ticket.set_held(stuck);
             bytes += entry.ticket.size;
             self.waiting_bytes -= entry.ticket.size;
             batch.push(entry);

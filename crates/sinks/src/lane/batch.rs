@@ -10,7 +10,8 @@ use tracing::error;
 use super::{
     Common, Entry, OnOpen, Permanent, Ticket,
     breaker::{Breaker, Pass},
-    trouble::Holding,
+    places::Place,
+    trouble::Standing,
 };
 use crate::{Refused, Settled};
 
@@ -21,6 +22,10 @@ pub(super) struct Batch<S: Sink> {
     payloads: Vec<S::Payload>,
     /// As many as payloads, in the same order.
     tickets: Vec<Ticket<S::Payload>>,
+    /// Declared, and so dropped, before the place: who takes that must not find this one held.
+    standing: Standing,
+    /// `None` while it waits for its next attempt.
+    place: Option<Place>,
 }
 
 /// What one write came to.
@@ -49,8 +54,10 @@ impl Attempt {
 }
 
 impl<S: Sink> Batch<S> {
-    pub(super) fn new(sink: Arc<S>, common: Arc<Common>) -> Self {
-        Self { sink, common, payloads: Vec::new(), tickets: Vec::new() }
+    pub(super) fn new(sink: Arc<S>, common: Arc<Common>, place: Place) -> Self {
+        let standing = Standing::begin(&common);
+        let (payloads, tickets) = (Vec::new(), Vec::new());
+        Self { sink, common, payloads, tickets, standing, place: Some(place) }
     }
 
     pub(super) fn push(&mut self, entry: Entry<S::Payload>) {
@@ -64,11 +71,10 @@ impl<S: Sink> Batch<S> {
 
     /// Writes until every payload is answered or nobody waits for it any more.
     pub(super) async fn run(mut self) {
-        let mut holding = None;
         let mut retry = 0;
         self.drop_abandoned();
         while !self.payloads.is_empty() {
-            let Some(pass) = self.pass(&mut holding).await else {
+            let Some(pass) = self.pass().await else {
                 self.drop_abandoned();
                 continue;
             };
@@ -76,21 +82,23 @@ impl<S: Sink> Batch<S> {
             if let Some(pass) = pass {
                 attempt.report(pass);
             }
+            self.standing.tried(attempt.answered > 0);
             let Some(error) = attempt.error else {
                 return;
             };
-            holding.get_or_insert_with(|| Holding::begin(&self.common)).hopeless(attempt.hopeless);
+            self.standing.hold();
+            self.standing.hopeless(attempt.hopeless);
             self.common.trouble.refused(&error);
             retry = if attempt.answered > 0 { 1 } else { retry + 1 };
             let wait = self.common.settings.patience.backoff.delay(retry, fastrand::f64());
-            self.back_off(wait.max(attempt.retry_after)).await;
+            self.rest(wait.max(attempt.retry_after), &error).await;
             self.drop_abandoned();
         }
     }
 
     /// Waits until the circuit lets a write pass: `Some(None)` where there is no circuit, `None` when
     /// the batch is to be looked at again: somebody has left, or was told to.
-    async fn pass(&mut self, holding: &mut Option<Holding>) -> Option<Option<Pass>> {
+    async fn pass(&mut self) -> Option<Option<Pass>> {
         let Some(breaker) = self.common.breaker.clone() else {
             return Some(None);
         };
@@ -98,10 +106,10 @@ impl<S: Sink> Batch<S> {
             return Some(Some(pass));
         }
         if self.common.settings.patience.on_open == OnOpen::DeadLetter {
-            self.refuse_if(|_| true);
+            self.refuse_if(&left_alone(), |_| true);
             return None;
         }
-        holding.get_or_insert_with(|| Holding::begin(&self.common));
+        self.standing.hold();
         self.tickets.iter_mut().for_each(|ticket| ticket.set_held(true));
         let limit = self.common.settings.patience.give_up_after;
         let oldest = self.tickets.iter().map(|ticket| ticket.since).min();
@@ -111,19 +119,18 @@ impl<S: Sink> Batch<S> {
             pass = Breaker::pass(&breaker) => Some(Some(pass)),
             _ = given_up => None,
             () = expired(oldest, limit) => {
-                self.refuse_if(|ticket| ticket.is_expired(limit));
+                self.refuse_if(&left_alone(), |ticket| ticket.is_expired(limit));
                 None
             }
         }
     }
 
-    /// The sink is left alone: these are not held for it.
-    fn refuse_if(&mut self, is_refused: impl Fn(&Ticket<S::Payload>) -> bool) {
+    /// These are not held any more: `error` is why.
+    fn refuse_if(&mut self, error: &SinkError, is_refused: impl Fn(&Ticket<S::Payload>) -> bool) {
         let payloads = std::mem::take(&mut self.payloads);
         for (payload, ticket) in payloads.into_iter().zip(std::mem::take(&mut self.tickets)) {
             if is_refused(&ticket) {
-                let text = "the sink failed again and again and is left alone for a while";
-                self.refuse(payload, ticket, SinkError::new("circuit_open", text));
+                self.refuse(payload, ticket, error.clone());
             } else {
                 self.payloads.push(payload);
                 self.tickets.push(ticket);
@@ -232,12 +239,45 @@ impl<S: Sink> Batch<S> {
         (first, hopeless, retry_after)
     }
 
-    /// Waits before the next attempt, unless nobody waits for it.
-    async fn back_off(&mut self, wait: Duration) {
+    /// Waits before the next attempt, unless nobody waits for it; where others may pass, without a place.
+    /// What is given up meanwhile is refused with its last `error`.
+    async fn rest(&mut self, wait: Duration, error: &SinkError) {
+        if self.common.places.are_kept() {
+            return self.unless_given_up(sleep(wait)).await.unwrap_or_default();
+        }
+        self.standing.leave_place();
+        self.place = None;
+        if self.unless_given_up(sleep(wait)).await.is_none() {
+            return;
+        }
+        let limit = self.common.settings.patience.give_up_after;
+        let common = Arc::clone(&self.common);
+        while !self.payloads.is_empty() {
+            let oldest = self.tickets.iter().map(|ticket| ticket.since).min();
+            let place = async {
+                tokio::select! {
+                    biased; // Who may write does.
+                    place = common.places.take_again() => Some(place),
+                    () = expired(oldest, limit) => None,
+                }
+            };
+            match self.unless_given_up(place).await {
+                Some(Some(place)) => {
+                    self.place = Some(place);
+                    return self.standing.take_place();
+                }
+                Some(None) => self.refuse_if(error, |ticket| ticket.is_expired(limit)),
+                None => return,
+            }
+        }
+    }
+
+    /// `None` when nobody waits for any of it any more.
+    async fn unless_given_up<T>(&mut self, what: impl Future<Output = T>) -> Option<T> {
         let given_up = join_all(self.tickets.iter_mut().map(|ticket| ticket.reply.closed()));
         tokio::select! {
-            () = sleep(wait) => {}
-            _ = given_up => {}
+            what = what => Some(what),
+            _ = given_up => None,
         }
     }
 
@@ -260,6 +300,12 @@ impl<S: Sink> Batch<S> {
         let name = &self.common.settings.name;
         self.common.observe(|observer| observer.refused(name, error, held));
     }
+}
+
+/// Why what waits for a sink behind an open circuit is refused.
+fn left_alone() -> SinkError {
+    let text = "the sink failed again and again and is left alone for a while";
+    SinkError::new("circuit_open", text)
 }
 
 /// Waits until what was taken at `oldest` is tried for too long.

@@ -411,3 +411,6 @@ mod patience_tests; // slow, silent, down for long
 
 #[path = "idle_tests.rs"]
 mod idle_tests; // asked while nothing is meant for it
+
+#[path = "places_tests.rs"]
+mod places_tests; // what stays refused, where order does not matter

@@ -1,7 +1,8 @@
 //! Whether a sink accepts anything, for how long it has not, and saying so once.
 //!
-//! A batch that cannot leave its place holds. When every place holds, the lane is stuck: what waits
-//! behind is held as well. The log hears of a hold when it begins, once a minute while it lasts, and
+//! A batch of which something is refused holds. When every place holds, when all that is in the lane is
+//! held, or when as many first writes in a row as there are places came to nothing, the lane is stuck:
+//! what waits behind is held as well. The log hears of a hold when it begins, once a minute while it lasts, and
 //! when it ends; holds that come and go in quick succession are said once. A sink that does not answer
 //! while nothing is meant for it is said when that begins and when it ends.
 
@@ -31,17 +32,23 @@ pub(super) struct Trouble {
 
 #[derive(Default)]
 struct State {
-    /// Places whose batch holds something.
+    /// Batches that hold something.
     held: usize,
+    /// Those of them that have a place.
+    places: usize,
+    /// Batches under way of which nothing is held, and what waits for a place.
+    moving: usize,
+    /// First writes of which nothing was answered, since the last write of which something was.
+    futile: usize,
     /// When the hold began.
     begun: Option<Instant>,
     /// Since when nothing was accepted.
     barren: Option<Instant>,
     /// Since when it does not answer although it was asked.
     silent: Option<Instant>,
-    /// Places whose batch holds something that was refused for good.
+    /// Batches that hold something that was refused for good.
     hopeless: usize,
-    /// Since when there are such places, and what the first of them was told.
+    /// Since when there are such batches, and what the first of them was told.
     refused: Option<(Instant, SinkError)>,
     /// When the log last heard of a hold.
     said: Option<Instant>,
@@ -148,31 +155,48 @@ impl Trouble {
     }
 
     fn begin(&self) {
-        let mut state = self.state();
-        state.held += 1;
-        if state.held == 1 {
-            let now = Some(Instant::now());
-            (state.begun, state.barren) = (now, now);
-        }
-        self.tell(&state);
+        self.change(|state| state.moving += 1);
     }
 
-    fn end(&self) {
-        let mut state = self.state();
-        state.held -= 1;
-        if state.held == 0 {
-            let begun = state.begun.take();
-            state.barren = None;
-            if std::mem::take(&mut state.announced) {
-                let held_for = begun.map(|begun| begun.elapsed()).unwrap_or_default();
-                info!(sink = %self.name, ?held_for, "sink holds nothing any more");
+    fn hold(&self) {
+        self.change(|state| {
+            state.moving -= 1;
+            state.places += 1;
+            state.held += 1;
+            if state.held == 1 {
+                let now = Some(Instant::now());
+                (state.begun, state.barren) = (now, now);
             }
-        }
-        self.tell(&state);
+        });
     }
 
-    fn tell(&self, state: &State) {
-        let stuck = self.shape.batches <= state.held;
+    fn end(&self, state: Holds) {
+        let mut over = None;
+        self.change(|all| {
+            match state {
+                Holds::Nothing => return all.moving -= 1,
+                Holds::InPlace => all.places -= 1,
+                Holds::AtRest => {}
+            }
+            all.held -= 1;
+            if all.held == 0 {
+                (all.barren, all.futile) = (None, 0);
+                let begun = all.begun.take();
+                over = std::mem::take(&mut all.announced).then_some(begun);
+            }
+        });
+        if let Some(begun) = over {
+            let held_for = begun.map(|begun| begun.elapsed()).unwrap_or_default();
+            info!(sink = %self.name, ?held_for, "sink holds nothing any more");
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state();
+        change(&mut state);
+        let batches = self.shape.batches;
+        let all_held = 0 < state.held && state.moving == 0;
+        let stuck = all_held || batches <= state.places || batches <= state.futile;
         self.stuck.send_if_modified(|told| std::mem::replace(told, stuck) != stuck);
     }
 
@@ -181,16 +205,61 @@ impl Trouble {
     }
 }
 
-/// One place of a lane whose batch holds something, until dropped.
-pub(super) struct Holding {
+/// What a batch holds, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    Nothing,
+    /// In its place.
+    InPlace,
+    /// Without one, until its next attempt.
+    AtRest,
+}
+
+/// How one batch stands, until dropped. In the beginning it holds nothing.
+pub(super) struct Standing {
     common: Arc<Common>,
+    holds: Holds,
     is_hopeless: bool,
 }
 
-impl Holding {
+impl Standing {
     pub(super) fn begin(common: &Arc<Common>) -> Self {
         common.trouble.begin();
-        Self { common: Arc::clone(common), is_hopeless: false }
+        Self { common: Arc::clone(common), holds: Holds::Nothing, is_hopeless: false }
+    }
+
+    /// It was written, and something of it was answered, or nothing.
+    pub(super) fn tried(&self, any: bool) {
+        let is_first = self.holds == Holds::Nothing;
+        self.common.trouble.change(|state| match any {
+            true => state.futile = 0,
+            false if is_first => state.futile += 1,
+            false => {}
+        });
+    }
+
+    /// From now on it holds something, in its place.
+    pub(super) fn hold(&mut self) {
+        if self.holds == Holds::Nothing {
+            self.common.trouble.hold();
+            self.holds = Holds::InPlace;
+        }
+    }
+
+    /// It waits for its next attempt, and others may pass.
+    pub(super) fn leave_place(&mut self) {
+        if self.holds == Holds::InPlace {
+            self.common.trouble.change(|state| state.places -= 1);
+            self.holds = Holds::AtRest;
+        }
+    }
+
+    /// It has a place again.
+    pub(super) fn take_place(&mut self) {
+        if self.holds == Holds::AtRest {
+            self.common.trouble.change(|state| state.places += 1);
+            self.holds = Holds::InPlace;
+        }
     }
 
     /// What the last write said of something that stays: that it is refused for good, or nothing.
@@ -204,9 +273,9 @@ impl Holding {
     }
 }
 
-impl Drop for Holding {
+impl Drop for Standing {
     fn drop(&mut self) {
         self.hopeless(None);
-        self.common.trouble.end();
+        self.common.trouble.end(self.holds);
     }
 }
