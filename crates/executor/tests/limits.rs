@@ -84,9 +84,8 @@ async fn limits_that_the_system_refuses_keep_the_pool_from_starting() {
         ("nice", Limits { nice: Some(-5), ..Limits::default() }),
         ("oom_score_adj", Limits { oom_score_adj: Some(-900), ..Limits::default() }),
     ] {
-        let error = match Pool::start(&limited(limits)) {
-            Ok(_) => panic!("limits.{key} is refused only when a task runs"),
-            Err(error) => error,
+        let Err(error) = Pool::start(&limited(limits)) else {
+            panic!("limits.{key} is refused only when a task runs")
         };
         let named = format!("executor.limits.{key}: the system refuses it");
         assert!(matches!(error, StartError::Limit(_)) && error.to_string() == named, "{error}");
