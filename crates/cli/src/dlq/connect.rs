@@ -83,7 +83,12 @@ pub(super) fn configuration(place: &Place) -> anyhow::Result<Config> {
     let mut config = Loaded::read(place.config.as_deref())?.config;
     if let Some(brokers) = &place.brokers {
         config.kafka.brokers.clone_from(brokers);
-        config.dlq.brokers.clear();
+        if !config.dlq.brokers.is_empty() {
+            // What was said of that cluster alone.
+            config.dlq.brokers.clear();
+            config.dlq.security = Default::default();
+            config.dlq.client_config.clear();
+        }
     }
     Ok(config)
 }

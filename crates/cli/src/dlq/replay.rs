@@ -54,10 +54,7 @@ impl Begun {
         let progress = Progress::new(&kafka.topic, &about(args))?;
         let group = format!("drakkar-replay.{name}");
         let mut reader = Reader::new(kafka.consumer(&group)?, &kafka.topic);
-        let mut ranges = reader.ranges_of_topic(&args.choice.partition)?;
-        if !args.restart {
-            progress.resume(&reader.client, &mut ranges)?;
-        }
+        let ranges = progress.begin(&reader, args)?;
         let parked = Parked::read(kafka, &park_to, || stop.is_set())?;
         reader.read(ranges);
         Ok(Self { stop, progress, reader, parked, park_to })
