@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{anyhow, bail};
 use drakkar::{Config, Loaded, sections::Cluster};
+use drakkar_core::kafka_client::Security;
 use rdkafka::{
     ClientConfig, ClientContext,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
@@ -86,7 +87,7 @@ pub(super) fn configuration(place: &Place) -> anyhow::Result<Config> {
         if !config.dlq.brokers.is_empty() {
             // What was said of that cluster alone.
             config.dlq.brokers.clear();
-            config.dlq.security = Default::default();
+            config.dlq.security = Security::default();
             config.dlq.client_config.clear();
         }
     }

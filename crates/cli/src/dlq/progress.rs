@@ -29,7 +29,7 @@ const MARK: &str = "drakkar-replay";
 const LONGEST: usize = 2_000;
 
 /// Where the next letter of each partition is, and the metadata that says so.
-type Positions = BTreeMap<i32, (i64, String)>;
+pub(super) type Positions = BTreeMap<i32, (i64, String)>;
 
 /// Progress of one replay of one topic.
 #[derive(Debug)]
@@ -47,23 +47,28 @@ impl Progress {
         Ok(Self { topic: topic.to_owned(), metadata: format!("{MARK}{about}") })
     }
 
-    /// What is to be read: from where the last replay stopped, or from the first letter on.
-    ///
-    /// Unless it is a dry run, the positions of all partitions are committed, also of those that
-    /// hold nothing new or are not chosen: brokers forget each by itself, some time after its last commit.
-    pub(super) fn begin(&self, reader: &Reader, args: &Replay) -> anyhow::Result<Vec<Range>> {
+    /// What is to be read, from where the last replay stopped or from the first letter on, and what is to
+    /// be kept before.
+    pub(super) fn begin(
+        &self,
+        reader: &Reader,
+        args: &Replay,
+    ) -> anyhow::Result<(Vec<Range>, Positions)> {
         let mut chosen = reader.ranges_of_topic(&args.choice.partition)?;
         let all = reader.ranges_of_topic(&[])?;
         let known = self.known(&reader.client, &all)?;
         if !args.restart {
             self.resume(&known, &mut chosen)?;
         }
-        if !args.pace.dry_run {
-            let kept = self.kept(&known, &all, &chosen);
-            let positions = kept.iter().map(|(&partition, (next, by))| (partition, *next, &**by));
-            self.store(&reader.client, positions).context("cannot keep how far this came")?;
-        }
-        Ok(chosen)
+        let kept = self.kept(&known, &all, &chosen);
+        Ok((chosen, kept))
+    }
+
+    /// Commits the positions of all partitions, also of those that hold nothing new or are not chosen:
+    /// brokers forget each by itself, some time after its last commit.
+    pub(super) fn keep(&self, client: &Client, kept: &Positions) -> anyhow::Result<()> {
+        let positions = kept.iter().map(|(&partition, (next, by))| (partition, *next, &**by));
+        self.store(client, positions).context("cannot keep how far this came")
     }
 
     /// What is committed.
