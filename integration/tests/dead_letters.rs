@@ -5,6 +5,8 @@
 
 use std::{
     collections::BTreeMap,
+    io::{Read, Write},
+    net::TcpStream,
     process::{Child, Command, Output, Stdio},
     time::Duration,
 };
@@ -164,6 +166,52 @@ fn a_replay_that_is_killed_loses_nothing_and_repeats_a_batch_at_most() {
     assert_eq!(messages.len(), 3_000);
     let repeated: usize = messages.values().map(|count| count - 1).sum();
     assert!(repeated <= BATCH, "{repeated} messages were sent twice");
+}
+
+#[test]
+fn what_brokers_forgot_of_the_progress_is_asked_for_and_not_sent_again_in_silence() {
+    let world = World::new(2);
+    letters(&world, 40);
+    assert!(succeeds(&world, &["replay"]).contains("40 replayed"));
+    forget(&world, &format!("drakkar-replay.{}", world.dead), 1);
+    let (code, said) = run(&world, &["replay"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains(&format!("there is no progress of {}:1 under", world.dead)), "{said}");
+    assert!(said.ends_with("--restart --partition 1\n"), "{said}");
+    assert_eq!(messages(&world).values().sum::<usize>(), 40);
+
+    let there = world.kafka.read(&world.dead).iter().filter(|one| one.partition == 1).count();
+    assert!((1..40).contains(&there), "{there} letters are in partition 1");
+    let said = succeeds(&world, &["replay", "--restart", "--partition", "1"]);
+    assert!(said.contains(&format!(" {there} replayed")), "{said}");
+    assert!(succeeds(&world, &["replay"]).contains(" 0 replayed"));
+    assert_eq!(messages(&world).values().sum::<usize>(), 40 + there);
+}
+
+/// Deletes what `group` has committed of one partition of the dead-letter topic, as brokers do after
+/// `offsets.retention.minutes`. The client has no call for it: this is an `OffsetDelete` request.
+fn forget(world: &World, group: &str, partition: i32) {
+    let text =
+        |text: &str| [&u16::try_from(text.len()).unwrap().to_be_bytes(), text.as_bytes()].concat();
+    let request = [
+        &[0, 47, 0, 0, 0, 0, 0, 1][..], // Its number, its version, which request of ours it is.
+        &text("test"),
+        &text(group),
+        &1_i32.to_be_bytes(),
+        &text(&world.dead),
+        &1_i32.to_be_bytes(),
+        &partition.to_be_bytes(),
+    ]
+    .concat();
+    let mut broker = TcpStream::connect(&world.kafka.servers).unwrap();
+    broker.write_all(&u32::try_from(request.len()).unwrap().to_be_bytes()).unwrap();
+    broker.write_all(&request).unwrap();
+    let mut size = [0; 4];
+    broker.read_exact(&mut size).unwrap();
+    let mut answer = vec![0; u32::from_be_bytes(size).try_into().unwrap()];
+    broker.read_exact(&mut answer).unwrap();
+    // Which request it answers, and an error as a whole; at the end the error of the partition.
+    assert_eq!((&answer[4..6], &answer[answer.len() - 2..]), (&[0, 0][..], &[0, 0][..]));
 }
 
 #[test]

@@ -208,6 +208,13 @@ mod tests {
             "sinks.kafka.a.security: without sinks.kafka.a.brokers",
         );
         refused(r#"{"filesystem": {"f": {}}}"#, "sinks.filesystem.f.base_path: is required");
+        for (kind, key) in [("custom", "max_items"), ("http", "in_flight"), ("redis", "max_items")]
+        {
+            refused(
+                &format!(r#"{{"{kind}": {{"a": {{"batch": {{"{key}": 1000001}}}}}}}}"#),
+                &format!("sinks.{kind}.a.batch.{key}: must not be larger than 1000000"),
+            );
+        }
         refused(r#"{"retry_backoff_initial": 0}"#, "sinks.retry_backoff_initial:");
         refused(r#"{"retry_backoff_max": "1ms"}"#, "sinks.retry_backoff_max:");
     }

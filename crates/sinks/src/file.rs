@@ -33,7 +33,7 @@ enum Job {
         reply: oneshot::Sender<Vec<Delivery>>,
     },
     /// Is the directory there, and does it take files?
-    Probe(oneshot::Sender<io::Result<()>>),
+    Probe(oneshot::Sender<Result<(), SinkError>>),
 }
 
 impl FileSink {
@@ -63,7 +63,7 @@ impl FileSink {
         let rotation = Rotation::new(&config.rotate);
         let mut writer = Writer {
             places: Places::new(template, worker),
-            keeper: keeper::start(directory.handle(), rotation)?,
+            keeper: keeper::start(rotation)?,
             directory,
             rotation,
             fsync: config.fsync,
@@ -76,7 +76,7 @@ impl FileSink {
                 // Whoever gave up waiting does not want to know.
                 match job {
                     Job::Write { payloads, reply } => drop(reply.send(writer.write(&payloads))),
-                    Job::Probe(reply) => drop(reply.send(writer.directory.prove_writable())),
+                    Job::Probe(reply) => drop(reply.send(writer.probe())),
                 }
             }
         })?;
@@ -100,8 +100,7 @@ impl Sink for FileSink {
     async fn probe(&self) -> Result<(), SinkError> {
         let (reply, answer) = oneshot::channel();
         self.jobs.send(Job::Probe(reply)).map_err(|_| ended())?;
-        let answer = answer.await.map_err(|_| ended())?;
-        answer.map_err(|error| SinkError::new(format!("{:?}", error.kind()), error.to_string()))
+        answer.await.map_err(|_| ended())?
     }
 }
 

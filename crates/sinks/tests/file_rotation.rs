@@ -156,6 +156,26 @@ async fn renamed_files_are_compressed_and_the_oldest_deleted() {
     assert_eq!(all_lines(&desk.path("")), ["16", "17", "18", "19", "x"]);
 }
 
+#[tokio::test]
+async fn files_of_a_directory_that_was_made_anew_are_compressed_there() {
+    let desk = Desk::open_with(|config| {
+        config.rotate = RotateConfig { compress: Compress::Gzip, ..RotateConfig::default() };
+        by_size(5)(config);
+    });
+    for round in 0..2 {
+        for line in ["1234", "5678"] {
+            assert_eq!(desk.append("a", line).await, Settled::Confirmed);
+        }
+        until(&desk.path(""), "a compressed file and the current one", |names| {
+            names.len() == 2 && names.iter().any(|name| name.ends_with("Z.gz"))
+        });
+        assert_eq!(all_lines(&desk.path("")), ["1234", "5678"]);
+        let before = desk.base.path().join(format!("out/before-{round}"));
+        fs::rename(desk.path(""), before).unwrap();
+        fs::create_dir(desk.path("")).unwrap();
+    }
+}
+
 /// Three files of one line are kept of what is appended; returns the lines that are left.
 async fn kept_of_twenty(between: impl Fn(&Desk)) -> Vec<String> {
     let desk = Desk::open_with(|config| {

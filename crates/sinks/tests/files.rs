@@ -6,7 +6,8 @@ mod desk;
 
 use std::{fs, io::Write, os::unix::fs::symlink, sync::Arc, time::Duration};
 
-use desk::{Desk, SOON, line_for};
+use desk::{Desk, SOON, line_for, text};
+use drakkar_core::{Delivery, FilePayload, Sink};
 use drakkar_sinks::{FileSink, FileSinkConfig, Fsync, Settled, Sinks};
 use futures_util::future::join_all;
 use tempfile::TempDir;
@@ -121,6 +122,48 @@ async fn a_file_that_is_renamed_or_removed_meanwhile_is_made_anew() {
     assert_eq!(desk.append("a.jsonl", "3").await, Settled::Confirmed);
     assert_eq!(desk.text("a.jsonl.1"), "1\n");
     assert_eq!(desk.text("a.jsonl"), "3\n");
+}
+
+#[tokio::test]
+async fn lines_go_to_the_directory_that_has_the_name_now() {
+    let desk = Desk::open();
+    let out = desk.path("");
+    assert_eq!(desk.append("a", "1").await, Settled::Confirmed);
+    let before = desk.base.path().join("out/before");
+    fs::rename(&out, &before).unwrap();
+    fs::create_dir(&out).unwrap();
+    assert_eq!(desk.append("a", "2").await, Settled::Confirmed);
+    assert_eq!((text(&before.join("a")).as_str(), desk.text("a").as_str()), ("1\n", "2\n"));
+    fs::remove_dir_all(&out).unwrap();
+    fs::create_dir(&out).unwrap();
+    assert_eq!(desk.append("b/a", "3").await, Settled::Confirmed);
+    assert_eq!(desk.text("b/a"), "3\n");
+}
+
+#[tokio::test]
+async fn while_the_directory_is_missing_lines_are_held_and_nothing_takes_its_place() {
+    let base = TempDir::new().unwrap();
+    let out = base.path().join("out");
+    let config = FileSinkConfig { base_path: out.clone(), ..FileSinkConfig::default() };
+    let sink = FileSink::open(&config, "worker-1").unwrap();
+    let line = [FilePayload::line("a", "1")];
+    for stands_there in [false, true] {
+        fs::remove_dir_all(&out).unwrap();
+        if stands_there {
+            fs::write(&out, "").unwrap();
+        }
+        let [Delivery::Transient(error)] = &sink.deliver(&line).await[..] else { panic!("taken") };
+        assert!(error.message.contains(out.to_str().unwrap()), "{error}");
+        sink.probe().await.unwrap_err();
+        assert_eq!(fs::read_dir(base.path()).unwrap().count(), usize::from(stands_there));
+        if stands_there {
+            fs::remove_file(&out).unwrap();
+        }
+        fs::create_dir(&out).unwrap();
+        sink.probe().await.unwrap();
+        assert_eq!(sink.deliver(&line).await, [Delivery::Confirmed]);
+        assert_eq!(text(&out.join("a")), "1\n");
+    }
 }
 
 #[tokio::test]

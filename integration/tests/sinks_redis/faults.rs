@@ -122,6 +122,19 @@ async fn a_server_that_is_a_replica_for_a_while_holds_writes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_is_demoted_is_left_for_the_one_that_its_name_leads_to_now() {
+    let [old, new] = [(), ()].map(|()| OwnServer::start("redis"));
+    let way = Relay::to(old.port).await;
+    let sinks = sink(&format!("redis://:{PASSWORD}@127.0.0.1:{}", way.port)).await;
+    delivered(&sinks, pushes("before", 1)).await;
+    way.leads_to(new.port);
+    // It keeps its clients.
+    Outside::of(&url(&old)).tell(&["REPLICAOF", "127.0.0.1", &new.port.to_string()]);
+    ends_well(delivering(&sinks, pushes("list", 100))).await;
+    assert_eq!(Outside::of(&url(&new)).list("list"), numbers(100), "each once, in order");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_password_that_is_changed_under_way_holds_writes_until_it_is_changed_back() {
     let server = OwnServer::start("redis");
     let sinks = sink(&url(&server)).await;

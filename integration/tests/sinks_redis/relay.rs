@@ -1,4 +1,5 @@
-//! A way to a server on which what the first connection sends can be kept back for a while.
+//! A way to a server on which what the first connection sends can be kept back for a while, and which
+//! can lead new connections elsewhere.
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy},
@@ -11,6 +12,8 @@ pub(super) struct Relay {
     /// Where it listens on 127.0.0.1.
     pub(super) port: u16,
     hold: watch::Sender<bool>,
+    /// The port that new connections lead to.
+    server: watch::Sender<u16>,
     /// When the server is done with the first connection.
     ended: oneshot::Receiver<()>,
 }
@@ -20,17 +23,24 @@ impl Relay {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (hold, kept_back) = watch::channel(false);
+        let (server, led_to) = watch::channel(server);
         let (end, ended) = oneshot::channel();
         tokio::spawn(async move {
             let mut end = Some(end);
             while let Ok((near, _)) = listener.accept().await {
+                let server = *led_to.borrow();
                 let far = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
                 let free = watch::channel(false).1;
                 let kept_back = if end.is_some() { kept_back.clone() } else { free };
                 tokio::spawn(pass(near, far, kept_back, end.take()));
             }
         });
-        Self { port, hold, ended }
+        Self { port, hold, server, ended }
+    }
+
+    /// Leads new connections to another server; those that there are stay.
+    pub(super) fn leads_to(&self, server: u16) {
+        self.server.send(server).unwrap();
     }
 
     pub(super) fn hold_back_the_first(&self) {

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{anyhow, bail};
 use drakkar::{Config, Loaded, sections::Cluster};
+use drakkar_core::kafka_client::Security;
 use rdkafka::{
     ClientConfig, ClientContext,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
@@ -83,7 +84,12 @@ pub(super) fn configuration(place: &Place) -> anyhow::Result<Config> {
     let mut config = Loaded::read(place.config.as_deref())?.config;
     if let Some(brokers) = &place.brokers {
         config.kafka.brokers.clone_from(brokers);
-        config.dlq.brokers.clear();
+        if !config.dlq.brokers.is_empty() {
+            // What was said of that cluster alone.
+            config.dlq.brokers.clear();
+            config.dlq.security = Security::default();
+            config.dlq.client_config.clear();
+        }
     }
     Ok(config)
 }

@@ -2,7 +2,9 @@
 //!
 //! A commit says in its metadata which filters and which target it is about. Another replay under the
 //! same name would leave out what these passed over, without a word; so it is refused. Offsets that
-//! were set with Kafka's own tools have no metadata and are taken as they are.
+//! were set with Kafka's own tools have no metadata and are taken as they are. Brokers forget offsets after
+//! a while, each by itself: where some are there and some are not, nobody knows what was sent, and that
+//! is said instead of sending it again.
 
 use std::collections::BTreeMap;
 
@@ -10,16 +12,24 @@ use anyhow::{Context as _, bail};
 use rdkafka::{
     Offset, TopicPartitionList,
     consumer::{CommitMode, Consumer},
-    topic_partition_list::TopicPartitionListElem,
+    error::KafkaResult,
 };
 
-use super::{Usage, connect::Client, read::Range};
+use super::{
+    Usage,
+    args::Replay,
+    connect::Client,
+    read::{Range, Reader},
+};
 
 /// How our metadata begins.
 const MARK: &str = "drakkar-replay";
 
 /// The longest description of a replay; brokers keep 4 096 bytes.
 const LONGEST: usize = 2_000;
+
+/// Where the next letter of each partition is, and the metadata that says so.
+pub(super) type Positions = BTreeMap<i32, (i64, String)>;
 
 /// Progress of one replay of one topic.
 #[derive(Debug)]
@@ -37,30 +47,84 @@ impl Progress {
         Ok(Self { topic: topic.to_owned(), metadata: format!("{MARK}{about}") })
     }
 
-    /// Lets `ranges` begin where the last replay stopped.
-    pub(super) fn resume(&self, client: &Client, ranges: &mut [Range]) -> anyhow::Result<()> {
+    /// What is to be read, from where the last replay stopped or from the first letter on, and what is to
+    /// be kept before.
+    pub(super) fn begin(
+        &self,
+        reader: &Reader,
+        args: &Replay,
+    ) -> anyhow::Result<(Vec<Range>, Positions)> {
+        let mut chosen = reader.ranges_of_topic(&args.choice.partition)?;
+        let all = reader.ranges_of_topic(&[])?;
+        let known = self.known(&reader.client, &all)?;
+        if !args.restart {
+            self.resume(&known, &mut chosen)?;
+        }
+        let kept = self.kept(&known, &all, &chosen);
+        Ok((chosen, kept))
+    }
+
+    /// Commits the positions of all partitions, also of those that hold nothing new or are not chosen:
+    /// brokers forget each by itself, some time after its last commit.
+    pub(super) fn keep(&self, client: &Client, kept: &Positions) -> anyhow::Result<()> {
+        let positions = kept.iter().map(|(&partition, (next, by))| (partition, *next, &**by));
+        self.store(client, positions).context("cannot keep how far this came")
+    }
+
+    /// What is committed.
+    fn known(&self, client: &Client, all: &[Range]) -> anyhow::Result<Positions> {
         let mut asked = TopicPartitionList::new();
-        for range in ranges.iter() {
+        for range in all {
             asked.add_partition(&self.topic, range.partition);
         }
         let committed = client
             .ask(|within| client.consumer.committed_offsets(asked.clone(), within), |_| true)
             .context("cannot read how far the last replay came")?;
-        for range in ranges {
-            if let Some(found) = committed.find_partition(&self.topic, range.partition) {
-                self.resume_one(&found, range)?;
-            }
-        }
-        Ok(())
+        let elements = committed.elements();
+        let known = elements.iter().filter_map(|found| {
+            let Offset::Offset(next) = found.offset() else { return None };
+            Some((found.partition(), (next, found.metadata().to_owned())))
+        });
+        Ok(known.collect())
     }
 
-    fn resume_one(
-        &self,
-        found: &TopicPartitionListElem<'_>,
-        range: &mut Range,
-    ) -> anyhow::Result<()> {
-        let Offset::Offset(next) = found.offset() else { return Ok(()) };
-        self.accept(found.metadata())?;
+    /// Lets `ranges` begin where the last replay stopped.
+    fn resume(&self, known: &Positions, ranges: &mut [Range]) -> anyhow::Result<()> {
+        let mut forgotten = Vec::new();
+        for range in ranges.iter_mut() {
+            match known.get(&range.partition) {
+                Some((next, metadata)) => self.resume_one(*next, metadata, range)?,
+                None if 0 < range.len() => forgotten.push(range.partition),
+                None => {}
+            }
+        }
+        let topic = &self.topic;
+        if forgotten.is_empty() {
+            return Ok(());
+        }
+        if known.is_empty() {
+            eprintln!(
+                "{topic}: there is no progress under this name, so this begins at the first letter. Brokers \
+                 forget progress some time after the last run (offsets.retention.minutes, by default 7 \
+                 days): if there was any, letters are sent again."
+            );
+            return Ok(());
+        }
+        let named = |before: &str, between: &str| {
+            let names = forgotten.iter().map(|partition| format!("{before}{partition}"));
+            names.collect::<Vec<_>>().join(between)
+        };
+        bail!(Usage(format!(
+            "there is no progress of {} under this name, though there is of other partitions: the brokers \
+             have forgotten it (offsets.retention.minutes), or the partition is new. Its letters may have \
+             been replayed before; to send them all: --restart{}",
+            named(&format!("{topic}:"), ", "),
+            named(" --partition ", ""),
+        )))
+    }
+
+    fn resume_one(&self, next: i64, metadata: &str, range: &mut Range) -> anyhow::Result<()> {
+        self.accept(metadata)?;
         let (topic, partition) = (&self.topic, range.partition);
         if range.end < next {
             bail!(Usage(format!(
@@ -75,6 +139,24 @@ impl Progress {
         }
         range.next = range.next.max(next);
         Ok(())
+    }
+
+    /// The positions to commit before anything is read. What is not chosen stays where it is; where it
+    /// is nowhere although others are somewhere, that must be seen when it is chosen.
+    fn kept(&self, known: &Positions, all: &[Range], chosen: &[Range]) -> Positions {
+        let position = |range: &Range| {
+            let partition = range.partition;
+            let begins = |range: &Range| (range.next, self.metadata.clone());
+            let is_it = |range: &&Range| range.partition == partition;
+            let kept = match (chosen.iter().find(is_it), known.get(&partition)) {
+                (Some(range), _) => begins(range),
+                (None, Some(known)) => known.clone(),
+                (None, None) if known.is_empty() => begins(range),
+                (None, None) => return None,
+            };
+            Some((partition, kept))
+        };
+        all.iter().filter_map(position).collect()
     }
 
     /// Whether progress with this metadata is ours to go on with.
@@ -99,15 +181,24 @@ impl Progress {
         if passed.is_empty() {
             return Ok(());
         }
-        let mut list = TopicPartitionList::new();
-        for (&partition, &next) in passed {
-            let mut element = list.add_partition(&self.topic, partition);
-            element.set_offset(Offset::Offset(next))?;
-            element.set_metadata(&self.metadata);
-        }
-        client.consumer.commit(&list, CommitMode::Sync).context(
+        let positions = passed.iter().map(|(&partition, &next)| (partition, next, &*self.metadata));
+        self.store(client, positions).context(
             "cannot commit how far this came; what was just sent will be sent again by the next run",
         )
+    }
+
+    fn store<'a>(
+        &self,
+        client: &Client,
+        positions: impl Iterator<Item = (i32, i64, &'a str)>,
+    ) -> KafkaResult<()> {
+        let mut list = TopicPartitionList::new();
+        for (partition, next, metadata) in positions {
+            let mut element = list.add_partition(&self.topic, partition);
+            element.set_offset(Offset::Offset(next))?;
+            element.set_metadata(metadata);
+        }
+        client.consumer.commit(&list, CommitMode::Sync)
     }
 }
 
@@ -126,5 +217,40 @@ mod tests {
             "{refused}"
         );
         assert!(progress.accept(MARK).unwrap_err().to_string().contains("no filters"));
+    }
+    fn range(partition: i32, next: i64, end: i64) -> Range {
+        Range { partition, next, end }
+    }
+
+    fn positions<const N: usize>(of: [(i32, i64, &str); N]) -> Positions {
+        of.map(|(partition, next, by)| (partition, (next, by.to_owned()))).into()
+    }
+
+    #[test]
+    fn a_partition_whose_progress_is_forgotten_is_named_unless_all_of_it_is_or_nothing_is_there() {
+        let progress = Progress::new("t", "").unwrap();
+        let known = positions([(1, 5, MARK)]);
+        let mut ranges = [range(0, 0, 3), range(1, 0, 9), range(2, 7, 7), range(3, 1, 2)];
+        let refused = progress.resume(&known, &mut ranges).unwrap_err();
+        assert!(refused.is::<Usage>(), "{refused}");
+        for part in ["of t:0, t:3 under", "--restart --partition 0 --partition 3"] {
+            assert!(refused.to_string().contains(part), "{refused}");
+        }
+        progress.resume(&known, &mut ranges[1..3]).unwrap();
+        assert_eq!(ranges[1..3], [range(1, 5, 9), range(2, 7, 7)]);
+        progress.resume(&Positions::new(), &mut ranges).unwrap();
+        assert_eq!(ranges[0], range(0, 0, 3));
+    }
+
+    #[test]
+    fn the_position_of_every_partition_is_kept_and_none_is_made_up() {
+        let progress = Progress::new("t", " --class \"a\"").unwrap();
+        let own = &*progress.metadata;
+        let all = [range(0, 2, 9), range(1, 0, 9), range(2, 0, 0)];
+        let chosen = [range(0, 4, 9)];
+        let nothing_known = positions([(0, 4, own), (1, 0, own), (2, 0, own)]);
+        assert_eq!(progress.kept(&Positions::new(), &all, &chosen), nothing_known);
+        let known = positions([(0, 4, own), (1, 6, "of others")]);
+        assert_eq!(progress.kept(&known, &all, &chosen), known);
     }
 }

@@ -14,7 +14,7 @@ use super::{
     fate::Rules,
     parked::Parked,
     pass::{Destination, Orders, Pass, Tally},
-    progress::Progress,
+    progress::{Positions, Progress},
     read::Reader,
     stop::Stop,
     to_sink,
@@ -41,6 +41,7 @@ pub(super) fn replay(args: &Replay) -> anyhow::Result<Ended> {
 pub(super) struct Begun {
     stop: Stop,
     progress: Progress,
+    kept: Positions,
     reader: Reader,
     parked: Parked,
     park_to: String,
@@ -54,13 +55,10 @@ impl Begun {
         let progress = Progress::new(&kafka.topic, &about(args))?;
         let group = format!("drakkar-replay.{name}");
         let mut reader = Reader::new(kafka.consumer(&group)?, &kafka.topic);
-        let mut ranges = reader.ranges_of_topic(&args.choice.partition)?;
-        if !args.restart {
-            progress.resume(&reader.client, &mut ranges)?;
-        }
+        let (ranges, kept) = progress.begin(&reader, args)?;
         let parked = Parked::read(kafka, &park_to, || stop.is_set())?;
         reader.read(ranges);
-        Ok(Self { stop, progress, reader, parked, park_to })
+        Ok(Self { stop, progress, kept, reader, parked, park_to })
     }
 
     /// Sends the letters to `to`, and says what became of them.
@@ -72,8 +70,11 @@ impl Begun {
         to: D,
         summary: impl Fn(Tally) -> Vec<String>,
     ) -> anyhow::Result<Ended> {
-        let Self { stop, progress, mut reader, parked, .. } = self;
+        let Self { stop, progress, kept, mut reader, parked, .. } = self;
         let (pace, choice) = (&args.pace, &args.choice);
+        if !pace.dry_run {
+            progress.keep(&reader.client, &kept)?;
+        }
         let orders = Orders { pace, choice, parked, stop: &stop, stops_at_first, verb };
         let (ended, tally) = Pass::new(orders, Some(progress), to).go(&mut reader);
         let mut lines = summary(tally);

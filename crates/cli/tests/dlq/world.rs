@@ -58,6 +58,12 @@ impl Letter {
         self
     }
 
+    /// In partition 1 of the dead-letter topic.
+    pub(crate) fn elsewhere(mut self) -> Self {
+        self.record.partition = 1;
+        self
+    }
+
     /// Not written by a worker.
     pub(crate) fn foreign(mut self) -> Self {
         self.is_foreign = true;
@@ -224,14 +230,14 @@ impl World {
         all.map(|message| detached(&message)).collect()
     }
 
-    /// What `group` has committed of partition 0 of the dead-letter topic.
-    pub(crate) fn committed(&self, group: &str) -> Option<i64> {
+    /// What `group` has committed of each partition of the dead-letter topic.
+    pub(crate) fn committed(&self, group: &str) -> Vec<Option<i64>> {
         let consumer: BaseConsumer = self.broker.client().set("group.id", group).create().unwrap();
         let mut list = TopicPartitionList::new();
-        list.add_partition(&self.letters, 0);
+        list.add_partition_range(&self.letters, 0, PARTITIONS - 1);
         let committed = consumer.committed_offsets(list, SOON).unwrap();
-        let found = committed.find_partition(&self.letters, 0).unwrap();
-        found.offset().to_raw().filter(|raw| 0 <= *raw)
+        let next = |partition| committed.find_partition(&self.letters, partition).unwrap().offset();
+        (0..PARTITIONS).map(|one| next(one).to_raw().filter(|raw| 0 <= *raw)).collect()
     }
 }
 

@@ -134,6 +134,13 @@ impl RedisPayload {
         Self::new(RedisCommand::RPush { key: key.into(), elements: list(elements) })
     }
 
+    /// Keeps the elements `from` to `to` of the list `key`, both included; they count from 0, negative
+    /// ones from the end: `-100, -1` keeps the last 100.
+    #[must_use]
+    pub fn ltrim(key: impl Into<Bytes>, from: i64, to: i64) -> Self {
+        Self::new(RedisCommand::LTrim { key: key.into(), from, to })
+    }
+
     /// Adds members to the set `key`.
     #[must_use]
     pub fn sadd<M: Into<Bytes>>(
@@ -273,6 +280,7 @@ mod tests {
             RedisPayload::hdel("k", ["a", "b"]),
             RedisPayload::lpush("k", [vec![0xff], vec![]]).max_len(5),
             RedisPayload::rpush("k", ["a"]),
+            RedisPayload::ltrim("k", -5, -1),
             RedisPayload::sadd("k", ["a"]),
             RedisPayload::srem("k", ["a"]),
             RedisPayload::zadd("k", [(1.5, "a"), (f64::INFINITY, "b")]),

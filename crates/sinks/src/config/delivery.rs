@@ -7,18 +7,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::lane::{OnOpen, Shape, Threshold};
 
+/// Payloads of a write, or writes at once: beyond this it is a mistake.
+const MOST: usize = 1_000_000;
+
 /// How payloads of many tasks are joined into one write: `sinks.<kind>.<name>.batch`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BatchConfig {
-    /// Payloads of one write, at most. Default: what suits the kind of sink.
+    /// Payloads of one write, at most; not above 1 000 000. Default: what suits the kind of
+    /// sink.
     pub max_items: Option<NonZeroUsize>,
     /// Bytes of one write, at most; a larger payload is written alone. Default: what suits the kind.
     pub max_bytes: Option<NonZeroUsize>,
     /// How long a payload waits for others. Default 0: a write takes what is there.
     #[serde(with = "lenient::duration")]
     pub linger: Duration,
-    /// Writes under way at once; with 1 the order of payloads is kept. Default: what suits the kind.
+    /// Writes under way at once, not above 1 000 000; with 1 the order of payloads is kept. Default:
+    /// what suits the kind.
     pub in_flight: Option<NonZeroUsize>,
 }
 
@@ -40,6 +45,11 @@ impl BatchConfig {
     pub(crate) fn validate(&self, at: &str, wrong: &mut Vec<String>) {
         if Duration::from_mins(1) < self.linger {
             wrong.push(format!("{at}.batch.linger: must not be longer than 1 min"));
+        }
+        for (key, count) in [("max_items", self.max_items), ("in_flight", self.in_flight)] {
+            if count.is_some_and(|count| MOST < count.get()) {
+                wrong.push(format!("{at}.batch.{key}: must not be larger than {MOST}"));
+            }
         }
     }
 }

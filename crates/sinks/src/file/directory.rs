@@ -1,4 +1,4 @@
-//! The directory below which every file is: opening, locking, renaming.
+//! The directory below which every file is: finding it again, opening, locking, renaming.
 //!
 //! Containment is the directory handle's (`cap-std`): a path that leaves it, by `..`, as an absolute
 //! path or through a symlink, is refused. Files are opened for each write, so no descriptor is kept,
@@ -6,10 +6,11 @@
 
 use std::{
     ffi::OsStr,
-    fs::{File, TryLockError},
+    fs::{self, File, TryLockError},
     io, iter,
     os::unix::fs::MetadataExt as _,
-    path::Path,
+    path::{Path, PathBuf},
+    sync::Arc,
     thread,
     time::{Duration, SystemTime},
 };
@@ -19,6 +20,7 @@ use cap_std::{
     fs::{Dir, MetadataExt as _, OpenOptions},
 };
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::rotation::{self, Age, COMPRESSED};
 
@@ -28,7 +30,10 @@ const LOCK_WITHIN: Duration = Duration::from_secs(5);
 const RENAMED_MEANWHILE: usize = 100;
 
 /// A directory that files are appended to.
-pub(super) struct Directory(Dir);
+pub(super) struct Directory {
+    path: PathBuf,
+    dir: Arc<Dir>,
+}
 
 impl Directory {
     /// Makes the directory where it does not exist, on the disk as well, and proves that files can be
@@ -40,20 +45,42 @@ impl Directory {
             File::open(named(parent(level)))?.sync_all()?;
         }
         let dir = Dir::open_ambient_dir(path, ambient_authority())?;
-        let directory = Self(dir);
+        let directory = Self { path: path.to_owned(), dir: Arc::new(dir) };
         directory.prove_writable()?;
         Ok(directory)
+    }
+
+    /// Goes on in the directory that has the name now, and says whether that is another one. It is not
+    /// made: where it is missing it may be on a disk that is not there, and what was written below its
+    /// name meanwhile would be hidden later.
+    pub(super) fn follow(&mut self) -> io::Result<bool> {
+        let named = fs::metadata(&self.path)?;
+        let opened = self.dir.dir_metadata()?;
+        if (named.dev(), named.ino()) == (opened.dev(), opened.ino()) {
+            return Ok(false);
+        }
+        self.dir = Arc::new(Dir::open_ambient_dir(&self.path, ambient_authority())?);
+        warn!(
+            base_path = %self.path.display(),
+            "another directory has this name now; what comes is written there"
+        );
+        Ok(true)
+    }
+
+    /// Which one it is, for people.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Makes a file and removes it.
     pub(super) fn prove_writable(&self) -> io::Result<()> {
         let name = format!(".drakkar-{:016x}", fastrand::u64(..));
-        self.0.create(&name)?;
-        self.0.remove_file(&name)
+        self.dir.create(&name)?;
+        self.dir.remove_file(&name)
     }
 
-    pub(super) fn handle(&self) -> &Dir {
-        &self.0
+    pub(super) fn handle(&self) -> Arc<Dir> {
+        Arc::clone(&self.dir)
     }
 
     /// Opens the file for appending, makes it where it does not exist, and keeps other workers out
@@ -62,7 +89,7 @@ impl Directory {
         for _ in 0..RENAMED_MEANWHILE {
             let file = self.append_to(path)?;
             lock(&file)?;
-            match self.0.metadata(path) {
+            match self.dir.metadata(path) {
                 Ok(named) if is_same(&named, &file)? => return Ok(file),
                 // Renamed or removed between opening and locking: what is written now comes too late.
                 Ok(_) => {}
@@ -76,12 +103,12 @@ impl Directory {
     fn append_to(&self, path: &Path) -> io::Result<File> {
         let mut options = OpenOptions::new();
         options.read(true).append(true).create(true);
-        let file = match self.0.open_with(path, &options) {
+        let file = match self.dir.open_with(path, &options) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if let Some(parent) = path.parent() {
-                    self.0.create_dir_all(parent)?;
+                    self.dir.create_dir_all(parent)?;
                 }
-                self.0.open_with(path, &options)?
+                self.dir.open_with(path, &options)?
             }
             opened => opened?,
         };
@@ -94,7 +121,7 @@ impl Directory {
     /// A file is on the disk when the directories that name it are.
     pub(super) fn sync_names(&self, path: &Path) -> io::Result<()> {
         for dir in path.ancestors().skip(1) {
-            self.0.open(named(dir))?.sync_all()?;
+            self.dir.open(named(dir))?.sync_all()?;
         }
         Ok(())
     }
@@ -103,7 +130,7 @@ impl Directory {
     /// this has locked the file.
     pub(super) fn rename(&self, path: &Path, now: SystemTime) -> io::Result<()> {
         let name = path.file_name().unwrap_or(OsStr::new(""));
-        let dir = self.0.open_dir(named(parent(path)))?;
+        let dir = self.dir.open_dir(named(parent(path)))?;
         let exists = |name: &OsStr| match dir.symlink_metadata(name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             found => found.map(|_| true),

@@ -9,7 +9,7 @@ use std::{
     ffi::{OsStr, OsString},
     io,
     path::PathBuf,
-    sync::mpsc,
+    sync::{Arc, mpsc},
     thread,
 };
 
@@ -23,22 +23,22 @@ use super::{
 };
 use crate::config::Compress;
 
-/// A file that was renamed: its directory and what it is called while it is written to.
+/// A file that was renamed: its directory, below which base, and what it is called while it is written
+/// to.
 pub(super) struct Job {
+    pub base: Arc<Dir>,
     pub directory: PathBuf,
     pub name: OsString,
 }
 
-/// Looks after renamed files below `base`, until the sender is dropped; `None` where nothing is done
-/// with them.
-pub(super) fn start(base: &Dir, rotation: Rotation) -> io::Result<Option<mpsc::Sender<Job>>> {
+/// Looks after renamed files, until the sender is dropped; `None` where nothing is done with them.
+pub(super) fn start(rotation: Rotation) -> io::Result<Option<mpsc::Sender<Job>>> {
     if rotation.compress == Compress::None && rotation.keep == 0 {
         return Ok(None);
     }
-    let base = base.try_clone()?;
     let (jobs, queue) = mpsc::channel::<Job>();
     thread::Builder::new().name("file-sink-keeper".to_owned()).spawn(move || {
-        for Job { directory, name } in queue {
+        for Job { base, directory, name } in queue {
             let kept = base.open_dir(&directory).and_then(|dir| keep(&dir, &name, rotation));
             if let Err(error) = kept {
                 let file = directory.join(&name);

@@ -55,6 +55,10 @@ pub(super) struct Seen {
 impl Writer {
     /// Writes what can be written and says what became of each payload.
     pub(super) fn write(&mut self, payloads: &[FilePayload]) -> Vec<Delivery> {
+        if let Err(error) = self.follow() {
+            debug!(%error, "cannot find the directory");
+            return vec![Delivery::Transient(error); payloads.len()];
+        }
         let now = (self.clock)();
         let mut outcomes = Vec::with_capacity(payloads.len());
         let mut files: BTreeMap<PathBuf, Vec<usize>> = BTreeMap::new();
@@ -75,6 +79,23 @@ impl Writer {
             }
         }
         outcomes
+    }
+
+    /// Is the directory there, and does it take files?
+    pub(super) fn probe(&mut self) -> Result<(), SinkError> {
+        self.follow()?;
+        self.directory.prove_writable().map_err(|error| of_directory(&self.directory, &error))
+    }
+
+    fn follow(&mut self) -> Result<(), SinkError> {
+        match self.directory.follow() {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                self.seen.clear(); // Inodes of another file system, maybe.
+                Ok(())
+            }
+            Err(error) => Err(of_directory(&self.directory, &error)),
+        }
     }
 
     /// The file of `payload`; an error says why it can never be written.
@@ -139,7 +160,8 @@ impl Writer {
         self.seen.remove(path);
         if let (Some(keeper), Some(name)) = (&self.keeper, path.file_name()) {
             let directory = directory::named(directory::parent(path)).to_owned();
-            let job = keeper::Job { directory, name: name.to_owned() };
+            let base = self.directory.handle();
+            let job = keeper::Job { base, directory, name: name.to_owned() };
             if keeper.send(job).is_err() {
                 debug!(path = %path.display(), "the thread that looks after renamed files has ended");
             }
@@ -176,6 +198,12 @@ impl Writer {
         }
         self.seen.insert(path.to_owned(), seen);
     }
+}
+
+/// What is wrong with the directory itself.
+fn of_directory(directory: &Directory, error: &io::Error) -> SinkError {
+    let text = format!("base_path {}: {error}", directory.path().display());
+    SinkError::new(format!("{:?}", error.kind()), text)
 }
 
 /// What an error of the system means for the payloads of `path`.

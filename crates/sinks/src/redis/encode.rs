@@ -107,6 +107,9 @@ impl Encoder {
             RedisCommand::HDel { key, fields } => several("HDEL", key, fields),
             RedisCommand::LPush { key, elements } => several("LPUSH", key, elements),
             RedisCommand::RPush { key, elements } => several("RPUSH", key, elements),
+            RedisCommand::LTrim { key, from, to } => {
+                Some(on("LTRIM", key).arg(*from).arg(*to).take())
+            }
             RedisCommand::SAdd { key, members } => several("SADD", key, members),
             RedisCommand::SRem { key, members } => several("SREM", key, members),
             RedisCommand::ZAdd { key, members } => twos("ZADD", key, members),
@@ -201,7 +204,9 @@ fn millis(duration: Duration) -> u64 {
 
 /// Whether the options belong to the command.
 fn check(payload: &RedisPayload) -> Result<(), SinkError> {
-    use RedisCommand::{Delete, Expire, HDel, LPush, Publish, RPush, SRem, Script, Set, XAdd};
+    use RedisCommand::{
+        Delete, Expire, HDel, LPush, LTrim, Publish, RPush, SRem, Script, Set, XAdd,
+    };
     let command = &payload.command;
     let is_list = matches!(command, LPush { .. } | RPush { .. });
     if payload.only_if.is_some() && !matches!(command, Set { .. }) {
@@ -215,7 +220,13 @@ fn check(payload: &RedisPayload) -> Result<(), SinkError> {
     }
     let writes_nothing = matches!(
         command,
-        Delete { .. } | Expire { .. } | HDel { .. } | SRem { .. } | Publish { .. } | Script { .. }
+        Delete { .. }
+            | Expire { .. }
+            | HDel { .. }
+            | LTrim { .. }
+            | SRem { .. }
+            | Publish { .. }
+            | Script { .. }
     );
     if payload.ttl.is_some() && writes_nothing {
         return Err(invalid("ttl is for commands that write a value to a key"));
@@ -281,6 +292,7 @@ mod tests {
         check(&RedisPayload::incrby("k", -2), &["INCRBY p:k -2"]);
         check(&RedisPayload::hset("k", [("a", "1"), ("b", "2")]), &["HSET p:k a 1 b 2"]);
         check(&RedisPayload::hdel("k", ["a", "b"]), &["HDEL p:k a b"]);
+        check(&RedisPayload::ltrim("k", -3, -1), &["LTRIM p:k -3 -1"]);
         check(&RedisPayload::sadd("k", ["a", "b"]), &["SADD p:k a b"]);
         check(&RedisPayload::srem("k", ["a"]), &["SREM p:k a"]);
         check(&RedisPayload::zadd("k", [(1.5, "a")]), &["ZADD p:k 1.5 a"]);
@@ -331,6 +343,8 @@ mod tests {
         refused(&RedisPayload::incrby("k", 1).nx(), "invalid_payload");
         refused(&RedisPayload::sadd("k", ["a"]).max_len(3), "invalid_payload");
         refused(&RedisPayload::rpush("k", ["a"]).max_len(0), "invalid_payload");
+        refused(&RedisPayload::ltrim("k", 0, 9).max_len(3), "invalid_payload");
+        refused(&RedisPayload::ltrim("k", 0, 9).ttl(HOUR), "invalid_payload");
         refused(&RedisPayload::xadd("k", none), "invalid_payload");
         refused(&RedisPayload::set("k", "v").ttl(Duration::ZERO), "invalid_payload");
         refused(&RedisPayload::expire("k", Duration::MAX), "invalid_payload");

@@ -4,13 +4,13 @@
 //! end, also when nobody waits for the answer any more. What it had sent by then may still lie
 //! unread before a server that is slow or stands still. Were it applied later, it could undo what a
 //! newer connection wrote. So the server is told to end the former connection before anything is
-//! sent on a new one.
+//! sent on a new one. A server that answered that it takes no writes is looked up by its name anew.
 
 use std::{
     collections::HashMap,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -20,6 +20,8 @@ use redis::{
     from_redis_value,
 };
 use tracing::warn;
+
+use super::verdict;
 
 /// What a server takes as one argument, unless it says otherwise.
 pub(super) const MAX_BULK: usize = 512 << 20;
@@ -32,6 +34,8 @@ pub(super) struct Server {
     /// Connections that were given up, as the server knows them.
     former: Mutex<Vec<Peer>>,
     max_bulk: AtomicUsize,
+    /// Whether it was said that nothing can be done about late writes.
+    warned: AtomicBool,
 }
 
 struct Connection {
@@ -54,6 +58,7 @@ impl Server {
             idle: Mutex::default(),
             former: Mutex::default(),
             max_bulk: AtomicUsize::new(MAX_BULK),
+            warned: AtomicBool::new(false),
         }
     }
 
@@ -81,7 +86,13 @@ impl Server {
         let mut lease = Lease { server: self, connection: Some(connection) };
         let Some(connection) = &mut lease.connection else { return Ok(Vec::new()) };
         let replies = connection.link.req_packed_commands(pipeline, 0, pipeline.len()).await?;
-        lock(&self.idle).extend(lease.connection.take());
+        let answered = lease.connection.take();
+        if replies.iter().any(verdict::takes_no_writes) {
+            // Nothing that was sent is unread, so they may just end.
+            lock(&self.idle).clear();
+        } else {
+            lock(&self.idle).extend(answered);
+        }
         Ok(replies)
     }
 
@@ -101,7 +112,7 @@ impl Server {
         let mut replies = link.req_packed_commands(&pipeline, 0, pipeline.len()).await?.into_iter();
         let mut next = || replies.next().unwrap_or_default().extract_error();
         next()?; // PING: without credentials it is the first to be refused.
-        let peer = next().ok().as_ref().and_then(peer);
+        let peer = self.heard_peer(next());
         if let Ok(limit) = next() {
             self.heard_limit(limit);
         }
@@ -114,6 +125,23 @@ impl Server {
         }
         lock(&self.former).retain(|peer| !former.contains(peer));
         Ok(Connection { link, peer })
+    }
+
+    /// Who we are, where the server says it.
+    fn heard_peer(&self, said: Result<Value, RedisError>) -> Option<Peer> {
+        let (peer, error) = match said {
+            Ok(said) => (peer(&said), None),
+            Err(error) => (None, Some(error)),
+        };
+        if peer.is_none() && !self.warned.swap(true, Ordering::Relaxed) {
+            let error = error.map(tracing::field::display);
+            warn!(
+                error,
+                "the server does not answer CLIENT INFO, so former connections cannot be ended; what \
+                 they sent late may be applied after newer writes"
+            );
+        }
+        peer
     }
 
     fn heard_limit(&self, said: Value) {

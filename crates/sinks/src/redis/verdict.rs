@@ -24,9 +24,33 @@ pub(super) fn said(answer: &ServerError) -> SinkError {
     SinkError::new(answer.code(), answer.details().unwrap_or("no further words"))
 }
 
+/// The code that counts: up to Redis 6.2 an error of a command inside of a script is `ERR`, and quoted
+/// among its words.
+fn code<'a>(class: &'a str, words: &'a str) -> &'a str {
+    if class != "ERR" || !words.starts_with("Error running script") {
+        return class;
+    }
+    let quoted = words.split_once(": -").and_then(|(_, quoted)| quoted.split(' ').next());
+    let is_code = |word: &&str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_uppercase());
+    quoted.filter(is_code).unwrap_or(class)
+}
+
+/// Whether the server said anywhere in `answer` that it takes no writes as things are. Where its name
+/// leads to may be another one by now, and connections to this one do not show it.
+pub(super) fn takes_no_writes(answer: &Value) -> bool {
+    match answer {
+        Value::Array(answers) => answers.iter().any(takes_no_writes),
+        Value::ServerError(error) => matches!(
+            code(error.code(), error.details().unwrap_or_default()),
+            "READONLY" | "MASTERDOWN" | "LOADING" | "NOREPLICAS" | "MISCONF" | "OOM"
+        ),
+        _ => false,
+    }
+}
+
 /// Whether the same command may be accepted later.
 fn is_passing(error: &SinkError) -> bool {
-    match &*error.class {
+    match code(&error.class, &error.message) {
         // The server cannot take any write, or not here, or not now.
         "OOM" | "READONLY" | "LOADING" | "MASTERDOWN" | "MISCONF" | "NOREPLICAS" | "BUSY"
         | "CLUSTERDOWN" | "MOVED" | "ASK" | "TRYAGAIN"
@@ -93,6 +117,11 @@ mod tests {
             "EXECABORT Transaction discarded because of previous errors.",
             "NOSCRIPT No matching script.",
             "ERR max number of clients reached",
+            // Inside of a script, up to Redis 6.2.
+            "ERR Error running script (call to f_e0): @user_script:1: @user_script: 1: -OOM command not allowed",
+            "ERR Error running script (call to f_e0): @user_script:1: @user_script: 1: -READONLY You can't write",
+            "ERR Error running script (call to f_e0): @user_script:1: @user_script: 1: -MISCONF Redis is",
+            "ERR Error running script (call to f_e0): @user_script:1: @user_script: 1: -NOREPLICAS Not enough",
             // What a proxy says.
             "upstream failure",
             "no upstream host",
@@ -107,10 +136,31 @@ mod tests {
             "WRONGTYPE Operation against a key holding the wrong kind of value",
             "ERR value is not an integer or out of range",
             "ERR user_script:1: Script attempted to access nonexistent global variable 'x'",
+            "ERR Error running script (call to f_e0): @user_script:1: user_script:1: bad",
+            "ERR Error running script (call to f_e0): @user_script:1: WRONGTYPE Operation against",
+            "ERR Error running script (call to f_e0): @user_script:1: a difference: -7 is too little",
+            "ERR value is said: -OOM no script was run",
             "CROSSSLOT Keys in request don't hash to the same slot",
             "MINE what a script says",
         ] {
             check(answer, false);
+        }
+    }
+
+    #[test]
+    fn a_server_that_takes_no_writes_is_known_by_any_of_its_answers() {
+        let reply =
+            |text: &str| redis::parse_redis_value(format!("{text}\r\n").as_bytes()).unwrap();
+        let in_transaction = |text| Value::Array(vec![reply("+OK"), reply(text)]);
+        let script =
+            "-ERR Error running script (call to f_e0): @user_script: 1: -READONLY You can't";
+        for answer in ["-READONLY You can't", "-MASTERDOWN Link", "-NOREPLICAS Not", script] {
+            assert!(takes_no_writes(&reply(answer)), "{answer}");
+            assert!(takes_no_writes(&in_transaction(answer)), "{answer}");
+        }
+        for answer in ["+OK", "-WRONGTYPE no list", "-MOVED 1 b:1", "-NOPERM no rights"] {
+            assert!(!takes_no_writes(&reply(answer)), "{answer}");
+            assert!(!takes_no_writes(&in_transaction(answer)), "{answer}");
         }
     }
 }

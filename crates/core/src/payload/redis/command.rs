@@ -65,6 +65,13 @@ pub enum RedisCommand {
         #[serde(with = "wire::list")]
         elements: Vec<Bytes>,
     },
+    /// `LTRIM`
+    LTrim {
+        #[serde(with = "wire")]
+        key: Bytes,
+        from: i64,
+        to: i64,
+    },
     /// `SADD`
     SAdd {
         #[serde(with = "wire")]
@@ -123,6 +130,7 @@ impl RedisCommand {
             | Self::HDel { key, .. }
             | Self::LPush { key, .. }
             | Self::RPush { key, .. }
+            | Self::LTrim { key, .. }
             | Self::SAdd { key, .. }
             | Self::SRem { key, .. }
             | Self::ZAdd { key, .. }
@@ -137,7 +145,10 @@ impl RedisCommand {
             |of: &[(Bytes, Bytes)]| of.iter().map(|(a, b)| a.len() + b.len()).sum::<usize>();
         let carried = match self {
             Self::Set { value, .. } => value.len(),
-            Self::Delete { .. } | Self::Expire { .. } | Self::IncrBy { .. } => 0,
+            Self::Delete { .. }
+            | Self::Expire { .. }
+            | Self::IncrBy { .. }
+            | Self::LTrim { .. } => 0,
             Self::HSet { fields: of, .. }
             | Self::XAdd { fields: of, .. }
             | Self::ZAdd { members: of, .. } => pairs(of),
