@@ -127,7 +127,14 @@ impl<M> Ledger<M> {
         &mut self,
         links: impl IntoIterator<Item = Offset>,
     ) -> Result<TaskKey, NotOpen> {
-        let links = self.unfinished(links)?;
+        let mut links: Links = links.into_iter().collect();
+        if let [only] = links[..] {
+            // As most do: it is looked up once.
+            let open = self.open.get_mut(&only).filter(|open| 0 < open.waits);
+            open.ok_or(NotOpen(only))?.waits += 1;
+            return Ok(self.insert(links));
+        }
+        links = self.unfinished(links)?;
         for offset in &links {
             if let Some(open) = self.open.get_mut(offset) {
                 open.waits += 1;

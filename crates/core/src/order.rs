@@ -102,6 +102,9 @@ impl Order {
     /// The message at `offset` has settled. Answers the tasks that may start by that, in the order of
     /// their keys.
     pub fn settled(&mut self, offset: Offset) -> Vec<TaskKey> {
+        if !self.is_kept() {
+            return Vec::new();
+        }
         let freed = self.lines.remove(offset);
         self.ready(freed)
     }

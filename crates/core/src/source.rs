@@ -56,7 +56,7 @@ pub struct Assignment {
     /// Which assignment of it; grows with every assignment in this process.
     pub epoch: u64,
     /// The messages, each above the one before. Bounded by [`Load`]: the poll thread pauses the partition above it.
-    pub inbox: mpsc::UnboundedReceiver<SourceMessage>,
+    pub inbox: mpsc::UnboundedReceiver<Arc<SourceMessage>>,
     /// How much of this partition we hold.
     pub load: Arc<Load>,
     /// Metadata of the last commit of this partition, whoever made it.

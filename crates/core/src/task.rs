@@ -165,8 +165,13 @@ impl Task {
     /// is 0. [`Handler::priority`](crate::Handler::priority) has the last word.
     #[must_use]
     pub fn with_priority(mut self, priority: i64) -> Self {
-        self.priority = priority;
+        self.set_priority(priority);
         self
+    }
+
+    /// What the framework does when [`Handler::priority`](crate::Handler::priority) has answered.
+    pub fn set_priority(&mut self, priority: i64) {
+        self.priority = priority;
     }
 
     /// What the framework does when this task replaces `parent`: it stands for the same messages.
@@ -191,8 +196,13 @@ impl Task {
     /// another.
     #[must_use]
     pub fn as_nth(mut self, nth: u32) -> Self {
-        self.ordinal.push(nth);
+        self.number(nth);
         self
+    }
+
+    /// The same in place.
+    pub fn number(&mut self, nth: u32) {
+        self.ordinal.push(nth);
     }
 
     /// Makes the task stand for the messages at `offsets` of its window.

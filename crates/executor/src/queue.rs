@@ -121,6 +121,9 @@ impl<T> Queue<T> {
     /// Who has waited longest.
     #[must_use]
     pub fn oldest(&self) -> Option<Place> {
+        if self.waiting.is_empty() {
+            return self.line.first();
+        }
         let other = self.waiting.first_key_value().map(|(age, _)| age.place());
         self.line.first().into_iter().chain(other).min_by_key(|place| place.age())
     }
@@ -128,6 +131,9 @@ impl<T> Queue<T> {
     /// Who is next at `now`.
     #[must_use]
     pub fn best(&self, now: Instant) -> Option<Place> {
+        if self.waiting.is_empty() {
+            return self.line.first(); // Overdue or not, all the others are behind it.
+        }
         let oldest = self.oldest()?;
         match self.standing(oldest, now) {
             Standing::Overdue(..) => Some(oldest),
@@ -237,6 +243,14 @@ impl<T> Line<T> {
 
     fn withdraw(&mut self, place: Place) -> Option<T> {
         let index = self.find(place)?;
+        if index == 0 {
+            // As nearly always, and there is nothing to tidy up behind it but what was taken before.
+            let (_, item) = self.places.pop_front()?;
+            while self.places.pop_front_if(|(_, item)| item.is_none()).is_some() {
+                self.taken -= 1;
+            }
+            return item;
+        }
         let item = self.places.get_mut(index)?.1.take()?;
         self.taken += 1;
         while self.places.pop_front_if(|(_, item)| item.is_none()).is_some() {

@@ -21,7 +21,7 @@ pub(crate) struct Owned {
     pub(crate) first: Option<drakkar_core::Offset>,
     /// What is read next, once something was read.
     pub(crate) next: Option<drakkar_core::Offset>,
-    inbox: mpsc::UnboundedSender<SourceMessage>,
+    inbox: mpsc::UnboundedSender<Arc<SourceMessage>>,
     load: Arc<Load>,
 }
 
@@ -42,7 +42,7 @@ impl Owned {
         let size = message.size();
         // Counted before it is sent: the partition may settle it before we look again.
         let intake = self.load.add(size);
-        if self.inbox.send(message).is_ok() {
+        if self.inbox.send(Arc::new(message)).is_ok() {
             return intake;
         }
         // The partition ended without a hand-over, which the pipeline reports. Nobody will ever ask

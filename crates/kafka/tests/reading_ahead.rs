@@ -4,7 +4,7 @@
 
 mod world;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use drakkar_core::{
     Offset, SourceMessage,
@@ -38,7 +38,8 @@ fn resume(member: &Member, assignment: &Assignment) {
 
 /// The next message, which is not settled yet.
 async fn next(assignment: &mut Assignment) -> SourceMessage {
-    timeout(SOON, assignment.inbox.recv()).await.expect("no message").expect("no inbox")
+    let next = timeout(SOON, assignment.inbox.recv()).await.expect("no message");
+    Arc::unwrap_or_clone(next.expect("no inbox"))
 }
 
 /// Waits until the partition holds what it may.

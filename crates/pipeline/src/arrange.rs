@@ -12,7 +12,6 @@ use std::{ops::Range, sync::Arc};
 
 use drakkar_core::{
     Cause, Handler, Message, Offset, OnInvalid, Pending, SourceMessage, Stage, Task,
-    numbered::NumberedMap,
 };
 use drakkar_telemetry::{Hook, SkipReason};
 use tokio::time::sleep;
@@ -20,7 +19,7 @@ use tokio::time::sleep;
 use crate::{
     hook::{HookFailure, chain},
     partition::Shared,
-    turn::prioritized,
+    turn::prioritize,
 };
 
 /// What is to be done for the messages of one window.
@@ -31,7 +30,7 @@ pub(crate) struct Plan<I> {
     /// The same as the handler saw them, if it aggregates; else none.
     pub messages: Vec<Message<I>>,
     /// What to run for them; every task names messages of the window.
-    pub tasks: Vec<Task>,
+    pub tasks: Vec<Arc<Task>>,
     /// Messages to dead-letter, and why.
     pub rejected: Vec<(Arc<SourceMessage>, Cause)>,
     /// Messages that do not decode and are skipped, as configured.
@@ -90,9 +89,10 @@ async fn search<H: Handler>(
             _ => arrange_once(shared, of_part, pending, &mut part.asked).await,
         };
         let failure = match answer {
-            Ok(tasks) => {
+            Ok(mut tasks) => {
                 plan.arranged.extend(of_part.iter().map(|message| message.offset));
-                plan.tasks.extend(prioritized(shared, &of_part[0].partition, tasks));
+                prioritize(shared, &of_part[0].partition, &mut tasks);
+                plan.tasks.extend(tasks.into_iter().map(Arc::new));
                 continue;
             }
             Err(failure) => failure,
@@ -221,32 +221,48 @@ async fn arrange_once<H: Handler>(
     *asked += 1;
     let partition = Some(&part[0].partition);
     let call = async { shared.handler.arrange(part, pending).await };
-    let tasks = shared.ask(Hook::Arrange, partition, call).await?;
-    let linked = link(part, tasks);
-    linked.inspect_err(|failure| shared.hook_failed(Hook::Arrange, partition, failure))
+    let mut tasks = shared.ask(Hook::Arrange, partition, call).await?;
+    match link(part, &mut tasks) {
+        Ok(()) => Ok(tasks),
+        Err(failure) => {
+            shared.hook_failed(Hook::Arrange, partition, &failure);
+            Err(failure)
+        }
+    }
 }
 
 /// A task that names no message stands for all of `part`; one that names another message is refused.
 /// Each is numbered among those of its first message.
-fn link<T>(part: &[Message<T>], tasks: Vec<Task>) -> Result<Vec<Task>, HookFailure> {
-    // Offsets of a window ascend.
-    let in_part =
-        |offset: &Offset| part.binary_search_by_key(offset, |message| message.offset).is_ok();
-    let mut ordinals: NumberedMap<Offset, u32> = NumberedMap::default();
-    tasks
-        .into_iter()
-        .map(|mut task| {
-            if task.source_offsets().is_empty() {
-                let all: Vec<Offset> = part.iter().map(|message| message.offset).collect();
-                task = task.with_source_offsets(all);
-            } else if let Some(foreign) = task.source_offsets().iter().find(|at| !in_part(at)) {
-                let (task, offset) = (task.id().to_string(), foreign.0);
+fn link<T>(part: &[Message<T>], tasks: &mut [Task]) -> Result<(), HookFailure> {
+    let mut ordinals = vec![0; part.len()];
+    // Most tasks come in the order of their messages: that of the last one, or the next.
+    let mut near = 0;
+    for task in tasks {
+        if task.source_offsets().is_empty() {
+            let all: Vec<Offset> = part.iter().map(|message| message.offset).collect();
+            *task = std::mem::take(task).with_source_offsets(all);
+        }
+        let mut first = part.len();
+        for &offset in task.source_offsets() {
+            let Some(index) = index_of(part, offset, near) else {
+                let (task, offset) = (task.id().to_string(), offset.0);
                 return Err(HookFailure::ForeignOffset { task, offset });
-            }
-            let first = task.source_offsets().iter().min().copied();
-            let next = ordinals.entry(first.unwrap_or(part[0].offset)).or_default();
-            let nth = std::mem::replace(next, *next + 1);
-            Ok(task.as_nth(nth))
-        })
-        .collect()
+            };
+            first = first.min(index);
+        }
+        near = first;
+        let next: &mut u32 = &mut ordinals[first];
+        let nth = std::mem::replace(next, *next + 1);
+        task.number(nth);
+    }
+    Ok(())
+}
+
+/// Where in `part` the message at `offset` is. Offsets of a window ascend.
+fn index_of<T>(part: &[Message<T>], offset: Offset, near: usize) -> Option<usize> {
+    let is_at = |index: &usize| part.get(*index).is_some_and(|message| message.offset == offset);
+    [near, near + 1]
+        .into_iter()
+        .find(is_at)
+        .or_else(|| part.binary_search_by_key(&offset, |message| message.offset).ok())
 }

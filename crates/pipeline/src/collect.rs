@@ -22,7 +22,7 @@ use crate::{
     flows::Begin,
     hook::HookFailure,
     partition::{Flow, Shared},
-    turn::prioritized,
+    turn::prioritize,
 };
 
 /// Where hooks and deliveries of one partition run.
@@ -70,7 +70,7 @@ impl<H: Handler> Begin for Collecting<H> {
                 let (payloads, ended) = collect(&here, ran).await;
                 Flow::Collected { key, held_bytes, payloads, ended }
             }
-            What::Whole { kept, whole } => match complete_whole(&here, &whole).await {
+            What::Whole { kept, whole } => match Box::pin(complete_whole(&here, &whole)).await {
                 Ok(()) => Flow::Closed { key, kept },
                 Err(cause) => {
                     let what = Failed::Closing { key, kept, whole };
@@ -111,7 +111,9 @@ async fn collect<H: Handler>(here: &Here<H>, ran: Ran) -> (Vec<Payload>, Ended) 
         }
         Run::Failed { failure, output } => {
             let failure = TaskFailure { task, failure, output, attempt, retries_left };
-            (Vec::new(), failed(here, failure, may_replace, &messages).await)
+            // Boxed: most succeed, and the memory of those is to stay small.
+            let failed = Box::pin(failed(here, failure, may_replace, &messages));
+            (Vec::new(), failed.await)
         }
     }
 }
@@ -197,7 +199,9 @@ async fn failed<H: Handler>(
             shared.metrics.task_replaced(&failed, tasks.len());
             let numbered = (0..).zip(tasks);
             let replacing = numbered.map(|(nth, task)| task.replacing(&failed.task).as_nth(nth));
-            return Ended::Replace(prioritized(shared, partition, replacing));
+            let mut replacing: Vec<Task> = replacing.collect();
+            prioritize(shared, partition, &mut replacing);
+            return Ended::Replace(replacing);
         }
         Ok(OnError::Replace(tasks)) if !tasks.is_empty() => Cause::new(
             Stage::Execute,

@@ -228,7 +228,7 @@ impl<H: Handler> Partition<H> {
                     return;
                 };
                 for (key, task) in keys.into_iter().zip(replacements) {
-                    self.enlist(key, task, parent.chain + 1, parent.rank);
+                    self.enlist(key, Arc::new(task), parent.chain + 1, parent.rank);
                 }
                 self.freed(freed);
             }

@@ -3,19 +3,26 @@
 //! Most hooks have their answer at once, and then a task of the runtime for each of them costs more
 //! than the hook, and so does memory for each. So those that begin at the same time get one task for
 //! several of them, which looks at each once, one after the other in the same memory, and reports together
-//! what was done by that. Whatever is not goes on in a task of its own, as it would have done from the
-//! beginning: it delays nobody, and nobody delays it.
+//! what was done by that. The first that is not keeps this task for itself, and those behind it begin in
+//! tasks of their own, as all would have done from the beginning: nobody delays anybody.
 //!
 //! Dropping all aborts all. A hook that is being executed at that moment goes on until it waits or
 //! returns; the tracker of the assignment knows of it for as long.
 
-use std::{future::poll_fn, iter, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    iter,
+    pin::{Pin, pin},
+    task::Poll,
+    time::Duration,
+};
 
 use tokio::{
+    sync::mpsc,
     task::{AbortHandle, JoinError, JoinSet},
     time::Instant,
 };
-use tokio_util::{sync::ReusableBoxFuture, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 
 /// How many begin in one task at most: the others can begin on other processors.
 const TOGETHER: usize = 32;
@@ -32,12 +39,16 @@ pub(crate) trait Begin: Send + 'static {
     fn go(self) -> impl Future<Output = Self::End> + Send + 'static;
 }
 
-type Begun<B> = ReusableBoxFuture<'static, <B as Begin>::End>;
-
 /// What a task of the runtime ends with.
 enum Report<B: Begin> {
     One(B::End),
-    Several { ended: Vec<B::End>, unfinished: Vec<Begun<B>>, unbegun: std::vec::IntoIter<B> },
+    Several(Looked<B>),
+}
+
+/// What came of several that began together: these have ended, and these were not looked at.
+struct Looked<B: Begin> {
+    ended: Vec<B::End>,
+    unbegun: std::vec::IntoIter<B>,
 }
 
 /// Everything that runs beside one loop. Dropped with it.
@@ -45,13 +56,17 @@ pub(crate) struct Flows<B: Begin> {
     tasks: JoinSet<Report<B>>,
     /// Those that begin at the next [`Flows::begin`].
     beginning: Vec<B>,
+    /// What tasks report that go on with one of theirs.
+    parted: mpsc::UnboundedReceiver<Looked<B>>,
+    part: mpsc::UnboundedSender<Looked<B>>,
     open: usize,
     present: TaskTracker,
 }
 
 impl<B: Begin> Flows<B> {
     pub(crate) fn new(present: TaskTracker) -> Self {
-        Self { tasks: JoinSet::new(), beginning: Vec::new(), open: 0, present }
+        let (part, parted) = mpsc::unbounded_channel();
+        Self { tasks: JoinSet::new(), beginning: Vec::new(), parted, part, open: 0, present }
     }
 
     /// Begins in a task of its own. Only this one may be aborted by itself.
@@ -79,7 +94,7 @@ impl<B: Begin> Flows<B> {
                 break;
             }
             let together = iter::once(first).chain(beginning.by_ref().take(more)).collect();
-            self.tasks.spawn(self.present.track_future(look_once(together)));
+            self.tasks.spawn(self.present.track_future(look_once(together, self.part.clone())));
         }
     }
 
@@ -94,12 +109,18 @@ impl<B: Begin> Flows<B> {
 
     /// Waits for some to end; `None` while nothing runs. Nothing is lost by not waiting to the end.
     pub(crate) async fn join_next(&mut self) -> Option<Result<Vec<B::End>, JoinError>> {
-        let report = self.tasks.join_next().await?;
-        Some(self.reported(report))
+        tokio::select! {
+            biased; // A task parts before it ends.
+            Some(looked) = self.parted.recv() => Some(Ok(self.looked(looked))),
+            report = self.tasks.join_next() => report.map(|report| self.reported(report)),
+        }
     }
 
     /// Some that have ended, if there are any.
     pub(crate) fn try_join_next(&mut self) -> Option<Result<Vec<B::End>, JoinError>> {
+        if let Ok(looked) = self.parted.try_recv() {
+            return Some(Ok(self.looked(looked)));
+        }
         let report = self.tasks.try_join_next()?;
         Some(self.reported(report))
     }
@@ -109,51 +130,51 @@ impl<B: Begin> Flows<B> {
     }
 
     fn reported(&mut self, report: Result<Report<B>, JoinError>) -> Result<Vec<B::End>, JoinError> {
-        let ended = match report {
-            Ok(Report::One(ended)) => vec![ended],
-            Ok(Report::Several { ended, unfinished, unbegun }) => {
-                for flow in unfinished {
-                    self.go_on(flow);
-                }
-                for flow in unbegun {
-                    self.go_on(flow.go());
-                }
-                ended
+        match report {
+            Ok(Report::Several(looked)) => Ok(self.looked(looked)),
+            Ok(Report::One(ended)) => {
+                self.open -= 1;
+                Ok(vec![ended])
             }
             Err(error) => {
                 self.open -= 1;
-                return Err(error);
+                Err(error)
             }
-        };
+        }
+    }
+
+    fn looked(&mut self, Looked { ended, unbegun }: Looked<B>) -> Vec<B::End> {
+        for flow in unbegun {
+            self.go_on(flow.go());
+        }
         self.open -= ended.len();
-        Ok(ended)
+        ended
     }
 }
 
-async fn look_once<B: Begin>(flows: Vec<B>) -> Report<B> {
+async fn look_once<B: Begin>(flows: Vec<B>, part: mpsc::UnboundedSender<Looked<B>>) -> Report<B> {
     let begun = Instant::now();
-    let (mut ended, mut unfinished) = (Vec::with_capacity(flows.len()), Vec::new());
-    let mut done: Option<Begun<B>> = None;
-    let mut flows = flows.into_iter();
+    let mut ended = Vec::with_capacity(flows.len());
+    let mut unbegun = flows.into_iter();
     while begun.elapsed() < LOOK_FOR
-        && let Some(flow) = flows.next()
+        && let Some(flow) = unbegun.next()
     {
-        let mut flow = match done.take() {
-            Some(mut place) => {
-                place.set(flow.go());
-                place
+        let mut flow = pin!(flow.go());
+        match look(flow.as_mut()).await {
+            Poll::Ready(end) => ended.push(end),
+            Poll::Pending => {
+                // Without a loop there is nobody to go on with the others.
+                drop(part.send(Looked { ended, unbegun }));
+                return Report::One(flow.await);
             }
-            None => ReusableBoxFuture::new(flow.go()),
-        };
-        match poll_fn(|context| Poll::Ready(flow.poll(context))).await {
-            Poll::Ready(end) => {
-                ended.push(end);
-                done = Some(flow);
-            }
-            Poll::Pending => unfinished.push(flow),
         }
     }
-    Report::Several { ended, unfinished, unbegun: flows }
+    Report::Several(Looked { ended, unbegun })
+}
+
+/// Looks at `flow` once.
+async fn look<F: Future>(mut flow: Pin<&mut F>) -> Poll<F::Output> {
+    poll_fn(|context| Poll::Ready(flow.as_mut().poll(context))).await
 }
 
 #[cfg(test)]
@@ -195,7 +216,6 @@ mod tests {
         while ended.len() < 90 {
             ended.extend(flows.join_next().await.unwrap().unwrap());
         }
-        assert!(ended.is_sorted(), "in the order in which they began: {ended:?}");
         assert_eq!(flows.len(), 10, "and these count although they have no task in common");
         while flows.len() > 0 {
             gate.notify_waiters();
@@ -234,6 +254,31 @@ mod tests {
             ended += some.len();
         }
         assert_eq!((ended, flows.len()), (6, 0));
+    }
+
+    #[tokio::test]
+    async fn what_has_ended_is_reported_before_one_that_it_began_with_and_that_waits() {
+        let (mut flows, gate) = (Flows::new(TaskTracker::new()), Arc::new(Notify::new()));
+        for n in 0..4 {
+            let gate = Arc::clone(&gate);
+            flows.add(Test(async move {
+                if n == 2 {
+                    gate.notified().await;
+                }
+                n
+            }));
+        }
+        flows.begin();
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        let ended = flows.try_join_next(); // As a hand-over looks.
+        assert_eq!(ended.unwrap().unwrap(), [0, 1]);
+        assert_eq!(flows.join_next().await.unwrap().unwrap(), [3]);
+        assert_eq!(flows.len(), 1);
+        gate.notify_one();
+        assert_eq!(flows.join_next().await.unwrap().unwrap(), [2]);
+        assert!(flows.join_next().await.is_none() && flows.len() == 0);
     }
 
     #[tokio::test]

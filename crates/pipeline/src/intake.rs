@@ -47,7 +47,6 @@ impl<H: Handler> Partition<H> {
                 self.clock.settled(1, Instant::now());
                 continue;
             }
-            let message = Arc::new(message);
             let held = Held { message: Arc::clone(&message), window, given_up: false, idle: false };
             match self.ledger.admit(offset, held) {
                 Ok(()) => messages.push(message),
@@ -75,7 +74,8 @@ impl<H: Handler> Partition<H> {
         let pending = Pending::new(self.tasks.values().map(|a| a.task.id().clone()).collect());
         let shared = Arc::clone(&self.shared);
         self.arranging = Some(self.flows.spawn(async move {
-            Flow::Arranged { window, plan: arrange(&shared, messages, pending).await }
+            let plan = Box::new(arrange(&shared, messages, pending).await);
+            Flow::Arranged { window, plan }
         }));
     }
 

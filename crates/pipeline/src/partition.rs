@@ -157,8 +157,8 @@ pub(crate) enum TaskStage {
 /// What ran beside the loop and ended.
 #[derive(Debug)]
 pub(crate) enum Flow<I> {
-    /// A window was arranged.
-    Arranged { window: u64, plan: Plan<I> },
+    /// A window was arranged. Boxed: the others are many, and small.
+    Arranged { window: u64, plan: Box<Plan<I>> },
     /// A task was collected; it ends when these are delivered.
     Collected { key: TaskKey, held_bytes: Weight, payloads: Vec<Payload>, ended: Ended },
     /// So many payloads of a task are confirmed, or given up for these reasons.
@@ -183,7 +183,7 @@ pub(crate) struct Partition<H: Handler> {
     pub epoch: u64,
     pub metrics: PartitionMetrics,
     pub orders: mpsc::UnboundedReceiver<Order>,
-    pub inbox: mpsc::UnboundedReceiver<SourceMessage>,
+    pub inbox: mpsc::UnboundedReceiver<Arc<SourceMessage>>,
     pub inbox_open: bool,
     pub load: Arc<Load>,
     /// What was committed when it was assigned.
@@ -195,7 +195,7 @@ pub(crate) struct Partition<H: Handler> {
     pub groups: Groups<H::Input>,
     pub windows: NumberedMap<u64, Window>,
     pub next_window: u64,
-    pub incoming: Vec<SourceMessage>,
+    pub incoming: Vec<Arc<SourceMessage>>,
     pub arranging: Option<AbortHandle>,
     pub order: order::Order,
     /// What waits for its turn to be given up.
@@ -363,7 +363,7 @@ impl<H: Handler> Partition<H> {
 
     fn flow_ended(&mut self, ended: Flow<H::Input>, freed: &mut Freed<Held>) {
         match ended {
-            Flow::Arranged { window, plan } => self.arranged(window, plan),
+            Flow::Arranged { window, plan } => self.arranged(window, *plan),
             Flow::GivenUp(given_up) => {
                 self.collecting -= 1;
                 self.give_up(*given_up);

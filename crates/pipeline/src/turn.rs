@@ -32,22 +32,17 @@ use crate::{
 pub(crate) type Rejected = HashMap<TaskKey, (Offset, Option<Cause>)>;
 
 /// Gives `tasks` the priorities that the handler says.
-pub(crate) fn prioritized<H: Handler>(
+pub(crate) fn prioritize<H: Handler>(
     shared: &Shared<H>,
     partition: &TopicPartition,
-    tasks: impl IntoIterator<Item = Task>,
-) -> Vec<Task> {
+    tasks: &mut [Task],
+) {
     let _attended = shared.attend(Hook::Priority, partition);
-    tasks.into_iter().map(|task| prioritize(shared, task)).collect()
-}
-
-/// User code: a panic leaves the task as it is.
-fn prioritize<H: Handler>(shared: &Shared<H>, task: Task) -> Task {
-    match catch_unwind(AssertUnwindSafe(|| shared.handler.priority(&task))) {
-        Ok(priority) => task.with_priority(priority),
-        Err(panic) => {
-            shared.metrics.priority_failed(&task, &panic_text(&*panic));
-            task
+    for task in tasks {
+        // User code: a panic leaves the task as it is.
+        match catch_unwind(AssertUnwindSafe(|| shared.handler.priority(task))) {
+            Ok(priority) => task.set_priority(priority),
+            Err(panic) => shared.metrics.priority_failed(task, &panic_text(&*panic)),
         }
     }
 }
@@ -123,12 +118,12 @@ impl<H: Handler> Partition<H> {
         window.sort_unstable_by_key(|(offset, _)| *offset);
         self.order.enter(
             window.iter().map(|(offset, message)| (*offset, message.key.as_ref())),
-            plan.tasks.iter().map(Task::source_offsets),
+            plan.tasks.iter().map(|task| task.source_offsets()),
         );
     }
 
     /// Adds a task to the backlog, or to those that wait for their turn, as old as `age` says.
-    pub(crate) fn enlist(&mut self, key: TaskKey, task: Task, chain: u32, age: Rank) {
+    pub(crate) fn enlist(&mut self, key: TaskKey, task: Arc<Task>, chain: u32, age: Rank) {
         let rank = Rank { priority: task.priority(), ..age };
         let line = match task.known_result() {
             Some(_) => PRECOMPUTED,
@@ -140,16 +135,7 @@ impl<H: Handler> Partition<H> {
         } else {
             TaskStage::Waiting
         };
-        let active = Active {
-            task: Arc::new(task),
-            attempt: 1,
-            counted: 0,
-            forgiven: 0,
-            chain,
-            rank,
-            line,
-            stage,
-        };
+        let active = Active { task, attempt: 1, counted: 0, forgiven: 0, chain, rank, line, stage };
         self.tasks.insert(key, active);
     }
 

@@ -8,7 +8,7 @@
 use std::{
     cell::RefCell,
     fmt,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -45,12 +45,19 @@ pub(crate) struct HookWatch {
 
 /// One thread's place.
 #[derive(Debug, Default)]
-struct Place(Mutex<Option<Note>>);
+struct Place(Mutex<Written>);
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Default)]
+struct Written {
+    note: Option<Note>,
+    /// What the note is about, or was the last one: mostly it is the same again, and to name it anew each
+    /// time would have the threads contend for its name.
+    partition: Option<TopicPartition>,
+}
+
+#[derive(Debug, Clone, Copy)]
 struct Note {
     hook: Hook,
-    partition: Option<TopicPartition>,
     since: Instant,
 }
 
@@ -64,7 +71,7 @@ thread_local! {
 pub(crate) struct Executing {
     place: Arc<Place>,
     /// What it was executing around this, if it was.
-    around: Option<Note>,
+    around: Option<(Note, Option<TopicPartition>)>,
 }
 
 impl HookWatch {
@@ -75,9 +82,16 @@ impl HookWatch {
         partition: Option<&TopicPartition>,
         since: Instant,
     ) -> Executing {
-        let note = Note { hook, partition: partition.cloned(), since };
         let place = self.place();
-        let around = place.write(Some(note));
+        let around = {
+            let mut written = place.write();
+            let around = written.note.replace(Note { hook, since });
+            let around = around.map(|note| (note, written.partition.clone()));
+            if written.partition.as_ref() != partition {
+                written.partition = partition.cloned();
+            }
+            around
+        };
         Executing { place, around }
     }
 
@@ -86,9 +100,9 @@ impl HookWatch {
         let now = Instant::now();
         let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         let notes = places.iter().filter_map(|place| place.upgrade()?.read());
-        let longest = notes.min_by_key(|note| note.since)?;
+        let (longest, partition) = notes.min_by_key(|(note, _)| note.since)?;
         let since = now.saturating_duration_since(longest.since);
-        Some(StuckHook { hook: longest.hook, partition: longest.partition, since })
+        Some(StuckHook { hook: longest.hook, partition, since })
     }
 
     /// The place of this thread; the first time, it is made.
@@ -110,18 +124,23 @@ impl HookWatch {
 }
 
 impl Place {
-    fn read(&self) -> Option<Note> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn read(&self) -> Option<(Note, Option<TopicPartition>)> {
+        let written = self.write();
+        Some((written.note?, written.partition.clone()))
     }
 
-    fn write(&self, note: Option<Note>) -> Option<Note> {
-        std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), note)
+    fn write(&self) -> MutexGuard<'_, Written> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Executing {
     fn drop(&mut self) {
-        self.place.write(self.around.take());
+        let mut written = self.place.write();
+        match self.around.take() {
+            None => written.note = None,
+            Some((note, partition)) => *written = Written { note: Some(note), partition },
+        }
     }
 }
 
@@ -172,6 +191,21 @@ mod tests {
         assert_eq!(seen(&watch), Some((Hook::MessageLabel, None)));
         drop(inner);
         assert_eq!(seen(&watch), Some((Hook::Arrange, None)));
+    }
+
+    #[test]
+    fn a_hook_is_told_with_its_own_partition_whichever_the_thread_was_at_before() {
+        let watch = Arc::new(HookWatch::default());
+        for partition in [Some(orders(3)), Some(orders(3)), Some(orders(4)), None, Some(orders(4))]
+        {
+            let _executing = watch.enter(Hook::Arrange, partition.as_ref(), Instant::now());
+            assert_eq!(seen(&watch), Some((Hook::Arrange, partition.clone())));
+            let inner = watch.enter(Hook::OnError, Some(&orders(5)), Instant::now());
+            assert_eq!(seen(&watch), Some((Hook::OnError, Some(orders(5)))));
+            drop(inner);
+            assert_eq!(seen(&watch), Some((Hook::Arrange, partition)));
+        }
+        assert_eq!(seen(&watch), None);
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl Book {
 }
 
 struct Feed {
-    inbox: mpsc::UnboundedSender<SourceMessage>,
+    inbox: mpsc::UnboundedSender<Arc<SourceMessage>>,
     load: Arc<Load>,
 }
 
@@ -132,7 +132,7 @@ impl TestSource {
         if let Some(feed) = self.feeds.get(&message.partition) {
             let _pause = feed.load.add(message.size()); // The test decides how much it sends.
             // A partition that was handed over takes no more, as with a real source.
-            drop(feed.inbox.send(message));
+            drop(feed.inbox.send(Arc::new(message)));
         }
     }
 

@@ -301,7 +301,7 @@ impl Member {
                 epoch: assignment.epoch,
             });
         }
-        message
+        Arc::unwrap_or_clone(message)
     }
 }
 
