@@ -6,14 +6,23 @@
 //! what was done by that. Whatever is not goes on in a task of its own, as it would have done from the
 //! beginning: it delays nobody, and nobody delays it.
 //!
+//! One that blocks its thread would keep those it began with from all of this, and their time-outs run. So
+//! they lie where the loop can take them from behind its back, which it does after a moment.
+//!
 //! Dropping all aborts all. A hook that is being executed at that moment goes on until it waits or
 //! returns; the tracker of the assignment knows of it for as long.
 
-use std::{future::poll_fn, iter, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    iter,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
+    time::Duration,
+};
 
 use tokio::{
     task::{AbortHandle, JoinError, JoinSet},
-    time::Instant,
+    time::{Instant, Interval, MissedTickBehavior, interval},
 };
 use tokio_util::{sync::ReusableBoxFuture, task::TaskTracker};
 
@@ -22,6 +31,9 @@ const TOGETHER: usize = 32;
 
 /// How long one task looks at them: those it has not looked at by then need processors of their own.
 const LOOK_FOR: Duration = Duration::from_millis(1);
+
+/// How long one of them may keep the others: far less than any hook may take.
+const KEPT_FOR: Duration = Duration::from_millis(100);
 
 /// What many of begin at the same time.
 pub(crate) trait Begin: Send + 'static {
@@ -37,7 +49,45 @@ type Begun<B> = ReusableBoxFuture<'static, <B as Begin>::End>;
 /// What a task of the runtime ends with.
 enum Report<B: Begin> {
     One(B::End),
-    Several { ended: Vec<B::End>, unfinished: Vec<Begun<B>>, unbegun: std::vec::IntoIter<B> },
+    Several(Arc<Together<B>>),
+}
+
+/// Those that begin in one task. The lock is that task's own until it has kept them for too long.
+struct Together<B: Begin> {
+    since: Instant,
+    flows: Mutex<Looked<B>>,
+}
+
+/// What one look at each of them has come to.
+struct Looked<B: Begin> {
+    ended: Vec<B::End>,
+    unfinished: Vec<Begun<B>>,
+    unbegun: std::vec::IntoIter<B>,
+}
+
+impl<B: Begin> Together<B> {
+    fn new(flows: Vec<B>) -> Self {
+        let looked = Looked {
+            ended: Vec::with_capacity(flows.len()),
+            unfinished: Vec::new(),
+            unbegun: flows.into_iter(),
+        };
+        Self { since: Instant::now(), flows: Mutex::new(looked) }
+    }
+
+    fn looked(&self) -> MutexGuard<'_, Looked<B>> {
+        self.flows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes all there is, whether the task is done with it or not.
+    fn take(&self) -> Looked<B> {
+        let mut flows = self.looked();
+        Looked {
+            ended: std::mem::take(&mut flows.ended),
+            unfinished: std::mem::take(&mut flows.unfinished),
+            unbegun: std::mem::take(&mut flows.unbegun),
+        }
+    }
 }
 
 /// Everything that runs beside one loop. Dropped with it.
@@ -45,13 +95,26 @@ pub(crate) struct Flows<B: Begin> {
     tasks: JoinSet<Report<B>>,
     /// Those that begin at the next [`Flows::begin`].
     beginning: Vec<B>,
+    /// Those that began together and were not reported yet.
+    together: Vec<Arc<Together<B>>>,
+    /// When to look whether one of them keeps the others.
+    look_after: Interval,
     open: usize,
     present: TaskTracker,
 }
 
 impl<B: Begin> Flows<B> {
     pub(crate) fn new(present: TaskTracker) -> Self {
-        Self { tasks: JoinSet::new(), beginning: Vec::new(), open: 0, present }
+        let mut look_after = interval(KEPT_FOR);
+        look_after.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            tasks: JoinSet::new(),
+            beginning: Vec::new(),
+            together: Vec::new(),
+            look_after,
+            open: 0,
+            present,
+        }
     }
 
     /// Begins in a task of its own. Only this one may be aborted by itself.
@@ -78,7 +141,9 @@ impl<B: Begin> Flows<B> {
                 self.go_on(first.go());
                 break;
             }
-            let together = iter::once(first).chain(beginning.by_ref().take(more)).collect();
+            let flows = iter::once(first).chain(beginning.by_ref().take(more)).collect();
+            let together = Arc::new(Together::new(flows));
+            self.together.push(Arc::clone(&together));
             self.tasks.spawn(self.present.track_future(look_once(together)));
         }
     }
@@ -94,50 +159,85 @@ impl<B: Begin> Flows<B> {
 
     /// Waits for some to end; `None` while nothing runs. Nothing is lost by not waiting to the end.
     pub(crate) async fn join_next(&mut self) -> Option<Result<Vec<B::End>, JoinError>> {
-        let report = self.tasks.join_next().await?;
-        Some(self.reported(report))
+        loop {
+            tokio::select! {
+                biased;
+                report = self.tasks.join_next() => return Some(self.reported(report?)),
+                _ = self.look_after.tick(), if !self.together.is_empty() => {
+                    let ended = self.relieve(KEPT_FOR);
+                    if !ended.is_empty() {
+                        return Some(Ok(ended));
+                    }
+                }
+            }
+        }
     }
 
-    /// Some that have ended, if there are any.
+    /// Some that have ended, if there are any: also those that are kept by one that has not.
     pub(crate) fn try_join_next(&mut self) -> Option<Result<Vec<B::End>, JoinError>> {
-        let report = self.tasks.try_join_next()?;
-        Some(self.reported(report))
+        if let Some(report) = self.tasks.try_join_next() {
+            return Some(self.reported(report));
+        }
+        let ended = self.relieve(Duration::ZERO);
+        (!ended.is_empty()).then_some(Ok(ended))
     }
 
     pub(crate) fn abort_all(&mut self) {
         self.tasks.abort_all();
+        for together in self.together.drain(..) {
+            drop(together.take());
+        }
+    }
+
+    /// Takes from those that began together what one of them has kept for so `long`. Returns what has
+    /// ended.
+    fn relieve(&mut self, long: Duration) -> Vec<B::End> {
+        let kept: Vec<_> =
+            self.together.extract_if(.., |kept| long <= kept.since.elapsed()).collect();
+        kept.iter().flat_map(|kept| self.go_on_with(kept.take())).collect()
+    }
+
+    /// Goes on with what is not done by one look. Returns what is.
+    fn go_on_with(&mut self, looked: Looked<B>) -> Vec<B::End> {
+        for flow in looked.unfinished {
+            self.go_on(flow);
+        }
+        for flow in looked.unbegun {
+            self.go_on(flow.go());
+        }
+        self.open -= looked.ended.len();
+        looked.ended
     }
 
     fn reported(&mut self, report: Result<Report<B>, JoinError>) -> Result<Vec<B::End>, JoinError> {
-        let ended = match report {
-            Ok(Report::One(ended)) => vec![ended],
-            Ok(Report::Several { ended, unfinished, unbegun }) => {
-                for flow in unfinished {
-                    self.go_on(flow);
-                }
-                for flow in unbegun {
-                    self.go_on(flow.go());
-                }
-                ended
+        match report {
+            Ok(Report::One(ended)) => {
+                self.open -= 1;
+                Ok(vec![ended])
+            }
+            Ok(Report::Several(together)) => {
+                self.together.retain(|other| !Arc::ptr_eq(other, &together));
+                Ok(self.go_on_with(together.take()))
             }
             Err(error) => {
                 self.open -= 1;
-                return Err(error);
+                Err(error)
             }
-        };
-        self.open -= ended.len();
-        Ok(ended)
+        }
     }
 }
 
-async fn look_once<B: Begin>(flows: Vec<B>) -> Report<B> {
+impl<B: Begin> Drop for Flows<B> {
+    fn drop(&mut self) {
+        self.abort_all();
+    }
+}
+
+async fn look_once<B: Begin>(together: Arc<Together<B>>) -> Report<B> {
     let begun = Instant::now();
-    let (mut ended, mut unfinished) = (Vec::with_capacity(flows.len()), Vec::new());
     let mut done: Option<Begun<B>> = None;
-    let mut flows = flows.into_iter();
-    while begun.elapsed() < LOOK_FOR
-        && let Some(flow) = flows.next()
-    {
+    let mut next = together.looked().unbegun.next();
+    while let Some(flow) = next {
         let mut flow = match done.take() {
             Some(mut place) => {
                 place.set(flow.go());
@@ -145,15 +245,18 @@ async fn look_once<B: Begin>(flows: Vec<B>) -> Report<B> {
             }
             None => ReusableBoxFuture::new(flow.go()),
         };
-        match poll_fn(|context| Poll::Ready(flow.poll(context))).await {
+        let looked = poll_fn(|context| Poll::Ready(flow.poll(context))).await;
+        let mut flows = together.looked();
+        match looked {
             Poll::Ready(end) => {
-                ended.push(end);
+                flows.ended.push(end);
                 done = Some(flow);
             }
-            Poll::Pending => unfinished.push(flow),
+            Poll::Pending => flows.unfinished.push(flow),
         }
+        next = if begun.elapsed() < LOOK_FOR { flows.unbegun.next() } else { None };
     }
-    Report::Several { ended, unfinished, unbegun: flows }
+    Report::Several(together)
 }
 
 #[cfg(test)]
@@ -161,9 +264,14 @@ mod tests {
     use std::sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
+        mpsc,
     };
 
-    use tokio::sync::Notify;
+    use futures_util::future::BoxFuture;
+    use tokio::{
+        sync::Notify,
+        time::{sleep, timeout},
+    };
 
     use super::*;
 
@@ -234,6 +342,76 @@ mod tests {
             ended += some.len();
         }
         assert_eq!((ended, flows.len()), (6, 0));
+    }
+
+    /// Ten that begin together. The seventh blocks its thread until the channel is closed; before it, some
+    /// end at once and some must be looked at several times; three have not begun.
+    fn around_one_that_blocks() -> (Flows<Test<BoxFuture<'static, u32>>>, mpsc::Sender<()>) {
+        let mut flows = Flows::<Test<BoxFuture<'static, u32>>>::new(TaskTracker::new());
+        let (release, blocked) = mpsc::channel::<()>();
+        let mut blocked = Some(blocked);
+        for n in 0..10 {
+            let blocked = if n == 6 { blocked.take() } else { None };
+            flows.add(Test(Box::pin(async move {
+                match blocked {
+                    Some(blocked) => assert!(blocked.recv().is_err(), "closed"),
+                    None if n % 2 == 0 => {}
+                    None => {
+                        for _ in 0..5 {
+                            sleep(Duration::from_millis(1)).await;
+                        }
+                    }
+                }
+                n
+            })));
+        }
+        flows.begin();
+        (flows, release)
+    }
+
+    /// As `drakkar::pulse` does: timers go on while a thread is blocked.
+    fn keep_timers_going() {
+        let runtime = tokio::runtime::Handle::current();
+        std::thread::spawn(move || {
+            for _ in 0..2000 {
+                std::thread::sleep(Duration::from_millis(10));
+                drop(runtime.spawn(async {}));
+            }
+        });
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn one_that_blocks_its_thread_keeps_none_of_those_it_began_with() {
+        keep_timers_going();
+        let (mut flows, release) = around_one_that_blocks();
+        let mut ended = Vec::new();
+        while ended.len() < 9 {
+            let some = timeout(Duration::from_secs(10), flows.join_next()).await;
+            let some = some.unwrap_or_else(|_| panic!("{ended:?} of nine ended"));
+            ended.extend(some.unwrap().unwrap());
+        }
+        ended.sort_unstable();
+        assert_eq!(ended, [0, 1, 2, 3, 4, 5, 7, 8, 9]);
+        assert_eq!(flows.len(), 1);
+        drop(release);
+        assert_eq!(flows.join_next().await.unwrap().unwrap(), [6]);
+        assert_eq!(flows.len(), 0);
+        assert!(flows.join_next().await.is_none());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_last_look_finds_what_has_ended_before_one_that_blocks() {
+        let (mut flows, release) = around_one_that_blocks();
+        let (mut ended, deadline) = (Vec::new(), Instant::now() + Duration::from_secs(10));
+        while ended.len() < 3 && Instant::now() < deadline {
+            while let Some(some) = flows.try_join_next() {
+                ended.extend(some.unwrap());
+            }
+            tokio::task::yield_now().await;
+        }
+        ended.retain(|n| [0, 2, 4].contains(n));
+        assert_eq!(ended, [0, 2, 4]);
+        drop(release);
     }
 
     #[tokio::test]
