@@ -184,9 +184,7 @@ impl<B: Begin> Flows<B> {
 
     pub(crate) fn abort_all(&mut self) {
         self.tasks.abort_all();
-        for together in self.together.drain(..) {
-            drop(together.take());
-        }
+        self.together.clear();
     }
 
     /// Takes from those that began together what one of them has kept for so `long`. Returns what has
@@ -224,12 +222,6 @@ impl<B: Begin> Flows<B> {
                 Err(error)
             }
         }
-    }
-}
-
-impl<B: Begin> Drop for Flows<B> {
-    fn drop(&mut self) {
-        self.abort_all();
     }
 }
 

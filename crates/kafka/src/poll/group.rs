@@ -85,7 +85,7 @@ impl Poller<'_> {
                     awaited.ask_at = now + ASK_AGAIN;
                     self.awaited = Some(awaited);
                 } else {
-                    error!(category = "kafka", %error, "what was committed cannot be read: what was \
+                    error!(category = "kafka", %error, "what was committed before cannot be read, and is passed over: what was \
                         settled ahead is done again, and dead letters are counted anew");
                     self.begin(&awaited.list, Vec::new());
                 }
