@@ -283,7 +283,8 @@ impl<H: Handler> Pipeline<H> {
             return self.handle(event);
         };
         // Never started. Answered now, so that nobody waits for us when they are taken away.
-        for Assignment { partition, epoch, .. } in assignments {
+        for Assignment { partition, epoch, inbox, .. } in assignments {
+            self.shared.status.left_behind(0, inbox.len());
             let position = None;
             self.shared.control.send(SourceCommand::HandOver { partition, epoch, position });
         }

@@ -80,10 +80,13 @@ async fn a_partition_that_is_lost_and_comes_back_at_once_shows_what_it_holds() {
 #[tokio::test(start_paused = true)]
 async fn what_a_stop_leaves_to_the_next_owner_is_counted_whether_it_began_or_not() {
     let mut world = start(Hangs::InArrange, 1);
-    for _ in 0..5 {
-        world.produce(0, "x");
-    }
     let metrics = Arc::clone(&world.metrics);
+    world.produce(0, "is being arranged");
+    let consumed = r#"drakkar_messages_consumed_total{partition="0",topic="orders"} 1"#;
+    until(|| metrics.render().unwrap().lines().any(|line| line == consumed)).await;
+    for _ in 0..4 {
+        world.produce(0, "waits");
+    }
     world.stop().await.unwrap();
     shows(&metrics, "drakkar_uncommitted_offsets_at_stop 5");
 }
