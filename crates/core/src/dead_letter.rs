@@ -65,6 +65,9 @@ pub struct Cause {
     pub class: String,
     /// The error in words.
     pub message: String,
+    /// What a log may say instead, where these words quote what a program printed or what a message
+    /// holds.
+    pub in_logs: Option<String>,
     /// How many attempts were made.
     pub attempt: u32,
     /// The task concerned.
@@ -82,11 +85,25 @@ impl Cause {
             stage,
             class: class.into(),
             message: truncated(message.into()),
+            in_logs: None,
             attempt: 1,
             task: None,
             sink: None,
             carried: Carried::default(),
         }
+    }
+
+    /// Says what a log may say instead of the message.
+    #[must_use]
+    pub fn in_logs(mut self, text: impl Into<String>) -> Self {
+        self.in_logs = Some(text.into());
+        self
+    }
+
+    /// The error in words that quote nothing.
+    #[must_use]
+    pub fn for_logs(&self) -> &str {
+        self.in_logs.as_deref().unwrap_or(&self.message)
     }
 
     /// Names the task concerned.

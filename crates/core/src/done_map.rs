@@ -179,6 +179,10 @@ impl Noted {
 }
 
 impl DoneMap {
+    /// How many offsets a map may name: several times what a worker keeps behind one that is stuck. What
+    /// is read is walked offset by offset, and a few characters can claim any number.
+    pub const MOST: u64 = 4_000_000;
+
     /// Writes `settled` (ascending) and nothing else; see [`Noted::encode`].
     pub fn encode(
         next: Offset,

@@ -230,6 +230,31 @@ fn metadata_of_others_is_refused_by_name() {
 }
 
 #[test]
+fn a_map_that_names_more_than_anybody_settles_is_refused_because_it_would_be_walked_for_ever() {
+    let too_many = Foreign::Damaged("it names more offsets than a worker keeps");
+    // A run from 8 on, of which all numbers but the length are small.
+    let run = |more: u64| {
+        let mut body = vec![0, 7, 1];
+        let mut rest = more;
+        while 0x7F < rest {
+            body.push(u8::try_from(rest & 0x7F).unwrap() | 0x80);
+            rest >>= 7;
+        }
+        body.push(u8::try_from(rest).unwrap());
+        body
+    };
+    for more in [1_u64 << 62, 1 << 40, DoneMap::MOST] {
+        refuse(7, &format!("drk1{}", base64(&run(more))), too_many);
+    }
+    let most = format!("drk1{}", base64(&run(DoneMap::MOST - 1)));
+    assert_eq!(DoneMap::decode(Offset(7), &most).map(|map| map.len()), Ok(DoneMap::MOST));
+    // Many runs are no way around it.
+    let mut two = run(DoneMap::MOST - 1);
+    two.extend([1, 0]);
+    refuse(7, &format!("drk1{}", base64(&two)), too_many);
+}
+
+#[test]
 fn a_map_of_another_position_is_refused_because_it_would_skip_messages() {
     let metadata = encode(10, &[Offset(12)], DEFAULT_LIMIT).metadata;
     refuse(11, &metadata, Foreign::OtherPosition(Offset(10)));

@@ -61,6 +61,7 @@ pub(crate) struct Poller<'a> {
     outlet: Outlet,
     ours: Ownership,
     hand_overs: HandOvers,
+    awaited: Option<group::Awaited>,
     commits: Commits,
     commit_not_before: Option<Instant>,
     commit_backoff: Duration,
@@ -98,6 +99,7 @@ impl<'a> Poller<'a> {
             outlet,
             ours: Ownership::default(),
             hand_overs: HandOvers::default(),
+            awaited: None,
             commits: Commits::default(),
             commit_not_before: None,
             commit_backoff: COMMIT_BACKOFF,
@@ -119,6 +121,7 @@ impl<'a> Poller<'a> {
             }
             self.subscribe()?;
             let queue = self.receive()?;
+            self.ask_committed();
             self.commit();
             self.hand_over();
             if queue == Queue::Empty {
@@ -324,7 +327,8 @@ impl<'a> Poller<'a> {
     /// How long to sleep when there is nothing to do.
     fn idle(&self) -> Duration {
         let now = Instant::now();
-        [self.subscribe_at, self.commit_not_before, self.hand_overs.due()]
+        let ask_at = self.awaited.as_ref().map(|awaited| awaited.ask_at);
+        [self.subscribe_at, self.commit_not_before, self.hand_overs.due(), ask_at]
             .into_iter()
             .flatten()
             .map(|due| due.saturating_duration_since(now))

@@ -108,6 +108,51 @@ async fn a_done_map_that_the_broker_finds_too_long_does_not_hold_the_offset_back
     next.close().await;
 }
 
+/// How often the coordinator will not say what was committed.
+fn silent(broker: &Broker, times: usize) {
+    broker.with(move |cluster| {
+        let refusals = vec![RDKafkaRespErr::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED; times];
+        cluster.request_errors(RDKafkaApiKey::OffsetFetch, &refusals);
+    });
+}
+
+#[tokio::test]
+async fn a_partition_is_not_begun_before_it_is_known_what_was_settled_there() {
+    let broker = Broker::start();
+    let config = broker.topic("unread", 1);
+    let mut member = Member::start(&config).await;
+    let assigned = member.assigned().await;
+    member.commit(&assigned[0], 5, "settled ahead, and held");
+    member.hears(|heard| matches!(heard, Heard::Committed(_, 5)).then_some(())).await;
+    member.close().await;
+    silent(&broker, 3);
+    let mut next = Member::start(&config).await;
+    let again = next.assigned().await;
+    assert_eq!(again[0].committed, Some(position(5, "settled ahead, and held")));
+    next.close().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_for_a_session_is_given_up_and_does_not_hold_the_partition_for_ever() {
+    let broker = Broker::start();
+    let config = broker.topic("unreadable", 1);
+    silent(&broker, 1_000);
+    let mut member = Member::start(&config).await;
+    let assigned = member.assigned().await;
+    assert_eq!(assigned[0].committed, None);
+    member.close().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_is_told_to_stop_does_not_wait_to_read_what_was_committed() {
+    let broker = Broker::start();
+    let config = broker.topic("stopped", 1);
+    silent(&broker, 100_000);
+    let mut member = Member::start(&config).await;
+    member.hears(|heard| matches!(heard, Heard::Trouble(_)).then_some(())).await;
+    member.close().await;
+}
+
 #[tokio::test]
 async fn a_broker_that_is_away_for_a_while_is_not_fatal() {
     let broker = Broker::start();

@@ -158,7 +158,8 @@ fn decode<H: Handler>(
                 shared.metrics.partition(&source.partition).parse_failures.inc();
                 match shared.settings.on_invalid {
                     OnInvalid::DeadLetter => {
-                        let cause = Cause::new(Stage::Decode, "invalid_value", reason);
+                        let cause = Cause::new(Stage::Decode, "invalid_value", reason)
+                            .in_logs("it does not decode");
                         plan.rejected.push((source, cause));
                     }
                     OnInvalid::Skip => {
@@ -171,8 +172,9 @@ fn decode<H: Handler>(
                         plan.skipped.push(source.offset);
                     }
                     OnInvalid::Fail => {
+                        // The reason may quote the message, and this is logged.
                         plan.fatal = Some(format!(
-                            "message {} does not decode: {reason} (kafka.on_invalid is fail)",
+                            "message {} does not decode (kafka.on_invalid is fail)",
                             source.coordinates()
                         ));
                         return messages;

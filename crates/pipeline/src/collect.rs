@@ -221,6 +221,7 @@ async fn failed<H: Handler>(
         }
         Ok(OnError::Retry | OnError::DeadLetter) => {
             Cause::new(Stage::Execute, failed.failure.class(), describe(&failed))
+                .in_logs(failed.failure.to_string())
         }
         Err(failure) => failure.cause(Stage::OnError),
     };

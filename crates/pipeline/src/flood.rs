@@ -13,7 +13,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use drakkar_core::{
     Cause, Handler, Offset, SourceMessage,
-    flood::{Admission, Flood},
+    flood::{Admission, Flood, FloodMark},
     ledger::TaskKey,
 };
 use tokio::time::Instant;
@@ -250,6 +250,13 @@ impl<H: Handler> Partition<H> {
             }
             Failed::Closing { key, kept, .. } => self.closed(key, kept),
         }
+    }
+
+    /// Forgets what an earlier owner counted. For the first message: nothing of ours waits yet.
+    pub(crate) fn count_anew(&mut self) {
+        let (limits, now) = (self.shared.settings.flood, self.shared.born.elapsed());
+        self.gate = Gate::new(Flood::resume(limits, FloodMark::default(), now));
+        self.show_hold();
     }
 
     /// Says what holds the partition, if anything does.

@@ -6,6 +6,9 @@
 //! what was done by that. The first that is not keeps this task for itself, and those behind it begin in
 //! tasks of their own, as all would have done from the beginning: nobody delays anybody.
 //!
+//! One that blocks its thread would keep what it began with from all of this. So that lies where the loop
+//! can take it from behind its back, which it does after a moment.
+//!
 //! Dropping all aborts all. A hook that is being executed at that moment goes on until it waits or
 //! returns; the tracker of the assignment knows of it for as long.
 
@@ -13,6 +16,7 @@ use std::{
     future::poll_fn,
     iter,
     pin::{Pin, pin},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Poll,
     time::Duration,
 };
@@ -20,7 +24,7 @@ use std::{
 use tokio::{
     sync::mpsc,
     task::{AbortHandle, JoinError, JoinSet},
-    time::Instant,
+    time::{Instant, Interval, MissedTickBehavior, interval},
 };
 use tokio_util::task::TaskTracker;
 
@@ -29,6 +33,9 @@ const TOGETHER: usize = 32;
 
 /// How long one task looks at them: those it has not looked at by then need processors of their own.
 const LOOK_FOR: Duration = Duration::from_millis(1);
+
+/// How long one of them may keep the others: far less than any hook may take.
+const KEPT_FOR: Duration = Duration::from_millis(100);
 
 /// What many of begin at the same time.
 pub(crate) trait Begin: Send + 'static {
@@ -42,7 +49,13 @@ pub(crate) trait Begin: Send + 'static {
 /// What a task of the runtime ends with.
 enum Report<B: Begin> {
     One(B::End),
-    Several(Looked<B>),
+    Several(Arc<Together<B>>),
+}
+
+/// Those that begin in one task. The lock is that task's own until it has kept them for too long.
+struct Together<B: Begin> {
+    since: Instant,
+    flows: Mutex<Looked<B>>,
 }
 
 /// What came of several that began together: these have ended, and these were not looked at.
@@ -51,14 +64,38 @@ struct Looked<B: Begin> {
     unbegun: std::vec::IntoIter<B>,
 }
 
+impl<B: Begin> Together<B> {
+    fn new(flows: Vec<B>) -> Self {
+        let ended = Vec::with_capacity(flows.len());
+        let flows = Mutex::new(Looked { ended, unbegun: flows.into_iter() });
+        Self { since: Instant::now(), flows }
+    }
+
+    fn looked(&self) -> MutexGuard<'_, Looked<B>> {
+        self.flows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes all there is, whether the task is done with it or not.
+    fn take(&self) -> Looked<B> {
+        let mut flows = self.looked();
+        let (ended, unbegun) =
+            (std::mem::take(&mut flows.ended), std::mem::take(&mut flows.unbegun));
+        Looked { ended, unbegun }
+    }
+}
+
 /// Everything that runs beside one loop. Dropped with it.
 pub(crate) struct Flows<B: Begin> {
     tasks: JoinSet<Report<B>>,
     /// Those that begin at the next [`Flows::begin`].
     beginning: Vec<B>,
-    /// What tasks report that go on with one of theirs.
-    parted: mpsc::UnboundedReceiver<Looked<B>>,
-    part: mpsc::UnboundedSender<Looked<B>>,
+    /// Those that began together and were not reported yet.
+    together: Vec<Arc<Together<B>>>,
+    /// When to look whether one of them keeps the others.
+    look_after: Interval,
+    /// Those whose task goes on with one of them.
+    parted: mpsc::UnboundedReceiver<Arc<Together<B>>>,
+    part: mpsc::UnboundedSender<Arc<Together<B>>>,
     open: usize,
     present: TaskTracker,
 }
@@ -66,7 +103,18 @@ pub(crate) struct Flows<B: Begin> {
 impl<B: Begin> Flows<B> {
     pub(crate) fn new(present: TaskTracker) -> Self {
         let (part, parted) = mpsc::unbounded_channel();
-        Self { tasks: JoinSet::new(), beginning: Vec::new(), parted, part, open: 0, present }
+        let mut look_after = interval(KEPT_FOR);
+        look_after.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            tasks: JoinSet::new(),
+            beginning: Vec::new(),
+            together: Vec::new(),
+            look_after,
+            parted,
+            part,
+            open: 0,
+            present,
+        }
     }
 
     /// Begins in a task of its own. Only this one may be aborted by itself.
@@ -93,7 +141,9 @@ impl<B: Begin> Flows<B> {
                 self.go_on(first.go());
                 break;
             }
-            let together = iter::once(first).chain(beginning.by_ref().take(more)).collect();
+            let flows = iter::once(first).chain(beginning.by_ref().take(more)).collect();
+            let together = Arc::new(Together::new(flows));
+            self.together.push(Arc::clone(&together));
             self.tasks.spawn(self.present.track_future(look_once(together, self.part.clone())));
         }
     }
@@ -109,29 +159,41 @@ impl<B: Begin> Flows<B> {
 
     /// Waits for some to end; `None` while nothing runs. Nothing is lost by not waiting to the end.
     pub(crate) async fn join_next(&mut self) -> Option<Result<Vec<B::End>, JoinError>> {
-        tokio::select! {
-            biased; // A task parts before it ends.
-            Some(looked) = self.parted.recv() => Some(Ok(self.looked(looked))),
-            report = self.tasks.join_next() => report.map(|report| self.reported(report)),
+        loop {
+            tokio::select! {
+                biased; // A task parts before it ends.
+                Some(together) = self.parted.recv() => return Some(Ok(self.looked(&together))),
+                report = self.tasks.join_next() => return report.map(|report| self.reported(report)),
+                _ = self.look_after.tick(), if !self.together.is_empty() => {
+                    let ended = self.relieve(KEPT_FOR);
+                    if !ended.is_empty() {
+                        return Some(Ok(ended));
+                    }
+                }
+            }
         }
     }
 
-    /// Some that have ended, if there are any.
+    /// Some that have ended, if there are any: also those that are kept by one that has not.
     pub(crate) fn try_join_next(&mut self) -> Option<Result<Vec<B::End>, JoinError>> {
-        if let Ok(looked) = self.parted.try_recv() {
-            return Some(Ok(self.looked(looked)));
+        if let Ok(together) = self.parted.try_recv() {
+            return Some(Ok(self.looked(&together)));
         }
-        let report = self.tasks.try_join_next()?;
-        Some(self.reported(report))
+        if let Some(report) = self.tasks.try_join_next() {
+            return Some(self.reported(report));
+        }
+        let ended = self.relieve(Duration::ZERO);
+        (!ended.is_empty()).then_some(Ok(ended))
     }
 
     pub(crate) fn abort_all(&mut self) {
         self.tasks.abort_all();
+        self.together.clear();
     }
 
     fn reported(&mut self, report: Result<Report<B>, JoinError>) -> Result<Vec<B::End>, JoinError> {
         match report {
-            Ok(Report::Several(looked)) => Ok(self.looked(looked)),
+            Ok(Report::Several(together)) => Ok(self.looked(&together)),
             Ok(Report::One(ended)) => {
                 self.open -= 1;
                 Ok(vec![ended])
@@ -143,7 +205,20 @@ impl<B: Begin> Flows<B> {
         }
     }
 
-    fn looked(&mut self, Looked { ended, unbegun }: Looked<B>) -> Vec<B::End> {
+    fn looked(&mut self, together: &Arc<Together<B>>) -> Vec<B::End> {
+        self.together.retain(|other| !Arc::ptr_eq(other, together));
+        self.go_on_with(together.take())
+    }
+
+    /// Takes from those that began together what one of them has kept for so `long`. Returns what has
+    /// ended.
+    fn relieve(&mut self, long: Duration) -> Vec<B::End> {
+        let kept: Vec<_> =
+            self.together.extract_if(.., |kept| long <= kept.since.elapsed()).collect();
+        kept.iter().flat_map(|kept| self.go_on_with(kept.take())).collect()
+    }
+
+    fn go_on_with(&mut self, Looked { ended, unbegun }: Looked<B>) -> Vec<B::End> {
         for flow in unbegun {
             self.go_on(flow.go());
         }
@@ -152,24 +227,28 @@ impl<B: Begin> Flows<B> {
     }
 }
 
-async fn look_once<B: Begin>(flows: Vec<B>, part: mpsc::UnboundedSender<Looked<B>>) -> Report<B> {
+async fn look_once<B: Begin>(
+    together: Arc<Together<B>>,
+    part: mpsc::UnboundedSender<Arc<Together<B>>>,
+) -> Report<B> {
     let begun = Instant::now();
-    let mut ended = Vec::with_capacity(flows.len());
-    let mut unbegun = flows.into_iter();
-    while begun.elapsed() < LOOK_FOR
-        && let Some(flow) = unbegun.next()
-    {
+    let mut next = together.looked().unbegun.next();
+    while let Some(flow) = next {
         let mut flow = pin!(flow.go());
         match look(flow.as_mut()).await {
-            Poll::Ready(end) => ended.push(end),
+            Poll::Ready(end) => {
+                let mut flows = together.looked();
+                flows.ended.push(end);
+                next = if begun.elapsed() < LOOK_FOR { flows.unbegun.next() } else { None };
+            }
             Poll::Pending => {
                 // Without a loop there is nobody to go on with the others.
-                drop(part.send(Looked { ended, unbegun }));
+                drop(part.send(together));
                 return Report::One(flow.await);
             }
         }
     }
-    Report::Several(Looked { ended, unbegun })
+    Report::Several(together)
 }
 
 /// Looks at `flow` once.
@@ -178,123 +257,4 @@ async fn look<F: Future>(mut flow: Pin<&mut F>) -> Poll<F::Output> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    };
-
-    use tokio::sync::Notify;
-
-    use super::*;
-
-    struct Test<F>(F);
-
-    impl<F: Future<Output: Send + 'static> + Send + 'static> Begin for Test<F> {
-        type End = F::Output;
-
-        fn go(self) -> impl Future<Output = F::Output> + Send + 'static {
-            self.0
-        }
-    }
-
-    #[tokio::test]
-    async fn one_that_waits_delays_none_of_those_it_began_with() {
-        let (mut flows, gate) = (Flows::new(TaskTracker::new()), Arc::new(Notify::new()));
-        for n in 0..100 {
-            let gate = Arc::clone(&gate);
-            flows.add(Test(async move {
-                if n % 10 == 3 {
-                    gate.notified().await;
-                }
-                n
-            }));
-        }
-        flows.begin();
-        assert_eq!(flows.len(), 100);
-        let mut ended = Vec::new();
-        while ended.len() < 90 {
-            ended.extend(flows.join_next().await.unwrap().unwrap());
-        }
-        assert_eq!(flows.len(), 10, "and these count although they have no task in common");
-        while flows.len() > 0 {
-            gate.notify_waiters();
-            tokio::task::yield_now().await;
-            while let Some(waited) = flows.try_join_next() {
-                ended.extend(waited.unwrap());
-            }
-        }
-        assert_eq!(ended.len(), 100);
-        assert!(flows.join_next().await.is_none());
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-    async fn those_that_need_a_processor_do_not_wait_for_each_other() {
-        // Three of them must be at work at the same time, or none ever ends.
-        let (mut flows, at_work) = (Flows::new(TaskTracker::new()), Arc::new(AtomicUsize::new(0)));
-        let deadline = Instant::now() + Duration::from_secs(20);
-        for n in 0..6 {
-            let at_work = Arc::clone(&at_work);
-            flows.add(Test(async move {
-                at_work.fetch_add(1, Ordering::SeqCst);
-                let slow = Instant::now() + 2 * LOOK_FOR;
-                while Instant::now() < slow
-                    || (0 < n && at_work.load(Ordering::SeqCst) < 3 && Instant::now() < deadline)
-                {
-                    std::hint::spin_loop();
-                }
-                Instant::now() < deadline
-            }));
-        }
-        flows.begin();
-        let mut ended = 0;
-        while let Some(some) = flows.join_next().await {
-            let some = some.unwrap();
-            assert!(some.iter().all(|in_time| *in_time), "one at a time");
-            ended += some.len();
-        }
-        assert_eq!((ended, flows.len()), (6, 0));
-    }
-
-    #[tokio::test]
-    async fn what_has_ended_is_reported_before_one_that_it_began_with_and_that_waits() {
-        let (mut flows, gate) = (Flows::new(TaskTracker::new()), Arc::new(Notify::new()));
-        for n in 0..4 {
-            let gate = Arc::clone(&gate);
-            flows.add(Test(async move {
-                if n == 2 {
-                    gate.notified().await;
-                }
-                n
-            }));
-        }
-        flows.begin();
-        for _ in 0..100 {
-            tokio::task::yield_now().await;
-        }
-        let ended = flows.try_join_next(); // As a hand-over looks.
-        assert_eq!(ended.unwrap().unwrap(), [0, 1]);
-        assert_eq!(flows.join_next().await.unwrap().unwrap(), [3]);
-        assert_eq!(flows.len(), 1);
-        gate.notify_one();
-        assert_eq!(flows.join_next().await.unwrap().unwrap(), [2]);
-        assert!(flows.join_next().await.is_none() && flows.len() == 0);
-    }
-
-    #[tokio::test]
-    async fn what_is_dropped_goes_no_further() {
-        let (mut flows, dropped) = (Flows::new(TaskTracker::new()), Arc::new(()));
-        for _ in 0..3 {
-            let held = Arc::clone(&dropped);
-            flows.add(Test(async move {
-                std::future::pending::<()>().await;
-                drop(held);
-            }));
-        }
-        flows.begin();
-        drop(flows);
-        while 1 < Arc::strong_count(&dropped) {
-            tokio::task::yield_now().await;
-        }
-    }
-}
+mod tests;

@@ -79,13 +79,14 @@ impl<H: Handler> Partition<H> {
         }));
     }
 
-    /// Below what was committed, the log was cut or made anew: these are other messages under the
-    /// offsets that an earlier owner settled.
+    /// Where the first message is below what was committed, the log was cut or made anew: these are other
+    /// messages under the offsets that an earlier owner settled, or counted when it gave them up.
     fn check_log(&mut self, offset: Offset) {
-        if self.committed.is_some_and(|committed| offset < committed) && !self.done.is_empty() {
+        if self.committed.take().is_some_and(|committed| offset < committed) {
             warn!(category = "kafka", partition = %self.id, %offset,
-                "reading began below what was committed; what was settled ahead is forgotten");
+                "reading began below what was committed; what was noted with that is forgotten");
             self.done = DoneMap::default();
+            self.count_anew();
         }
     }
 }

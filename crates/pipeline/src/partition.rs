@@ -186,7 +186,7 @@ pub(crate) struct Partition<H: Handler> {
     pub inbox: mpsc::UnboundedReceiver<Arc<SourceMessage>>,
     pub inbox_open: bool,
     pub load: Arc<Load>,
-    /// What was committed when it was assigned.
+    /// What was committed when it was assigned, until the first message came.
     pub committed: Option<Offset>,
     /// What an earlier owner settled above that.
     pub done: DoneMap,
@@ -308,17 +308,13 @@ impl<H: Handler> Partition<H> {
                 return;
             }
             let due = self.clock.due();
-            let deadline = self.drain.as_ref().map(|drain| drain.deadline);
+            let deadline = self.drain.as_ref().map(Drain::deadline);
             let (room, next_try) = (self.window_room(), self.next_try());
             tokio::select! {
                 biased; // Finish before starting: work in flight only shrinks under load.
                 Some(order) = self.orders.recv() => match order {
-                    Order::HandOver { deadline } => self.begin_drain(deadline),
-                    Order::Fence => {
-                        let dropped = self.ledger.open_messages() + self.inbox.len();
-                        self.shared.metrics.partition_lost(&self.id, dropped as u64);
-                        return;
-                    }
+                    Order::HandOver(until) => self.begin_drain(until),
+                    Order::Fence => return self.lost(),
                 },
                 () = sleep_until(deadline.unwrap_or(self.shared.born)), if deadline.is_some() => {
                     self.cut_off();

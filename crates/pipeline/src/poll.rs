@@ -26,7 +26,7 @@ use tracing::{error, info};
 use crate::{
     HookFailure, Settings, Status,
     attendance::Attendance,
-    handover::Order,
+    handover::{Order, Until},
     hook::apart,
     partition::{Partition, Shared},
     periodic::Periodic,
@@ -185,12 +185,12 @@ impl<H: Handler> Pipeline<H> {
                 }
             }
             SourceEvent::Revoked { partitions, grace } => {
-                let order = Order::HandOver { deadline: Instant::now() + grace };
-                self.order(&partitions, order);
+                let until = Until::deadline(Instant::now() + grace);
+                self.order(&partitions, &Order::HandOver(until));
             }
             SourceEvent::Lost { partitions } => {
                 self.shared.status.member.store(false, Ordering::Relaxed);
-                self.order(&partitions, Order::Fence);
+                self.order(&partitions, &Order::Fence);
             }
             SourceEvent::Released { partitions } => {
                 for partition in &partitions {
@@ -199,7 +199,8 @@ impl<H: Handler> Pipeline<H> {
             }
             SourceEvent::Failed(failure) => {
                 // Nothing can be committed any more, and others may own the partitions by now.
-                self.order_all(Order::Fence);
+                self.shared.status.draining.store(true, Ordering::Relaxed);
+                self.order_all(&Order::Fence);
                 return Err(PipelineError::Source(failure.to_string()));
             }
             // The enum grows with the source; what we do not know we cannot act on.
@@ -210,6 +211,10 @@ impl<H: Handler> Pipeline<H> {
 
     fn assign(&mut self, assignment: Assignment) {
         let (id, epoch) = (assignment.partition.clone(), assignment.epoch);
+        if self.running.contains_key(&id) {
+            // Lost and given back at once: it has not ended, and what it shows is of the past.
+            self.shared.metrics.forget_partition(&id);
+        }
         let (orders, receiver) = mpsc::unbounded_channel();
         self.shared.status.assigned.fetch_add(1, Ordering::Relaxed);
         let admission = self.attendance.assigned(&id);
@@ -222,10 +227,10 @@ impl<H: Handler> Pipeline<H> {
         }
     }
 
-    fn order(&self, partitions: &[TopicPartition], order: Order) {
+    fn order(&self, partitions: &[TopicPartition], order: &Order) {
         for partition in partitions {
             if let Some(running) = self.running.get(partition) {
-                running.command(order);
+                running.command(order.clone());
             }
         }
     }
@@ -234,7 +239,9 @@ impl<H: Handler> Pipeline<H> {
         let task = ended.as_ref().map_or_else(JoinError::id, |(task, ())| *task);
         let id = self.running.iter().find(|(_, r)| r.task == task).map(|(id, _)| id.clone());
         if let Some(id) = &id {
+            // Of a partition that came back meanwhile, the newer assignment is the one that runs.
             self.running.remove(id);
+            self.shared.metrics.forget_partition(id);
         }
         match ended {
             Ok(_) => Ok(()),
@@ -248,7 +255,7 @@ impl<H: Handler> Pipeline<H> {
     async fn drain(&mut self, stop: &Stop, timeout: Duration) -> Result<(), PipelineError> {
         self.shared.status.draining.store(true, Ordering::Relaxed);
         self.shared.control.send(SourceCommand::Quiesce);
-        self.order_all(Order::HandOver { deadline: Instant::now() + timeout });
+        self.order_all(&Order::HandOver(Until::deadline(Instant::now() + timeout)));
         let mut outcome = Ok(());
         loop {
             tokio::select! {
@@ -263,7 +270,7 @@ impl<H: Handler> Pipeline<H> {
                 }
             }
         }
-        self.order_all(Order::HandOver { deadline: Instant::now() });
+        self.order_all(&Order::HandOver(Until::now()));
         while let Some(ended) = self.tasks.join_next_with_id().await {
             outcome = outcome.and(self.ended(&ended));
         }
@@ -276,16 +283,17 @@ impl<H: Handler> Pipeline<H> {
             return self.handle(event);
         };
         // Never started. Answered now, so that nobody waits for us when they are taken away.
-        for Assignment { partition, epoch, .. } in assignments {
+        for Assignment { partition, epoch, inbox, .. } in assignments {
+            self.shared.status.left_behind(0, inbox.len());
             let position = None;
             self.shared.control.send(SourceCommand::HandOver { partition, epoch, position });
         }
         Ok(())
     }
 
-    fn order_all(&self, order: Order) {
+    fn order_all(&self, order: &Order) {
         for running in self.running.values() {
-            running.command(order);
+            running.command(order.clone());
         }
     }
 }

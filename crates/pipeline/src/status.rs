@@ -69,7 +69,7 @@ pub struct StatusView {
 }
 
 impl Status {
-    /// A partition was handed over with this much unfinished.
+    /// A partition ended with this much unfinished; counted when the worker stops.
     pub(crate) fn left_behind(&self, running_tasks: usize, unsettled: usize) {
         if self.draining.load(Ordering::Relaxed) {
             self.running_at_stop.fetch_add(running_tasks, Ordering::Relaxed);

@@ -2,7 +2,7 @@
 //!
 //! Each method is one thing that happened. Messages are lower case, data is in fields, and every
 //! line has a `category`. Lines that could flood are throttled; counters never are. What a program
-//! printed and what a message holds is never logged.
+//! printed and what a message holds is never logged here; what a hook or a sink says of its error is.
 
 mod partitions; // those that come, go and are held
 
@@ -237,7 +237,7 @@ impl Metrics {
                 coordinates = %message.coordinates(),
                 label = label(message),
                 stage = cause.stage.as_str(),
-                error = cause.message,
+                error = cause.for_logs(),
                 error_class = cause.class,
                 attempt = cause.attempt,
                 task = cause.task.as_ref().map(tracing::field::display),

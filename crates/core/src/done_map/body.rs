@@ -3,12 +3,13 @@
 //! Writers stop at their budget and keep what they have; the reader allocates in proportion to the
 //! text it was given, whatever lengths the text claims.
 
-use super::{Foreign, Run};
+use super::{DoneMap, Foreign, Run};
 use crate::Offset;
 
 const RUNS: u8 = 0;
 const BITS: u8 = 1;
 const TOO_LARGE: Foreign = Foreign::Damaged("a number is too large");
+const TOO_MANY: Foreign = Foreign::Damaged("it names more offsets than a worker keeps");
 
 /// What fits into the budget.
 pub(super) struct Written {
@@ -228,8 +229,10 @@ impl<'a> Reader<'a> {
     fn runs(&mut self, next: i64) -> Result<Vec<Run>, Foreign> {
         let mut runs = Vec::new();
         let mut from = Some(next);
+        let mut left = DoneMap::MOST;
         while !self.rest.is_empty() {
             let (gap, more) = (self.number()?, self.number()?);
+            left = left.checked_sub(more).and_then(|left| left.checked_sub(1)).ok_or(TOO_MANY)?;
             let first = from.and_then(|from| from.checked_add_unsigned(gap)).ok_or(TOO_LARGE)?;
             let last = first.checked_add_unsigned(more).ok_or(TOO_LARGE)?;
             runs.push(Run { first, last });

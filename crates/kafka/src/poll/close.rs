@@ -32,6 +32,8 @@ impl Poller<'_> {
                 thread::park_timeout(wait);
             }
         }
+        // Unanswered, the client would never close.
+        self.begin_awaited();
         self.give_up_now();
         if self.config.group_instance_id.is_none() {
             info!(category = "kafka", "leaving the group");

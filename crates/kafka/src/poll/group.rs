@@ -1,6 +1,7 @@
 //! Partitions come and go.
 
 use std::{
+    iter,
     panic::{AssertUnwindSafe, catch_unwind},
     time::Duration,
 };
@@ -12,7 +13,7 @@ use drakkar_core::{
 use rdkafka::{
     Offset as ClientOffset, TopicPartitionList,
     consumer::{Consumer, RebalanceProtocol},
-    error::KafkaResult,
+    error::{KafkaResult, RDKafkaErrorCode::UnknownTopicOrPartition},
     topic_partition_list::TopicPartitionListElem,
 };
 use tokio::time::Instant;
@@ -27,12 +28,25 @@ use crate::{
     rebalance::GiveUp,
 };
 
-/// How long reading the last commits may hold up an assignment.
+/// How long reading the last commits may hold up the loop.
 const COMMITTED_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Before the last commits are asked for again.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Partitions that are given to us and not begun, because it is not known what was committed. Begun all
+/// the same they would do all that was settled ahead again, and write over what the group knows of
+/// it. The client reads nothing of them before they are begun.
+pub(super) struct Awaited {
+    list: TopicPartitionList,
+    pub(super) ask_at: Instant,
+    until: Instant,
+}
 
 impl Poller<'_> {
     /// Partitions are given to us, perhaps none.
     pub(super) fn assigned(&mut self, list: &TopicPartitionList) {
+        self.begin_awaited();
         let partitions = listed(list);
         info!(category = "kafka", partitions = shown(&partitions), "assigned");
         self.admitted = true;
@@ -48,7 +62,49 @@ impl Poller<'_> {
             .collect();
         self.lose(stale);
 
-        let positions = self.last_commits(&partitions);
+        // As long as the group keeps a member that it does not hear of.
+        let ask_at = Instant::now();
+        let until = ask_at + Duration::from_millis(self.config.session_timeout_ms.into());
+        self.awaited = Some(Awaited { list: list.clone(), ask_at, until });
+        self.ask_committed();
+    }
+
+    /// Begins the partitions that wait for it as soon as it is known what was committed, or when their
+    /// time is over.
+    pub(super) fn ask_committed(&mut self) {
+        let Some(mut awaited) = self.awaited.take_if(|a| a.ask_at <= Instant::now()) else {
+            return;
+        };
+        match self.last_commits(&listed(&awaited.list)) {
+            Ok(positions) => self.begin(&awaited.list, positions),
+            Err(error) => {
+                let told = format!("what was committed before cannot be read: {error}");
+                self.outlet.observer.client_error(&told);
+                let now = Instant::now();
+                if now < awaited.until && !self.consumer.assignment_lost() {
+                    awaited.ask_at = now + ASK_AGAIN;
+                    self.awaited = Some(awaited);
+                } else {
+                    error!(category = "kafka", %error, "what was committed before cannot be read, and is passed over: what was \
+                        settled ahead is done again, and dead letters are counted anew");
+                    self.begin(&awaited.list, Vec::new());
+                }
+            }
+        }
+    }
+
+    /// Begins the partitions that wait as they are: something else comes before they are known. Nothing
+    /// of them was read, so nothing will be committed.
+    pub(super) fn begin_awaited(&mut self) {
+        if let Some(awaited) = self.awaited.take() {
+            self.begin(&awaited.list, Vec::new());
+        }
+    }
+
+    /// The partitions of `list` are ours from now on. Of those that have no position none is known.
+    fn begin(&mut self, list: &TopicPartitionList, positions: Vec<Option<Position>>) {
+        let partitions = listed(list);
+        let positions = positions.into_iter().chain(iter::repeat(None));
         let limits = self.config.limits(1); // Their share follows.
         let mut assignments = Vec::with_capacity(partitions.len());
         for (partition, position) in partitions.iter().zip(positions) {
@@ -90,6 +146,7 @@ impl Poller<'_> {
 
     /// Partitions are taken from us.
     pub(super) fn revoked(&mut self, taken: &TopicPartitionList, lost: bool) {
+        self.begin_awaited();
         let partitions = listed(taken);
         info!(category = "kafka", partitions = shown(&partitions), lost, "revoked");
         if lost || !self.is_incremental() {
@@ -235,33 +292,28 @@ impl Poller<'_> {
         matches!(self.consumer.rebalance_protocol(), RebalanceProtocol::Cooperative)
     }
 
-    /// What the group last committed for each of `partitions`. Unknown is no reason not to work: then
-    /// what was settled ahead is done again.
-    fn last_commits(&self, partitions: &[TopicPartition]) -> Vec<Option<Position>> {
-        let none = || vec![None; partitions.len()];
+    /// What the group last committed for each of `partitions`.
+    fn last_commits(&self, partitions: &[TopicPartition]) -> KafkaResult<Vec<Option<Position>>> {
         if partitions.is_empty() {
-            return none();
+            return Ok(Vec::new());
         }
         let list = assignment::list(partitions);
-        match self.consumer.committed_offsets(list, COMMITTED_TIMEOUT) {
-            Ok(list) => partitions
-                .iter()
-                .map(|p| position(&list.find_partition(&p.topic, p.partition)?))
-                .collect(),
-            Err(error) => {
-                let told = format!("what was committed before cannot be read: {error}");
-                self.outlet.observer.client_error(&told);
-                none()
-            }
-        }
+        let list = self.consumer.committed_offsets(list, COMMITTED_TIMEOUT)?;
+        let of = |p: &TopicPartition| list.find_partition(&p.topic, p.partition);
+        partitions.iter().map(|p| of(p).map_or(Ok(None), |found| position(&found))).collect()
     }
 }
 
-fn position(element: &TopicPartitionListElem<'_>) -> Option<Position> {
+fn position(element: &TopicPartitionListElem<'_>) -> KafkaResult<Option<Position>> {
+    match element.error() {
+        Err(error) if error.rdkafka_error_code() == Some(UnknownTopicOrPartition) => {
+            return Ok(None);
+        }
+        answer => answer?,
+    }
     let ClientOffset::Offset(next) = element.offset() else {
-        return None;
+        return Ok(None);
     };
-    element.error().ok()?;
     // The client panics over metadata that is not UTF-8, which another program may have written.
     let metadata = catch_unwind(AssertUnwindSafe(|| element.metadata().to_owned()));
     let metadata = metadata.unwrap_or_else(|_| {
@@ -269,5 +321,5 @@ fn position(element: &TopicPartitionListElem<'_>) -> Option<Position> {
         warn!(category = "kafka", topic, partition, "foreign commit metadata is ignored");
         String::new()
     });
-    Some(Position { next: Offset(next), metadata })
+    Ok(Some(Position { next: Offset(next), metadata }))
 }

@@ -1,6 +1,11 @@
 //! A partition that is handed over while it is held, or was about to be.
 
-use drakkar_core::done_map::Noted;
+use drakkar_core::{
+    Offset,
+    done_map::{Extras, Noted},
+    flood::FloodMark,
+};
+use drakkar_testing::message;
 
 use super::*;
 
@@ -42,4 +47,23 @@ async fn what_was_counted_below_the_limit_is_handed_over_too() {
         assert_eq!(world.dead_letters.len(), letters);
         position = revoke(&mut world).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_was_made_anew_while_nobody_read_it_begins_with_a_new_allowance() {
+    let mut world = limited(Service::default().in_collect(), limits(10, 0.0)).start();
+    let flood =
+        FloodMark { held: Some(FloodReason::Consecutive), consecutive: 10, ..FloodMark::default() };
+    let noted = Noted::encode(Offset(100), [], &Extras { flood }, 4096);
+    let position = Position { next: Offset(100), metadata: noted.metadata };
+    world.assign(1, Some(position));
+    for offset in 0..6 {
+        world.send(message(1, offset, "x"));
+    }
+    // What is held tries one; that shows that the log is another.
+    sleep(INTERVAL + MOMENT).await;
+    assert_eq!(world.dead_letters.len(), 6, "all of them, not one in an interval");
+    assert_eq!(held(&world), []);
+    let shown = world.metrics.render().unwrap();
+    assert!(!shown.contains("drakkar_partition_held{"), "{shown}");
 }

@@ -5,3 +5,5 @@ mod witness; // writes down what it is asked
 mod partitions; // on_ready, on_assign, on_revoke
 mod refusals; // on_delivery_error
 mod messages; // decode, message_label, figures
+mod quotes; // what is not logged
+mod blocked; // a thread that is not given back

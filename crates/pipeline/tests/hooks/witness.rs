@@ -197,9 +197,13 @@ pub(crate) fn log() -> (Log, tracing::subscriber::DefaultGuard) {
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
+    pub(crate) fn all(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
     /// The line that holds `text`.
     pub(crate) fn line(&self, text: &str) -> String {
-        let all = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        let all = self.all();
         let line = all.lines().find(|line| line.contains(text));
         line.unwrap_or_else(|| panic!("no {text:?} in {all}")).to_owned()
     }

@@ -41,7 +41,7 @@ impl Metrics {
             category = "worker",
             %partition,
             stage = cause.stage.as_str(),
-            error = cause.message,
+            error = cause.for_logs(),
             error_class = cause.class,
             "a message of the held partition was tried and failed; it is dead-lettered"
         );
@@ -88,32 +88,42 @@ impl Metrics {
         committed: Option<Offset>,
         dropped: u64,
     ) {
-        self.partition(partition).dropped_at_revoke.inc_by(dropped);
-        self.forget_partition(partition);
+        self.dropped_at_revoke(partition, dropped);
         let committed = committed.map(|offset| offset.0);
         info!(category = "worker", %partition, committed, dropped, "partition handed over");
     }
 
     /// A partition was taken without a hand-over: nothing of it can be committed any more.
     pub fn partition_lost(&self, partition: &TopicPartition, dropped: u64) {
-        self.partition(partition).dropped_at_revoke.inc_by(dropped);
-        self.forget_partition(partition);
+        self.dropped_at_revoke(partition, dropped);
         warn!(category = "worker", %partition, dropped, "partition lost");
     }
 
-    /// A shutdown or hand-over hit its deadline with this much unfinished.
-    pub fn drain_timed_out(&self, running_tasks: usize, unsettled: usize) {
-        self.drain_timeouts.inc();
+    /// A shutdown or hand-over hit its deadline with this much of `partition` unfinished. It is counted
+    /// with the `first` of its partitions.
+    pub fn drain_timed_out(
+        &self,
+        partition: &TopicPartition,
+        first: bool,
+        running_tasks: usize,
+        unsettled: usize,
+    ) {
+        if first {
+            self.drain_timeouts.inc();
+        }
         warn!(
             category = "worker",
-            running_tasks, unsettled, "drain timed out; what is not settled will be read again"
+            %partition,
+            running_tasks,
+            unsettled,
+            "drain timed out; what is not settled will be read again"
         );
     }
 
-    /// The worker stops with this many tasks running and messages not committed.
-    pub fn stopped(&self, running_tasks: usize, uncommitted: usize) {
+    /// The pipeline has ended with this many tasks running and messages not settled.
+    pub fn stopped(&self, running_tasks: usize, unsettled: usize) {
         self.inflight_at_stop.set(i64::try_from(running_tasks).unwrap_or(i64::MAX));
-        self.uncommitted_at_stop.set(i64::try_from(uncommitted).unwrap_or(i64::MAX));
-        info!(category = "worker", running_tasks, uncommitted, "worker stopped");
+        self.uncommitted_at_stop.set(i64::try_from(unsettled).unwrap_or(i64::MAX));
+        info!(category = "worker", running_tasks, unsettled, "no partition is worked on any more");
     }
 }

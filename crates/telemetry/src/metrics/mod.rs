@@ -285,7 +285,7 @@ impl Metrics {
             skipped_invalid: skipped.with_label_values(&["invalid"]),
             uncommitted_at_stop: add.gauge(
                 "drakkar_uncommitted_offsets_at_stop",
-                "Messages held and not committed when the worker stopped",
+                "Messages held and not settled when the worker stopped: the next owner reads them again",
             )?,
             inflight_at_stop: add.gauge(
                 "drakkar_inflight_at_stop",
@@ -293,7 +293,7 @@ impl Metrics {
             )?,
             drain_timeouts: add.counter(
                 "drakkar_drain_timeout_hit_total",
-                "Shutdowns and hand-overs that hit their deadline",
+                "Shutdowns and hand-overs that hit their deadline, whatever the number of their partitions",
             )?,
             registry,
         })

@@ -113,6 +113,13 @@ impl Metrics {
         }
     }
 
+    /// So many messages were given back unsettled. Brings no gauge back that was removed.
+    pub(crate) fn dropped_at_revoke(&self, partition: &TopicPartition, messages: u64) {
+        let number = partition.partition.to_string();
+        let labels = [&*partition.topic, number.as_str()];
+        self.by_partition.dropped_at_revoke.with_label_values(&labels).inc_by(messages);
+    }
+
     /// Removes the gauges of a partition that is no longer ours. Handles taken before count into
     /// the void, so a straggler cannot bring the series back.
     pub fn forget_partition(&self, partition: &TopicPartition) {

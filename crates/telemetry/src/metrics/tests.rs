@@ -76,6 +76,7 @@ fn gauges_of_a_partition_go_with_it_and_counters_stay() {
     check(&metrics, &["drakkar_assigned_partitions 2", "drakkar_backpressure_active 1"]);
 
     metrics.rebalanced("revoke", &[orders(0)]);
+    metrics.forget_partition(&orders(0));
     metrics.partition_revoked(&orders(0), Some(Offset(3)), 2);
     handles.queue_size.set(1);
 
@@ -194,7 +195,8 @@ fn kafka_events_are_counted() {
     metrics.commit_refused("rebalance in progress");
     metrics.client_error("broker transport failure");
     metrics.rewound(&orders(0), 12, 3);
-    metrics.drain_timed_out(2, 5);
+    metrics.drain_timed_out(&orders(0), true, 2, 5);
+    metrics.drain_timed_out(&orders(1), false, 1, 1);
     metrics.stopped(2, 5);
     check(
         &metrics,

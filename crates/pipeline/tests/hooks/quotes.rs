@@ -1,0 +1,55 @@
+//! What a program printed and what a message holds is in the letter, and in no log.
+
+use drakkar_core::{Handler, HookResult, Json, Message, OnInvalid, Pending, Stage, Task};
+use drakkar_pipeline::PipelineError;
+use drakkar_testing::World;
+
+use crate::witness::*;
+
+/// Runs a program that prints a secret and fails, for every number.
+struct Tells;
+
+impl Handler for Tells {
+    type Input = Json<u64>;
+
+    async fn arrange(&self, window: &[Message<Json<u64>>], _: &Pending) -> HookResult<Vec<Task>> {
+        let script = "echo hunter2 >&2; exit 3";
+        let task = |message| Task::for_message(message).program("/bin/sh").arg("-c").arg(script);
+        Ok(window.iter().map(task).collect())
+    }
+}
+
+#[tokio::test]
+async fn a_letter_quotes_what_was_printed_or_read_and_the_log_says_only_what_went_wrong() {
+    let (log, _logging) = log();
+    let mut world = World::of(Tells).settings(|settings| settings.max_retries = 0).start();
+    world.produce(0, "1");
+    world.produce(0, r#""hunter2""#);
+    world.committed(0, 2).await;
+    for letter in world.dead_letters.all() {
+        assert!(letter.cause.message.contains("hunter2"), "{letter:?}");
+        let stage = format!("stage=\"{}\"", letter.cause.stage.as_str());
+        let line = log.line(&stage);
+        for part in [&letter.message.coordinates().clone(), &letter.cause.class] {
+            assert!(line.contains(part), "no {part} in {line}");
+        }
+        if letter.cause.stage == Stage::Execute {
+            assert!(line.contains("exit code 3"), "{line}");
+        }
+    }
+    assert!(!log.all().contains("hunter2"), "{}", log.all());
+}
+
+#[tokio::test]
+async fn neither_does_the_error_that_a_worker_stops_with() {
+    let (log, _logging) = log();
+    let mut world = World::of(Tells).settings(|s| s.on_invalid = OnInvalid::Fail).start();
+    world.produce(0, r#""hunter2""#);
+    match world.ended().await {
+        Err(PipelineError::Invalid(text)) => {
+            assert!(text.contains("orders:0:0") && !text.contains("hunter2"), "{text}");
+        }
+        other => panic!("expected an invalid message, got {other:?}"),
+    }
+    assert!(!log.all().contains("hunter2"), "{}", log.all());
+}
