@@ -278,11 +278,7 @@ impl<'a> Service<'a> {
     }
 
     fn refuse(&self, queued: Queued, unfit: Unfit, now: Instant) {
-        let failure = Failure::Unstartable {
-            program: self.program.name().to_owned(),
-            reason: unfit.to_string(),
-            permanent: true,
-        };
+        let failure = unfit.failure(self.program.name());
         let waited = now.duration_since(queued.since);
         queued.report(Run::Failed { failure, output: Output { waited, ..Output::default() } });
     }
