@@ -27,10 +27,11 @@ pub trait StandIn: Send + Sync + 'static {
     /// and none of them is started.
     fn plays(&self) -> bool;
 
-    /// A slot has taken `task`. `None`: a real process is started for it.
+    /// A slot, or a real persistent process, has taken `task`. `None`: a real process works on it, as it
+    /// does in any case where [none is played](Self::plays).
     fn begins(&self, task: &Arc<Task>) -> Option<Scripted>;
 
-    /// The slot is free again; `None`: the run was killed.
+    /// That has ended; `None`: the run was cut off.
     fn ended(&self, task: &Arc<Task>, run: Option<&Run>);
 
     /// How much memory is free, as the memory guard shall see it; `None`: as it is.

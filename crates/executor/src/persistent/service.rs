@@ -259,6 +259,7 @@ impl<'a> Service<'a> {
             return;
         }
         let task = &queued.job.task;
+        queued.control.begins(task);
         let id = self.flights.next_id();
         let request = Request::Task(task);
         let (protocol, space) = (self.protocol(), self.outbox.space());

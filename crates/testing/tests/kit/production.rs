@@ -33,20 +33,37 @@ impl Handler for Each {
     }
 }
 
-/// A world whose program `sort` stays.
-fn persistent(task: fn(Task, &str) -> Task, protocol: Protocol, depth: usize) -> WorldBuilder<Each> {
+/// A world whose program `sort` stays; it is this `command`.
+fn persistent_as(
+    command: &[&str],
+    task: fn(Task, &str) -> Task,
+    (protocol, depth): (Protocol, usize),
+) -> WorldBuilder<Each> {
     let program = ProgramConfig {
         mode: Mode::Persistent,
         protocol,
-        binary: Some("cat".into()),
+        binary: Some(command[0].into()),
+        args: command[1..].iter().map(|&arg| arg.to_owned()).collect(),
         instances: NonZeroUsize::new(1),
         depth: NonZeroUsize::new(depth).unwrap(),
         ..ProgramConfig::default()
     };
-    World::of(Each(task)).in_memory().executor(move |executor| {
+    World::of(Each(task)).executor(move |executor| {
         executor.max_retries = 0;
         executor.programs.insert("sort".to_owned(), program);
     })
+}
+
+fn persistent(
+    task: fn(Task, &str) -> Task,
+    protocol: Protocol,
+    depth: usize,
+) -> WorldBuilder<Each> {
+    persistent_as(&["cat"], task, (protocol, depth))
+}
+
+fn of_a_line(task: Task, line: &str) -> Task {
+    task.program("sort").stdin(line.to_owned())
 }
 
 #[tokio::test(start_paused = true)]
@@ -98,7 +115,7 @@ async fn a_task_that_no_persistent_program_can_be_given_fails_when_it_is_played_
         (Protocol::Lines, |task, _| task.program("sort").arg("-r"), "no arguments"),
     ];
     for (protocol, task, why) in tasks {
-        let world = persistent(task, protocol, 1);
+        let world = persistent(task, protocol, 1).in_memory();
         let mut world = world.processes(|_| Scripted::prints("sorted")).start();
         world.produce(0, "a");
         world.settled().await;
@@ -119,6 +136,7 @@ async fn a_played_persistent_program_has_the_limits_of_one() {
         Protocol::Frames,
         4,
     )
+    .in_memory()
     .executor(|executor| executor.max_stdout_bytes = 3)
     .processes(|_| Scripted::prints("12345").takes(SECOND))
     .start();
@@ -131,4 +149,57 @@ async fn a_played_persistent_program_has_the_limits_of_one() {
         let Some(Run::Finished(output)) = run.run else { panic!("it failed") };
         assert_eq!((&*output.stdout, output.stdout_dropped), (&b"123"[..], 2));
     }
+}
+
+#[tokio::test]
+async fn what_a_real_persistent_program_does_is_recorded() {
+    let mut world = persistent(of_a_line, Protocol::Lines, 1).start();
+    world.produce(0, "b");
+    world.produce(0, "a");
+    world.runs.started(2).await;
+    world.settled().await;
+    let printed: Vec<String> = world
+        .runs
+        .all()
+        .into_iter()
+        .map(|run| match run.run {
+            Some(Run::Finished(output)) => String::from_utf8(output.stdout.into()).unwrap(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(printed, ["b", "a"]);
+    assert_eq!((world.runs.most_at_once(), world.runs.running().len()), (1, 0));
+    world.runs.assert_nothing_ran_twice();
+}
+
+#[tokio::test]
+async fn what_a_real_persistent_program_cannot_do_or_be_given_is_recorded_as_failed() {
+    let dies = ["sh", "-c", "read line; exit 3"];
+    let mut world = persistent_as(&dies, of_a_line, (Protocol::Lines, 1)).start();
+    world.produce(0, "a");
+    world.produce(0, "two\nlines");
+    world.settled().await;
+    let failures: Vec<String> =
+        world.runs.all().iter().filter_map(|run| Some(run.failure()?.to_string())).collect();
+    assert_eq!((failures.len(), world.dead_letters.len()), (2, 2), "{failures:?}");
+    let says = |what: &str| failures.iter().any(|failure| failure.contains(what));
+    assert!(says("ended without an answer") && says("takes one line"), "{failures:?}");
+}
+
+#[tokio::test]
+async fn what_is_taken_away_from_a_real_persistent_program_is_recorded_as_killed() {
+    let sleeps = ["sleep", "1000"];
+    let mut world = persistent_as(&sleeps, of_a_line, (Protocol::Frames, 2)).in_memory().start();
+    world.produce(0, "a");
+    world.produce(0, "b");
+    world.runs.started(2).await;
+    world.revoke(0, Duration::from_millis(10)).await;
+    world.runs.ended(2).await;
+    assert!(world.runs.all().iter().all(drakkar_testing::TaskRun::is_killed));
+}
+
+#[tokio::test(start_paused = true)]
+#[should_panic(expected = "time is paused")]
+async fn a_world_with_paused_time_does_not_start_a_real_persistent_program() {
+    persistent(of_a_line, Protocol::Lines, 1).start();
 }
