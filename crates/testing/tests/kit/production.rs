@@ -15,7 +15,9 @@ use drakkar_testing::{Run, Scripted, World, WorldBuilder};
 const SECOND: Duration = Duration::from_secs(1);
 
 /// One task per message, made by this.
-struct Each(fn(Task, &str) -> Task);
+struct Each(Make);
+
+type Make = fn(Task, &str) -> Task;
 
 impl Handler for Each {
     type Input = Bytes;
@@ -36,7 +38,7 @@ impl Handler for Each {
 /// A world whose program `sort` stays; it is this `command`.
 fn persistent_as(
     command: &[&str],
-    task: fn(Task, &str) -> Task,
+    task: Make,
     (protocol, depth): (Protocol, usize),
 ) -> WorldBuilder<Each> {
     let program = ProgramConfig {
@@ -54,11 +56,7 @@ fn persistent_as(
     })
 }
 
-fn persistent(
-    task: fn(Task, &str) -> Task,
-    protocol: Protocol,
-    depth: usize,
-) -> WorldBuilder<Each> {
+fn persistent(task: Make, protocol: Protocol, depth: usize) -> WorldBuilder<Each> {
     persistent_as(&["cat"], task, (protocol, depth))
 }
 
@@ -108,7 +106,7 @@ async fn a_played_program_that_takes_much_longer_than_usual_is_ended() {
 
 #[tokio::test(start_paused = true)]
 async fn a_task_that_no_persistent_program_can_be_given_fails_when_it_is_played_too() {
-    let tasks: [(Protocol, fn(Task, &str) -> Task, &str); 4] = [
+    let tasks: [(Protocol, Make, &str); 4] = [
         (Protocol::JsonLines, |task, _| task.program("sort").env("A", "b"), "the environment"),
         (Protocol::Frames, |task, _| task.program("sort").working_dir("/tmp"), "directory"),
         (Protocol::JsonLines, |task, _| task.program("sort").stdin_file("/dev/null"), "a file"),
