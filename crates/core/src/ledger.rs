@@ -327,6 +327,15 @@ impl<M> Ledger<M> {
         links.filter_map(|&offset| self.message(offset))
     }
 
+    /// Changes what is kept of them, in the same order.
+    pub fn change_messages_of(&mut self, task: TaskKey, mut change: impl FnMut(&mut M)) {
+        for offset in self.tasks.get(&task).into_iter().flatten() {
+            if let Some(open) = self.open.get_mut(offset) {
+                change(&mut open.message);
+            }
+        }
+    }
+
     /// What may be committed, and which later offsets are settled.
     #[must_use]
     pub fn watermark(&self) -> &Watermark {

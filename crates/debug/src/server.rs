@@ -2,7 +2,7 @@
 //!
 //! Binding is a step of its own, so that a port in use stops the worker before it joins its group.
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, thread, time::Duration};
 
 use axum::{
     Router,
@@ -12,13 +12,20 @@ use axum::{
     routing::get,
 };
 use drakkar_telemetry::Metrics;
-use tokio::{net::TcpListener, sync::oneshot};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, oneshot},
+    time::timeout,
+};
 use tracing::{info, warn};
 
 use crate::{Health, MetricsConfig, health};
 
 /// How long requests under way may take once the server is told to stop.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// How long a scrape may take, with the wait for the one before: as long as Prometheus usually waits.
+const SCRAPE_WITHIN: Duration = Duration::from_secs(10);
 
 /// What is served.
 #[derive(Clone)]
@@ -129,34 +136,65 @@ async fn overdue(stopped: oneshot::Receiver<()>) {
     }
 }
 
+#[derive(Clone)]
+struct Served {
+    probes: Probes,
+    /// Metrics are gathered by one scrape at a time.
+    gathering: Arc<Semaphore>,
+}
+
 fn router(probes: Probes) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .with_state(probes)
+        .with_state(Served { probes, gathering: Arc::new(Semaphore::new(1)) })
 }
 
-async fn healthz(State(probes): State<Probes>) -> Response {
+async fn healthz(State(Served { probes, .. }): State<Served>) -> Response {
     let snapshot = probes.health.snapshot();
     health::answer(snapshot.alive, &snapshot.details)
 }
 
-async fn readyz(State(probes): State<Probes>) -> Response {
+async fn readyz(State(Served { probes, .. }): State<Served>) -> Response {
     let snapshot = probes.health.snapshot();
     health::answer(snapshot.ready, &snapshot.details)
 }
 
-async fn metrics(State(probes): State<Probes>) -> Response {
+async fn metrics(State(Served { probes, gathering }): State<Served>) -> Response {
     let Some(metrics) = probes.metrics else {
         return (StatusCode::NOT_FOUND, "metrics are off (metrics.enabled)\n").into_response();
     };
-    match metrics.render() {
-        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
-            .into_response(),
-        Err(error) => {
-            warn!(category = "worker", %error, "metrics cannot be rendered");
+    match timeout(SCRAPE_WITHIN, gathered(metrics, gathering)).await {
+        Ok(Ok(text)) => {
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+                .into_response()
+        }
+        Ok(Err(error)) => {
+            warn!(category = "worker", error, "metrics cannot be rendered");
             (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response()
         }
+        Err(_) => {
+            warn!(category = "worker", "a scrape takes too long: does a collector block?");
+            (StatusCode::SERVICE_UNAVAILABLE, "gathering takes too long\n").into_response()
+        }
+    }
+}
+
+/// The metrics as text. On a thread of its own: a collector of the user's may block, and the probes are
+/// to answer all the same.
+async fn gathered(metrics: Arc<Metrics>, gathering: Arc<Semaphore>) -> Result<String, String> {
+    let turn = gathering.acquire_owned().await.map_err(|error| error.to_string())?;
+    let (told, rendered) = oneshot::channel();
+    let gather = move || {
+        // Nobody may wait for it any more.
+        drop(told.send(metrics.render()));
+        drop(turn); // Not before, or there would be a thread for every scrape.
+    };
+    let thread = thread::Builder::new().name("drakkar-scrape".to_owned());
+    thread.spawn(gather).map_err(|error| format!("no thread for a scrape: {error}"))?;
+    match rendered.await {
+        Ok(rendered) => rendered.map_err(|error| error.to_string()),
+        Err(_) => Err("a collector panicked".to_owned()),
     }
 }

@@ -3,12 +3,22 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, channel},
+    },
     time::Duration,
 };
 
 use drakkar_debug::{Health, HealthSnapshot, MetricsConfig, Probes, ServeError, Server};
-use drakkar_telemetry::Metrics;
+use drakkar_telemetry::{
+    Metrics,
+    prometheus::{
+        core::{Collector, Desc},
+        proto::MetricFamily,
+    },
+};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -133,4 +143,59 @@ async fn a_client_that_never_finishes_its_request_does_not_hold_up_the_stop() {
     world.stop.send(()).unwrap();
     let ended = timeout(Duration::from_secs(10), world.server).await;
     ended.expect("stops within its grace").unwrap().unwrap();
+}
+
+/// A collector of a user's that blocks until its gate goes.
+struct Blocking {
+    gate: Mutex<Receiver<()>>,
+    /// Nobody opened the gate in time.
+    overdue: Arc<AtomicBool>,
+    entered: Arc<AtomicUsize>,
+}
+
+impl Collector for Blocking {
+    fn desc(&self) -> Vec<&Desc> {
+        Vec::new()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.entered.fetch_add(1, Ordering::SeqCst);
+        let opened = self.gate.lock().unwrap().recv_timeout(Duration::from_secs(20));
+        if opened == Err(RecvTimeoutError::Timeout) {
+            self.overdue.store(true, Ordering::SeqCst);
+        }
+        Vec::new()
+    }
+}
+
+#[tokio::test]
+async fn a_collector_that_blocks_silences_no_probe_and_blocks_one_thread_at_most() {
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let (open, gate) = channel();
+    let (overdue, entered) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+    let collector = Blocking {
+        gate: Mutex::new(gate),
+        overdue: Arc::clone(&overdue),
+        entered: Arc::clone(&entered),
+    };
+    metrics.registry().register(Box::new(collector)).unwrap();
+    let world = Arc::new(start(Some(metrics)).await);
+    let scrapes: Vec<_> = (0..2)
+        .map(|_| {
+            let world = Arc::clone(&world);
+            tokio::spawn(async move { world.get("/metrics").await.0 })
+        })
+        .collect();
+    while entered.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..10 {
+        assert_eq!(world.get("/healthz").await.0, 200);
+    }
+    assert!(!overdue.load(Ordering::SeqCst), "a probe waited for the collector");
+    assert_eq!(entered.load(Ordering::SeqCst), 1);
+    drop(open);
+    for scrape in scrapes {
+        assert_eq!(scrape.await.unwrap(), 200);
+    }
 }

@@ -9,13 +9,16 @@ use drakkar_debug::{Probes, Server};
 use drakkar_executor::{Pool, PoolStats, ProgramStats};
 use drakkar_pipeline::Status;
 use drakkar_telemetry::{Metrics, ProgramView};
-use tokio::{runtime, sync::oneshot, task::JoinSet};
+use tokio::{runtime, sync::oneshot, task::JoinSet, time::timeout};
 use tracing::warn;
 
 use crate::{Config, health::WorkerHealth};
 
 /// How often the gauges of the pool and of the partitions are read.
 const GAUGES_EVERY: Duration = Duration::from_secs(1);
+
+/// How long the thread may take to end; requests under way get a second of it.
+const STOP_WITHIN: Duration = Duration::from_secs(2);
 
 /// Probes and metrics, until they are told to stop.
 pub(crate) struct ProbeServer {
@@ -59,7 +62,9 @@ impl ProbeServer {
         drop(self.stop);
         drop(self.gauges);
         // Nothing is ever sent: the error is the end.
-        drop(self.ended.await);
+        if timeout(STOP_WITHIN, self.ended).await.is_err() {
+            warn!(category = "worker", "the thread of the probes does not end and is left");
+        }
     }
 }
 

@@ -190,30 +190,8 @@ fn announce(loaded: &Loaded, worker: &config::WorkerId) -> Result<(), RunError> 
 
 fn settings(config: &Config) -> Settings {
     let (executor, kafka) = (&config.executor, &config.kafka);
-    let window_size = executor.window_size.get();
-    Settings {
-        window_size,
-        max_in_flight: window_size.saturating_mul(executor.max_windows.get()),
-        max_in_pool: executor
-            .capacity()
-            .saturating_mul(executor.backpressure_high_multiplier.get()),
-        max_hooks: executor.max_hooks.get(),
-        max_result_bytes: executor.max_result_bytes,
-        max_result_bytes_total: executor.max_result_bytes_total,
-        max_spooled_bytes: executor.spool.max_bytes,
-        ordering: executor.ordering,
-        priority_ageing: executor.priority_ageing,
-        max_retries: executor.max_retries,
-        max_replacements: executor.max_replacements,
-        backoff: drakkar_core::retry::Backoff {
-            initial: executor.retry_backoff_initial,
-            max: executor.retry_backoff_max,
-        },
-        hook_timeout: executor.hook_timeout_seconds,
-        on_invalid: kafka.on_invalid,
-        flood: config.dlq.flood(),
-        commit: CommitPace { interval: kafka.commit_interval, every: kafka.commit_every.get() },
-    }
+    let commit = CommitPace { interval: kafka.commit_interval, every: kafka.commit_every.get() };
+    Settings::new(executor, kafka.on_invalid, config.dlq.flood(), commit)
 }
 
 #[cfg(test)]

@@ -12,9 +12,16 @@ use std::{
     time::Duration,
 };
 
-use drakkar::{Delivery, Sink, SinkError, Worker};
+use drakkar::{
+    Delivery, Sink, SinkError, Worker,
+    prometheus::{
+        Registry,
+        core::{Collector, Desc},
+        proto::MetricFamily,
+    },
+};
 use tokio::sync::oneshot;
-use world::{Told, World, ready};
+use world::{SOON, Told, World, ready};
 
 /// A worker that is blocked in `arrange` of one partition, or of both, until the first sender goes.
 fn blocked(
@@ -126,4 +133,41 @@ fn what_piles_up_behind_a_partition_that_is_stuck_is_seen_in_the_scrape() {
     assert!(queued(3).contains("drakkar_total_queued 3\n"));
     drop(release);
     queued(0);
+}
+
+/// A metric that is never collected, as long as the sender of its gate is there.
+struct Stuck(Sender<()>, Mutex<mpsc::Receiver<()>>);
+
+impl Collector for Stuck {
+    fn desc(&self) -> Vec<&Desc> {
+        Vec::new()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.0.send(()).unwrap();
+        // Much longer than a stop may take, and no end of a test that fails.
+        assert!(self.1.lock().unwrap().recv_timeout(2 * SOON).is_err());
+        Vec::new()
+    }
+}
+
+#[test]
+fn a_collector_that_blocks_silences_no_probe_and_holds_up_no_stop() {
+    let world = World::new();
+    let (entered, is_in) = mpsc::channel();
+    let (release, gate) = mpsc::channel();
+    let stuck = Mutex::new(Some(Stuck(entered, Mutex::new(gate))));
+    let handler = Told::when_ready(move |ready| {
+        let registry = ready.get::<Registry>().ok_or("no metrics")?;
+        let stuck = stuck.lock().unwrap().take().ok_or("asked twice")?;
+        Ok(registry.register(Box::new(stuck))?)
+    });
+    let (stop, ended) = world.run(Worker::new(handler).config(world.config()).unwrap());
+    world.until("/readyz", |answer| answer.contains(" 200 "));
+    let _scrape = world.ask("/metrics").unwrap();
+    is_in.recv_timeout(SOON).unwrap();
+    assert!(world.get("/healthz").unwrap().contains(" 200 "));
+    drop(stop);
+    ended.recv_timeout(SOON).unwrap().unwrap();
+    drop(release);
 }

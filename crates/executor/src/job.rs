@@ -2,13 +2,16 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use drakkar_core::{Failure, Output, Task};
 use tracing::error;
 
-use crate::queue::Rank;
+use crate::{queue::Rank, stand_in::StandIn};
 
 /// One run to be done.
 pub struct Job {
@@ -33,6 +36,16 @@ pub enum Run {
         /// What it printed until then.
         output: Output,
     },
+}
+
+/// What whoever watches a job is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watched<'a> {
+    /// It waits no longer: a slot or a persistent process has taken it. Said once, also of a job that is
+    /// put back and taken again.
+    Begun,
+    /// A run that was begun has ended.
+    Ended(Ended<'a>),
 }
 
 /// What became of one run, for whoever watches.
@@ -77,15 +90,51 @@ impl CancelReason {
 
 /// Who wants to know of every run of a job that was begun.
 #[derive(Default)]
-pub(crate) struct Watcher(pub(crate) Option<Box<Told>>);
+pub(crate) struct Watcher {
+    told: Option<Box<Told>>,
+    /// Of a job of a persistent program: a slot tells it by itself.
+    stand_in: Option<Arc<dyn StandIn>>,
+    has_begun: AtomicBool,
+}
 
-type Told = dyn Fn(Ended<'_>) + Send + Sync;
+type Told = dyn Fn(Watched<'_>) + Send + Sync;
 
 impl Watcher {
+    pub(crate) fn new(told: impl Fn(Watched<'_>) + Send + Sync + 'static) -> Self {
+        Self { told: Some(Box::new(told)), ..Self::default() }
+    }
+
+    /// The same, and a test sees what real processes do.
+    pub(crate) fn beside(self, stand_in: Option<Arc<dyn StandIn>>) -> Self {
+        Self { stand_in, ..self }
+    }
+
+    /// A run begins.
+    pub(crate) fn begins(&self, task: &Arc<Task>) {
+        if let Some(stand_in) = &self.stand_in {
+            drop(stand_in.begins(task)); // Nothing: it plays no processes.
+        }
+        if !self.has_begun.swap(true, Ordering::Relaxed) {
+            self.tell(task, Watched::Begun);
+        }
+    }
+
+    /// A run has ended.
+    pub(crate) fn ended(&self, task: &Arc<Task>, ended: Ended<'_>) {
+        if let Some(stand_in) = &self.stand_in {
+            let run = match ended {
+                Ended::Ran(run) => Some(run),
+                Ended::Cancelled { .. } => None,
+            };
+            stand_in.ended(task, run);
+        }
+        self.tell(task, Watched::Ended(ended));
+    }
+
     /// A receiver that panics harms nobody else.
-    pub(crate) fn tell(&self, task: &Task, ended: Ended<'_>) {
-        let Some(told) = &self.0 else { return };
-        if catch_unwind(AssertUnwindSafe(|| told(ended))).is_err() {
+    fn tell(&self, task: &Task, watched: Watched<'_>) {
+        let Some(told) = &self.told else { return };
+        if catch_unwind(AssertUnwindSafe(|| told(watched))).is_err() {
             error!(category = "executor", task = %task.id(), "the watcher of a run panicked");
         }
     }

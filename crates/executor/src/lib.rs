@@ -36,7 +36,7 @@ mod pool; // all of the above, running
 
 pub use config::{ExecutorConfig, Variables};
 pub use cpus::effective_cpus;
-pub use job::{CancelReason, Ended, Job, Run};
+pub use job::{CancelReason, Ended, Job, Run, Watched};
 pub use job_log::JobLogConfig;
 pub use limits::{LimitRefused, Limits};
 pub use memory_guard::MemoryGuardConfig;

@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
 use crate::{
-    Ended, ExecutorConfig, Job, LimitRefused, ProgramStats, Run, Ticket,
+    Ended, ExecutorConfig, Job, LimitRefused, ProgramStats, Run, Ticket, Watched,
     env::Environment,
     guard::Guard,
     job::Watcher,
@@ -114,6 +114,7 @@ struct Owner {
     runners: TaskTracker,
     guard: Arc<Guard>,
     spool: Option<SpoolWatch>,
+    stand_in: Option<Arc<dyn StandIn>>,
     slots: usize,
     /// How long what runs may take to be gone, but for steps of its own.
     patience: Duration,
@@ -228,6 +229,7 @@ impl Pool {
             runners,
             guard,
             spool: spool_watch,
+            stand_in: stand_in.cloned(),
             slots: config.slots(),
             patience,
             most_steps: config.drain_timeout_seconds,
@@ -239,23 +241,24 @@ impl Pool {
     /// Puts a job in line. In a pool that is closed it is dropped, and `done` with it.
     #[must_use = "only the ticket can take the job back"]
     pub fn submit(&self, job: Job) -> Ticket {
-        self.admit(job, Watcher(None))
+        self.admit(job, Watcher::default())
     }
 
-    /// The same; `watcher` is told what became of every run that was begun, also of those that are cut
-    /// off, in the same way as `done` and before it.
+    /// The same; `watcher` is told when the first run begins, and what became of every run that was begun,
+    /// also of those that are cut off, in the same way as `done` and before it.
     #[must_use = "only the ticket can take the job back"]
     pub fn submit_watched(
         &self,
         job: Job,
-        watcher: impl Fn(Ended<'_>) + Send + Sync + 'static,
+        watcher: impl Fn(Watched<'_>) + Send + Sync + 'static,
     ) -> Ticket {
-        self.admit(job, Watcher(Some(Box::new(watcher))))
+        self.admit(job, Watcher::new(watcher))
     }
 
     fn admit(&self, job: Job, watcher: Watcher) -> Ticket {
         let named = self.inner.program_of(&job.task);
         if let Some(program) = self.inner.programs.get(named) {
+            let watcher = watcher.beside(self.inner.stand_in.clone());
             return Ticket(Claim::Program(program.submit(job, watcher)));
         }
         let lane = self.inner.lanes.of(named);
@@ -366,6 +369,7 @@ fn find_programs(config: &ExecutorConfig, common: &Common) -> Result<(), StartEr
 async fn serve(shared: Arc<Shared>, mut runner: Runner) {
     while let Some((spot, queued)) = shared.next().await {
         let waited = queued.since.elapsed();
+        queued.control.watcher.begins(&queued.job.task);
         let run = {
             // Pinned where it is: it is large.
             let running = pin!(runner.run(&queued.job.task, waited, &queued.control.kill));
@@ -379,11 +383,11 @@ async fn serve(shared: Arc<Shared>, mut runner: Runner) {
         };
         let Queued { job, control, .. } = &queued;
         if let Some(run) = &run {
-            control.watcher.tell(&job.task, Ended::Ran(run));
+            control.watcher.ended(&job.task, Ended::Ran(run));
         } else {
             let output = runner.cut.take().unwrap_or(Output { waited, ..Output::default() });
             let ended = Ended::Cancelled { reason: control.reason(), output: &output };
-            control.watcher.tell(&job.task, ended);
+            control.watcher.ended(&job.task, ended);
         }
         let Some((Queued { job, .. }, run)) = shared.ended(spot, queued, run) else { continue };
         if catch_unwind(AssertUnwindSafe(|| (job.done)(run))).is_err() {

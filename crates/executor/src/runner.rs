@@ -4,7 +4,10 @@
 //! again here a few times, uncharged, while the slot is held. Everything else is the caller's
 //! business.
 
+mod played; // the same without a process
+
 use std::{
+    collections::HashMap,
     io,
     os::unix::process::ExitStatusExt,
     path::PathBuf,
@@ -19,7 +22,7 @@ use tokio::{sync::Notify, time::Instant};
 use tracing::warn;
 
 use crate::{
-    ExecutorConfig, Run,
+    ExecutorConfig, Protocol, Run,
     capture::Capture,
     median::Medians,
     memory::MemoryKills,
@@ -27,7 +30,7 @@ use crate::{
     reactor::{sleep, timeout},
     spawn::{SpawnError, Spawner},
     spool::{Spool, SpoolWriter},
-    stand_in::{Bounds, Scripted, StandIn},
+    stand_in::StandIn,
 };
 
 /// Starts that are tried again when the system is short of something.
@@ -63,6 +66,8 @@ pub(crate) struct Runner {
     /// Whether anybody wants to know what programs use.
     measures: bool,
     stand_in: Option<Arc<dyn StandIn>>,
+    /// The persistent programs, where they are played.
+    persistent: HashMap<PathBuf, Protocol>,
     /// What is known of the last process that was killed by request.
     pub(crate) cut: Option<Output>,
 }
@@ -77,12 +82,15 @@ impl Runner {
     ) -> Self {
         let head = |head| Keep { head, tail: 0 };
         let keep = (head(config.max_stdout_bytes), head(config.max_stderr_bytes));
+        let are_played = stand_in.as_ref().is_some_and(|stand_in| stand_in.plays());
+        let persistent = if are_played { played::persistent(config) } else { HashMap::new() };
         Self {
             spawner,
             experience,
             spool,
             measures: config.job_log.path.is_some(),
             stand_in,
+            persistent,
             cut: None,
             binary_path: config.binary_path.clone().unwrap_or_default(),
             keep,
@@ -113,31 +121,6 @@ impl Runner {
         };
         stand_in.ended(task, run.as_ref());
         run
-    }
-
-    async fn play(
-        &self,
-        scripted: Scripted,
-        task: &Task,
-        waited: Duration,
-        kill: &Notify,
-    ) -> Option<Run> {
-        let began = Instant::now();
-        let spool = match self.open_spool(task, kill).await? {
-            Ok(spool) => spool,
-            Err(failure) => return Some(not_started(failure, waited)),
-        };
-        let bounds = Bounds {
-            limit: task.time_limit().unwrap_or(self.patience.limit),
-            max_stdout: if spool.is_some() { usize::MAX } else { self.keep.0.head },
-            max_stderr: self.keep.1.head,
-            waited,
-        };
-        let mut run = scripted.play(task, bounds, kill).await?;
-        let Some(mut spool) = spool else { return Some(run) };
-        let (Run::Finished(output) | Run::Failed { output, .. }) = &mut run;
-        spool.write(&std::mem::take(&mut output.stdout)).await;
-        self.attach(spool, run, (task, began), kill).await
     }
 
     /// A file for what the task prints, if it asks for one; `None` if `kill` comes first.
@@ -250,9 +233,7 @@ impl Runner {
         let output = Output { waited, started_at, usage, ..self.output(&process) };
         let failure = match end {
             End::Exited(status) if status.success() => {
-                if task.limit_percent().is_some() {
-                    self.experience.medians.add(self.program(task), output.took);
-                }
+                self.learn(task, output.took);
                 return Some(Run::Finished(output));
             }
             End::Exited(status) => self.failure(status),
@@ -275,6 +256,13 @@ impl Runner {
         let limit = task.time_limit().unwrap_or(self.patience.limit);
         let usual = |percent| self.experience.medians.limit(self.program(task), percent);
         task.limit_percent().and_then(usual).map_or(limit, |usual| usual.min(limit))
+    }
+
+    /// What is usual, for those that ask.
+    fn learn(&self, task: &Task, took: Duration) {
+        if task.limit_percent().is_some() {
+            self.experience.medians.add(self.program(task), took);
+        }
     }
 
     /// A program whose child was killed usually ends with the code that a shell gives it.

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use drakkar_core::{Failure, Output, Task};
+use drakkar_core::{Failure, Keep, Output, Task};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep},
@@ -27,10 +27,11 @@ pub trait StandIn: Send + Sync + 'static {
     /// and none of them is started.
     fn plays(&self) -> bool;
 
-    /// A slot has taken `task`. `None`: a real process is started for it.
+    /// A slot, or a real persistent process, has taken `task`. `None`: a real process works on it, as it
+    /// does in any case where [none is played](Self::plays).
     fn begins(&self, task: &Arc<Task>) -> Option<Scripted>;
 
-    /// The slot is free again; `None`: the run was killed.
+    /// That has ended; `None`: the run was cut off.
     fn ended(&self, task: &Arc<Task>, run: Option<&Run>);
 
     /// How much memory is free, as the memory guard shall see it; `None`: as it is.
@@ -102,8 +103,8 @@ enum Ending {
 /// What the slot has to say about a played process.
 pub(crate) struct Bounds {
     pub(crate) limit: Duration,
-    pub(crate) max_stdout: usize,
-    pub(crate) max_stderr: usize,
+    pub(crate) stdout: Keep,
+    pub(crate) stderr: Keep,
     pub(crate) waited: Duration,
 }
 
@@ -175,8 +176,8 @@ impl Scripted {
             () = kill.notified() => return None,
             () = sleep(bounds.limit) => false,
         };
-        let (stdout, stdout_dropped) = kept(stdout, bounds.max_stdout);
-        let (stderr, stderr_dropped) = kept(stderr, bounds.max_stderr);
+        let (stdout, stdout_dropped) = kept(&stdout, bounds.stdout);
+        let (stderr, stderr_dropped) = kept(&stderr, bounds.stderr);
         let (waited, took) = (bounds.waited, started.elapsed());
         let captured =
             Output { stdout, stderr, stdout_dropped, stderr_dropped, ..Output::default() };
@@ -196,8 +197,12 @@ impl Scripted {
     }
 }
 
-fn kept(mut printed: Bytes, limit: usize) -> (Bytes, u64) {
-    let dropped = printed.len().saturating_sub(limit);
-    printed.truncate(limit);
-    (printed, dropped as u64)
+/// The beginning and the end of what was printed, and how much was between them.
+fn kept(printed: &Bytes, Keep { head, tail }: Keep) -> (Bytes, u64) {
+    let dropped = printed.len().saturating_sub(head).saturating_sub(tail);
+    if dropped == 0 {
+        return (printed.clone(), 0);
+    }
+    let kept = [&printed[..head], &printed[printed.len() - tail..]].concat();
+    (kept.into(), dropped as u64)
 }

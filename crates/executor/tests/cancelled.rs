@@ -12,7 +12,7 @@ use std::{
 use drakkar_core::{Output, Task};
 use drakkar_executor::{
     CancelReason, Ended, ExecutorConfig, FreeMemory, Job, MemoryGuardConfig, Pool, Protocol, Rank,
-    Run, StandIn, Ticket,
+    Run, StandIn, Ticket, Watched,
 };
 use support::{
     PATIENCE, config,
@@ -38,7 +38,8 @@ fn watch(pool: &Pool, task: Task) -> (Ticket, mpsc::Receiver<End>) {
         rank: Rank::at(Instant::now()),
         done: Box::new(move |run| drop(told.send(End::Told(run)))),
     };
-    let ticket = pool.submit_watched(job, move |ended| {
+    let ticket = pool.submit_watched(job, move |seen| {
+        let Watched::Ended(ended) = seen else { return };
         drop(watched.send(match ended {
             Ended::Ran(run) => End::Watched(run.clone()),
             Ended::Cancelled { reason, output } => End::CutOff(reason, output.clone()),

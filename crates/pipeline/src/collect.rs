@@ -11,7 +11,7 @@ use drakkar_core::{
     hold::HoldBoard, ledger::TaskKey,
 };
 use drakkar_executor::Run;
-use drakkar_telemetry::{Hook, SkipReason};
+use drakkar_telemetry::Hook;
 use smallvec::SmallVec;
 
 use crate::{
@@ -121,8 +121,11 @@ async fn collect<H: Handler>(here: &Here<H>, ran: Ran) -> (Vec<Payload>, Ended) 
 /// What became of a task after its run.
 #[derive(Debug)]
 pub(crate) enum Ended {
-    /// All it led to is confirmed or skipped. How it ended, if the handler aggregates.
+    /// It succeeded, and all it led to is confirmed or skipped. How it ended, if the handler aggregates.
     Settled(Option<Box<Outcome>>),
+    /// It failed, and `on_error` gave it up. How it ended, if the handler aggregates, and how the handler
+    /// calls each of its messages.
+    Skipped(Box<(Option<Outcome>, Vec<Option<String>>)>),
     /// It failed for good, and its messages are to be dead-lettered. How it ended, if the handler
     /// aggregates.
     GivenUp(Box<(Cause, Option<Outcome>)>),
@@ -213,11 +216,8 @@ async fn failed<H: Handler>(
         ),
         Ok(OnError::Skip | OnError::Replace(_)) => {
             shared.metrics.task_skipped(partition, &failed);
-            for message in messages {
-                let label = shared.label(message);
-                shared.metrics.message_skipped(message, label.as_deref(), SkipReason::OnError);
-            }
-            return Ended::settled(kept::<H>(Outcome::Error(failed)));
+            let labels = messages.iter().map(|message| shared.label(message)).collect();
+            return Ended::Skipped(Box::new((kept::<H>(Outcome::Error(failed)), labels)));
         }
         Ok(OnError::Retry | OnError::DeadLetter) => {
             Cause::new(Stage::Execute, failed.failure.class(), describe(&failed))

@@ -12,16 +12,18 @@ use drakkar_core::{
     Handler, Output, Precomputed, SpooledFile,
     ledger::{Freed, TaskKey},
 };
-use drakkar_executor::{Job, Run, Standing, Ticket};
+use drakkar_executor::{Job, Run, Standing, Ticket, Watched};
 use drakkar_telemetry::JobEnd;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::{
+    aggregate::Outcome,
     collect::{Collecting, Ended, Ran, What},
     flood::{Failed, GivenUp},
+    held::{Fate, Held},
     lines::{Line, PRECOMPUTED, Spot},
-    partition::{Held, Partition, TaskStage},
+    partition::{Partition, TaskStage},
 };
 
 impl<H: Handler> Partition<H> {
@@ -131,14 +133,11 @@ impl<H: Handler> Partition<H> {
         let Some(active) = self.tasks.get_mut(&key) else { return };
         if let Some(known) = active.task.known_result() {
             let held_bytes = Weight::of_known(known);
+            self.shared.metrics.task_started();
             self.ledger.mark_started(key);
             self.result_bytes += held_bytes;
             self.collect(key, None, held_bytes);
             return;
-        }
-        if active.counted < active.attempt {
-            active.counted = active.attempt;
-            self.shared.metrics.task_started();
         }
         let report = self.report_run.clone();
         let job = Job {
@@ -147,17 +146,17 @@ impl<H: Handler> Partition<H> {
             // The partition may be gone: then nobody is interested.
             done: Box::new(move |run| drop(report.send((key, run)))),
         };
-        let ticket = if self.shared.metrics.logs_jobs() {
-            let metrics = Arc::clone(&self.shared.metrics);
-            let (partition, task) = (self.id.clone(), Arc::clone(&active.task));
-            let attempt = active.attempt;
-            self.shared.pool.submit_watched(job, move |ended| {
+        let metrics = Arc::clone(&self.shared.metrics);
+        let logged = metrics.logs_jobs().then(|| (self.id.clone(), Arc::clone(&active.task)));
+        let attempt = active.attempt;
+        let ticket = self.shared.pool.submit_watched(job, move |seen| match (seen, &logged) {
+            (Watched::Begun, _) => metrics.task_started(),
+            (Watched::Ended(ended), Some((partition, task))) => {
                 let (output, end) = job_end(ended);
-                metrics.log_job(&partition, &task, attempt, output, end);
-            })
-        } else {
-            self.shared.pool.submit(job)
-        };
+                metrics.log_job(partition, task, attempt, output, end);
+            }
+            (Watched::Ended(_), None) => {}
+        });
         active.stage = TaskStage::InPool(ticket, self.queued.push(active.line, active.rank, key));
         self.pooled += 1;
         self.pooled_in[active.line] += 1;
@@ -208,9 +207,14 @@ impl<H: Handler> Partition<H> {
         let Some(active) = self.tasks.get_mut(&key) else { return };
         match ended {
             Ended::Settled(outcome) => {
-                self.tasks.remove(&key);
-                self.keep(key, outcome.map(|outcome| *outcome));
-                self.ledger.finish_into(key, freed);
+                self.ledger.change_messages_of(key, |held| held.fate = Fate::Succeeded);
+                self.finished(key, outcome.map(|outcome| *outcome), freed);
+            }
+            Ended::Skipped(skipped) => {
+                let (outcome, labels) = *skipped;
+                let mut labels = labels.into_iter();
+                self.ledger.change_messages_of(key, |held| held.skip(labels.next().flatten()));
+                self.finished(key, outcome, freed);
             }
             Ended::GivenUp(given_up) => {
                 let (cause, outcome) = *given_up;
@@ -233,6 +237,13 @@ impl<H: Handler> Partition<H> {
                 self.freed(freed);
             }
         }
+    }
+
+    /// A task has ended, and all it led to.
+    fn finished(&mut self, key: TaskKey, outcome: Option<Outcome>, freed: &mut Freed<Held>) {
+        self.tasks.remove(&key);
+        self.keep(key, outcome);
+        self.ledger.finish_into(key, freed);
     }
 
     /// The backoff of a task is over: it goes ahead of what is younger.

@@ -23,7 +23,8 @@ use crate::{
     collect::Whole,
     deliver::dead_letter,
     execute::Weight,
-    partition::{Flow, Held, Partition, TaskStage},
+    held::Held,
+    partition::{Flow, Partition, TaskStage},
     status::HeldPartition,
 };
 

@@ -11,7 +11,8 @@ use tracing::warn;
 
 use crate::{
     arrange::arrange,
-    partition::{Flow, Held, Partition, Window},
+    held::Held,
+    partition::{Flow, Partition, Window},
 };
 
 /// Settled offsets that a partition remembers behind one that is stuck; beyond it takes no more.
@@ -47,7 +48,7 @@ impl<H: Handler> Partition<H> {
                 self.clock.settled(1, Instant::now());
                 continue;
             }
-            let held = Held { message: Arc::clone(&message), window, given_up: false, idle: false };
+            let held = Held::new(Arc::clone(&message), window);
             match self.ledger.admit(offset, held) {
                 Ok(()) => messages.push(message),
                 // The source begins a new assignment where a log goes back. What comes here all the

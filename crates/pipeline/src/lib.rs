@@ -13,6 +13,7 @@
 
 mod poll; // source events -> partitions
 mod partition; // one loop per partition, owns everything below
+mod held; // what is kept of an open message
 mod intake; // inbox -> window
 mod arrange; // window -> tasks (user hook)
 mod turn; // tasks -> those whose turn has come
@@ -31,6 +32,7 @@ mod flows; // what runs beside a partition loop
 mod hook; // user code, contained
 mod watch; // which hook blocks its thread
 mod status; // what probes may see
+mod settings; // what the configuration says
 
 pub use commit::CommitPace;
 pub use hook::{HookFailure, apart, contained};

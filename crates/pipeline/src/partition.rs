@@ -26,7 +26,7 @@ use drakkar_core::{
 };
 use drakkar_executor::{CancelReason, Pool, Rank, Run, Ticket};
 use drakkar_sinks::Sinks;
-use drakkar_telemetry::{Metrics, PartitionMetrics};
+use drakkar_telemetry::{Metrics, PartitionMetrics, SkipReason};
 use tokio::{
     sync::mpsc,
     task::{AbortHandle, JoinError},
@@ -45,6 +45,7 @@ use crate::{
     flood::{Failed, Gate, GivenUp},
     flows::Flows,
     handover::{Drain, Order},
+    held::{Fate, Held},
     lines::{Line, Lines, Spot},
     post::Deliveries,
     status::Status,
@@ -107,24 +108,11 @@ pub(crate) struct Shared<H> {
     pub born: Instant,
 }
 
-/// What is kept of an open message.
-#[derive(Debug)]
-pub(crate) struct Held {
-    pub message: Arc<SourceMessage>,
-    pub window: u64,
-    /// Whether a dead letter was written for it.
-    pub given_up: bool,
-    /// Whether nothing is to be done for it (filtered, skipped): that it settles shows nothing.
-    pub idle: bool,
-}
-
 /// A task that has not ended.
 pub(crate) struct Active {
     pub task: Arc<Task>,
     /// From 1.
     pub attempt: u32,
-    /// The last attempt that was counted; the pool may hold one more than once.
-    pub counted: u32,
     /// Attempts that do not count: it failed for good after them and was taken up again.
     pub forgiven: u32,
     /// How many replacements led to it.
@@ -389,6 +377,10 @@ impl<H: Handler> Partition<H> {
         self.metrics.settled.inc_by(settled.len() as u64);
         self.unload(settled.len(), settled.iter().map(|held| held.message.size()).sum());
         for held in settled {
+            if let (Fate::Skipped(label), false) = (&held.fate, held.given_up) {
+                let reason = SkipReason::OnError;
+                self.shared.metrics.message_skipped(&held.message, label.as_deref(), reason);
+            }
             self.leave_window(held.window, now);
         }
     }

@@ -20,7 +20,8 @@ use crate::{
     collect::Ended,
     deliver::{Origin, appeal, deliver_each, identify, joined},
     execute::Weight,
-    partition::{Flow, Held, Partition},
+    held::Held,
+    partition::{Flow, Partition},
 };
 
 /// What the ended tasks of one partition led to, on its way to sinks.

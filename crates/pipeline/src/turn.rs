@@ -22,9 +22,10 @@ use tokio::time::Instant;
 use crate::{
     arrange::Plan,
     flood::{Failed, GivenUp},
+    held::Held,
     hook::panic_text,
     lines::PRECOMPUTED,
-    partition::{Active, Held, Partition, Shared, TaskStage},
+    partition::{Active, Partition, Shared, TaskStage},
 };
 
 /// Messages that were not arranged and wait for their turn to be given up, and why; without a cause,
@@ -135,7 +136,7 @@ impl<H: Handler> Partition<H> {
         } else {
             TaskStage::Waiting
         };
-        let active = Active { task, attempt: 1, counted: 0, forgiven: 0, chain, rank, line, stage };
+        let active = Active { task, attempt: 1, forgiven: 0, chain, rank, line, stage };
         self.tasks.insert(key, active);
     }
 

@@ -148,7 +148,7 @@ async fn a_task_that_has_waited_too_long_goes_first_whatever_its_priority() {
     let ageing = Duration::from_millis(50);
     let mut world = one_slot(handler)
         .executor(|executor| executor.priority_ageing = ageing)
-        .settings(|settings| {
+        .settings(move |settings| {
             settings.priority_ageing = ageing;
             settings.max_in_pool = 3;
         })

@@ -189,8 +189,9 @@ async fn a_hand_over_does_not_wait_for_a_retry_that_backs_off() {
         .arrange(|window| Ok(window.iter().map(|m| common::ending(m, 1)).collect()))
         .failed(|_| Ok(OnError::Retry));
     let hour = Duration::from_hours(1);
-    let mut world =
-        World::of(handler).settings(|s| (s.backoff.initial, s.backoff.max) = (hour, hour)).start();
+    let mut world = World::of(handler)
+        .settings(move |s| (s.backoff.initial, s.backoff.max) = (hour, hour))
+        .start();
     world.produce(0, "a");
     while world.metrics.task_retries.get() == 0 {
         tokio::task::yield_now().await;

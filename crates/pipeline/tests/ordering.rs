@@ -150,7 +150,7 @@ async fn everything_happens(ordering: Ordering) -> Journal {
     let refused = Mutex::new(HashSet::new());
     let results = results(&journal, move |value| refused.lock().unwrap().insert(value.to_vec()));
     let mut world = World::of(noted(&journal, handler))
-        .settings(|settings| {
+        .settings(move |settings| {
             settings.ordering = ordering;
             settings.backoff.max = Duration::from_millis(10);
         })

@@ -181,7 +181,7 @@ async fn what_is_settled_is_delivered_whatever_sinks_do_and_whenever_a_partition
         let fickle = Fickle::of(seed);
         let mut world = World::of(fickle.clone())
             .in_memory()
-            .settings(|settings| {
+            .settings(move |settings| {
                 settings.max_hooks = 16;
                 settings.ordering = if seed % 2 == 0 { Order::Key } else { Order::default() };
             })

@@ -40,7 +40,7 @@ async fn sent(window_size: usize) -> BTreeMap<String, String> {
     let endpoint = Script::<HttpPayload>::confirming();
     let mut world = World::of(handler())
         .in_memory()
-        .settings(|settings| settings.window_size = window_size)
+        .settings(move |settings| settings.window_size = window_size)
         .http_sink("hook", &endpoint)
         .start();
     for value in ["a", "b", "c", "d", "e"] {

@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 
 use crate::{Hook, Metrics};
 
-/// Why a message was settled without a result.
+/// Why a message was settled of which nothing succeeded or was dead-lettered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SkipReason {
     /// `on_error` returned `Skip`.
@@ -34,7 +34,7 @@ impl SkipReason {
 
 /// Tasks.
 impl Metrics {
-    /// An attempt begins.
+    /// An attempt begins: it waits no longer.
     pub fn task_started(&self) {
         self.tasks_started.inc();
     }
@@ -111,7 +111,8 @@ impl Metrics {
         );
     }
 
-    /// `on_error` gave a failed task up. Its messages are counted by [`Self::message_skipped`].
+    /// `on_error` gave a failed task up. A message of which nothing else comes is counted by
+    /// [`Self::message_skipped`] when it settles.
     pub fn task_skipped(&self, partition: &TopicPartition, failed: &TaskFailure) {
         warn!(
             category = "handler",
@@ -160,7 +161,7 @@ impl Metrics {
 
 /// Messages and hooks.
 impl Metrics {
-    /// A message was settled without a result. Never throttled: this line is its only trace.
+    /// A message was settled and nothing of it succeeded or was dead-lettered. Never throttled: this line is its only trace.
     pub fn message_skipped(
         &self,
         message: &SourceMessage,

@@ -5,7 +5,6 @@ use std::{num::NonZeroUsize, pin::Pin, sync::Arc, time::Duration};
 use drakkar_core::{
     DeadLetter, FilePayload, Handler, HookResult, HttpPayload, KafkaPayload, MongoPayload,
     OnInvalid, PostgresPayload, RedisPayload, Sink, backpressure::Limits, flood::FloodLimits,
-    order::Ordering, retry::Backoff,
 };
 use drakkar_executor::{ExecutorConfig, Scripted};
 use drakkar_pipeline::{AfterError, CommitPace, Periodic, Settings};
@@ -20,43 +19,33 @@ use crate::{
     setup::Setup,
 };
 
+type Change = Box<dyn FnOnce(&mut Settings) + Send>;
+
 /// Sets a [`World`] up; see [`World::of`].
 pub struct WorldBuilder<H> {
     handler: H,
     periodics: Vec<Periodic<H>>,
     setup: Setup,
+    /// What to change of its settings, once the configuration is known.
+    changes: Vec<Change>,
     is_in_memory: bool,
     may_have_unused_hooks: bool,
 }
 
 impl<H: Handler> WorldBuilder<H> {
     pub(crate) fn new(handler: H) -> Self {
+        let backoff = (Duration::from_millis(10), Duration::from_millis(50));
         let executor = ExecutorConfig {
             max_executors: NonZeroUsize::new(2),
+            window_size: non_zero(10),
+            max_hooks: non_zero(64),
+            max_result_bytes: 16 << 20,
+            max_replacements: 3,
+            retry_backoff_initial: backoff.0,
+            retry_backoff_max: backoff.1,
+            hook_timeout_seconds: Duration::from_secs(10),
             kill_grace: Duration::from_millis(200),
             ..ExecutorConfig::default()
-        };
-        let settings = Settings {
-            window_size: 10,
-            max_in_flight: 40,
-            max_in_pool: 64,
-            max_hooks: 64,
-            max_result_bytes: 16 << 20,
-            max_result_bytes_total: 64 << 20,
-            max_spooled_bytes: 8 << 30,
-            ordering: Ordering::Unordered,
-            priority_ageing: Duration::from_mins(1),
-            max_retries: 3,
-            max_replacements: 3,
-            backoff: Backoff { initial: Duration::from_millis(10), max: Duration::from_millis(50) },
-            hook_timeout: Duration::from_secs(10),
-            on_invalid: OnInvalid::DeadLetter,
-            flood: FloodLimits {
-                max_consecutive: 0,
-                max_ratio: 0.0,
-                probe_interval: Duration::from_secs(30),
-            },
-            commit: CommitPace { interval: Duration::from_millis(20), every: 1_000 },
         };
         let breaker = CircuitBreakerConfig {
             cooldown_seconds: Duration::from_millis(100),
@@ -69,10 +58,10 @@ impl<H: Handler> WorldBuilder<H> {
             ..SinksConfig::default()
         };
         let setup = Setup {
+            settings: settings(&executor),
             executor,
             patience,
             batch: BatchConfig::default(),
-            settings,
             limits: Limits::new(100_000, 64 << 20),
             partitions: 1,
             kinds: Kinds::default(),
@@ -86,6 +75,7 @@ impl<H: Handler> WorldBuilder<H> {
             handler,
             periodics: Vec::new(),
             setup,
+            changes: Vec::new(),
             is_in_memory: false,
             may_have_unused_hooks: false,
         }
@@ -117,9 +107,7 @@ impl<H: Handler> WorldBuilder<H> {
     /// Changes what the section `executor` of the configuration would say.
     #[must_use]
     pub fn executor(mut self, change: impl FnOnce(&mut ExecutorConfig)) -> Self {
-        let before = self.setup.executor.clone();
         change(&mut self.setup.executor);
-        follow(&mut self.setup.settings, &before, &self.setup.executor);
         self
     }
 
@@ -139,8 +127,8 @@ impl<H: Handler> WorldBuilder<H> {
 
     /// Changes what the pipeline is told by the configuration, whatever that says.
     #[must_use]
-    pub fn settings(mut self, change: impl FnOnce(&mut Settings)) -> Self {
-        change(&mut self.setup.settings);
+    pub fn settings(mut self, change: impl FnOnce(&mut Settings) + Send + 'static) -> Self {
+        self.changes.push(Box::new(change));
         self
     }
 
@@ -252,7 +240,8 @@ impl<H: Handler> WorldBuilder<H> {
     /// When the handler overrides a hook that would never be called, or a part does not start.
     #[track_caller]
     pub fn start(self) -> World {
-        let Self { handler, periodics, setup, is_in_memory, may_have_unused_hooks } = self;
+        let Self { handler, periodics, mut setup, changes, is_in_memory, may_have_unused_hooks } =
+            self;
         if let Some(fault) = aggregates::fault_of::<H>().filter(|_| !may_have_unused_hooks) {
             panic!("{fault}");
         }
@@ -262,36 +251,23 @@ impl<H: Handler> WorldBuilder<H> {
             "time is paused, and a broker lives in real time: build this world with `.in_memory()`, \
              or do not pause the time of a test that shall run with {SWITCH}"
         );
+        setup.settings = settings(&setup.executor);
+        for change in changes {
+            change(&mut setup.settings);
+        }
         let place = Place::find(asked.as_deref(), setup.partitions);
         setup.start(handler, periodics, place)
     }
 }
 
-/// Tells the pipeline what has changed of the keys that concern it.
-fn follow(settings: &mut Settings, old: &ExecutorConfig, new: &ExecutorConfig) {
-    fn take<T: PartialEq>(into: &mut T, [old, new]: [T; 2]) {
-        if old != new {
-            *into = new;
-        }
-    }
-    let both = [old, new];
-    take(&mut settings.window_size, both.map(|of| of.window_size.get()));
-    take(
-        &mut settings.max_in_flight,
-        both.map(|of| of.window_size.get().saturating_mul(of.max_windows.get())),
-    );
-    take(
-        &mut settings.max_in_pool,
-        both.map(|of| of.capacity().saturating_mul(of.backpressure_high_multiplier.get())),
-    );
-    take(&mut settings.max_hooks, both.map(|of| of.max_hooks.get()));
-    take(&mut settings.max_result_bytes, both.map(|of| of.max_result_bytes));
-    take(&mut settings.max_spooled_bytes, both.map(|of| of.spool.max_bytes));
-    take(&mut settings.ordering, both.map(|of| of.ordering));
-    take(&mut settings.priority_ageing, both.map(|of| of.priority_ageing));
-    take(&mut settings.max_retries, both.map(|of| of.max_retries));
-    take(&mut settings.max_replacements, both.map(|of| of.max_replacements));
-    take(&mut settings.backoff.initial, both.map(|of| of.retry_backoff_initial));
-    take(&mut settings.backoff.max, both.map(|of| of.retry_backoff_max));
-    take(&mut settings.hook_timeout, both.map(|of| of.hook_timeout_seconds));
+/// What the pipeline of a world is told, where the test does not say anything else.
+fn settings(executor: &ExecutorConfig) -> Settings {
+    let probe_interval = Duration::from_secs(30);
+    let flood = FloodLimits { max_consecutive: 0, max_ratio: 0.0, probe_interval };
+    let commit = CommitPace { interval: Duration::from_millis(20), every: 1_000 };
+    Settings::new(executor, OnInvalid::DeadLetter, flood, commit)
+}
+
+fn non_zero(value: usize) -> NonZeroUsize {
+    NonZeroUsize::new(value).unwrap_or(NonZeroUsize::MIN)
 }

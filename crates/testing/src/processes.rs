@@ -306,6 +306,10 @@ impl TaskRun {
 /// What the closure of a test answers.
 pub(crate) type Play = dyn Fn(&Call) -> Scripted + Send + Sync;
 
+/// What is wrong with a test that does both, and what to do.
+pub(crate) const REAL_IN_PAUSED_TIME: &str = "time is paused and a real process was to be started, which takes real time: script it with \
+     World::of(..).processes(..), or do not pause the time";
+
 /// Records every run; plays it where the test says how.
 pub(crate) struct Stage {
     pub(crate) runs: Runs,
@@ -323,11 +327,7 @@ impl StandIn for Stage {
         let attempt = self.runs.begin(task);
         let Some(play) = &self.play else {
             if self.is_paused {
-                self.fault.send_replace(Some(
-                    "time is paused and a real process was to be started, which takes real time: \
-                     script it with World::of(..).processes(..), or do not pause the time"
-                        .to_owned(),
-                ));
+                self.fault.send_replace(Some(REAL_IN_PAUSED_TIME.to_owned()));
             }
             return None;
         };

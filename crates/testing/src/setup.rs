@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use drakkar_core::{DeadLetter, Handler, Ready, backpressure::Limits};
-use drakkar_executor::{ExecutorConfig, Pool, StandIn};
+use drakkar_executor::{ExecutorConfig, Mode, Pool, StandIn};
 use drakkar_pipeline::{Periodic, Pipeline, Settings, Status, Stop};
 use drakkar_sinks::{BatchConfig, Sinks, SinksBuilder, SinksConfig};
 use drakkar_telemetry::Metrics;
@@ -14,7 +14,7 @@ use crate::{
     kinds::Kinds,
     patience::is_paused,
     place::{Opened, Place},
-    processes::{Play, Stage},
+    processes::{Play, REAL_IN_PAUSED_TIME, Stage},
     running::Running,
     state::{Log, State},
 };
@@ -50,13 +50,21 @@ impl Setup {
         periodics: Vec<Periodic<H>>,
         place: Place,
     ) -> World {
+        let is_paused = is_paused();
+        let programs = self.executor.programs.values();
+        assert!(
+            self.play.is_some()
+                || !is_paused
+                || programs.into_iter().all(|program| program.mode == Mode::OneShot),
+            "a persistent program would be started: {REAL_IN_PAUSED_TIME}"
+        );
         let fault = watch::Sender::new(None);
         #[allow(clippy::expect_used)] // A test cannot go on without these.
         let metrics = Arc::new(Metrics::new().expect("metric names are unique"));
         let stand_in: Arc<dyn StandIn> = Arc::new(Stage {
             runs: self.runs.clone(),
             play: self.play.clone(),
-            is_paused: is_paused(),
+            is_paused,
             fault: fault.clone(),
         });
         #[allow(clippy::expect_used)]

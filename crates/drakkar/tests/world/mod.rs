@@ -193,15 +193,20 @@ impl World {
     }
 
     pub(crate) fn get(&self, path: &str) -> Option<String> {
+        let mut answer = String::new();
+        self.ask(path)?.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    }
+
+    /// Asks, and reads no answer.
+    pub(crate) fn ask(&self, path: &str) -> Option<TcpStream> {
         let log = LOG.text();
         let line = log[self.before..].lines().find(|line| line.contains("serving probes"))?;
         let address = line.split("address=").nth(1)?.split(' ').next()?;
         let mut stream = TcpStream::connect(address).ok()?;
         stream.set_read_timeout(Some(SOON)).ok()?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: w\r\nConnection: close\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        Some(answer)
+        Some(stream)
     }
 }
 

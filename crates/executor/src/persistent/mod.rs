@@ -27,13 +27,21 @@ use std::{
     time::Duration,
 };
 
+use drakkar_core::{Failure, Task};
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
-use crate::{ExecutorConfig, Mode, spawn::Spawner};
+use crate::{ExecutorConfig, Mode, Protocol, spawn::Spawner};
 
 pub(crate) use program::{Claim, Program};
 pub use stats::ProgramStats;
+
+/// Why no process of the persistent program `name` can be given `task`, whichever it is.
+pub(crate) fn refusal(name: &Path, protocol: Protocol, task: &Task) -> Option<Failure> {
+    let encode = || protocol.encode(0, wire::Request::Task(task), &mut Vec::new());
+    let unfit = wire::check(task).and_then(|()| encode()).err()?;
+    Some(unfit.failure(&name.display().to_string()))
+}
 
 /// The persistent programs of a pool.
 #[derive(Clone, Default)]

@@ -41,6 +41,11 @@ impl Control {
     pub(super) fn is_killed(&self) -> bool {
         self.killed.get().is_some()
     }
+
+    /// A process is about to be given `task`.
+    pub(super) fn begins(&self, task: &Arc<Task>) {
+        self.watcher.begins(task);
+    }
 }
 
 /// A job in a program.
@@ -57,13 +62,13 @@ impl Queued {
     /// Its process is gone without an answer: whoever killed it knows why, or else it is for `reason`.
     pub(super) fn cut_off(&self, reason: CancelReason, output: &Output) {
         let reason = self.control.killed.get().copied().unwrap_or(reason);
-        self.control.watcher.tell(&self.job.task, Ended::Cancelled { reason, output });
+        self.control.watcher.ended(&self.job.task, Ended::Cancelled { reason, output });
     }
 
     /// Tells whoever asked. A receiver that panics harms nobody else.
     pub(super) fn report(self, run: Run) {
         let Self { job: Job { task, done, .. }, control, .. } = self;
-        control.watcher.tell(&task, Ended::Ran(&run));
+        control.watcher.ended(&task, Ended::Ran(&run));
         let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| done(run)));
         if told.is_err() {
             error!(category = "executor", task = %task.id(), "the receiver of a result panicked");

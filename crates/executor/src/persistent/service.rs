@@ -259,6 +259,7 @@ impl<'a> Service<'a> {
             return;
         }
         let task = &queued.job.task;
+        queued.control.begins(task);
         let id = self.flights.next_id();
         let request = Request::Task(task);
         let (protocol, space) = (self.protocol(), self.outbox.space());
@@ -278,11 +279,7 @@ impl<'a> Service<'a> {
     }
 
     fn refuse(&self, queued: Queued, unfit: Unfit, now: Instant) {
-        let failure = Failure::Unstartable {
-            program: self.program.name().to_owned(),
-            reason: unfit.to_string(),
-            permanent: true,
-        };
+        let failure = unfit.failure(self.program.name());
         let waited = now.duration_since(queued.since);
         queued.report(Run::Failed { failure, output: Output { waited, ..Output::default() } });
     }

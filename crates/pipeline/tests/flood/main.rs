@@ -68,7 +68,7 @@ pub(crate) fn limited<H: drakkar_core::Handler>(
     handler: H,
     limits: FloodLimits,
 ) -> WorldBuilder<H> {
-    World::of(handler).in_memory().allow_unused_hooks().settings(|settings| {
+    World::of(handler).in_memory().allow_unused_hooks().settings(move |settings| {
         settings.flood = limits;
         settings.max_hooks = 4; // What waits for a try occupies none.
     })

@@ -188,7 +188,7 @@ async fn payloads_that_on_delivery_error_gives_up_are_counted_and_those_it_skips
     let mut world = World::of(Refused(Echo::default()))
         .in_memory()
         .results(&results)
-        .settings(|settings| settings.flood = limits)
+        .settings(move |settings| settings.flood = limits)
         .start();
     produce(&mut world, &["s0", "s1", "s2", "s3", "s4"]);
     world.committed(0, 5).await;

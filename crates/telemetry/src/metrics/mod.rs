@@ -145,7 +145,7 @@ impl Metrics {
         let add = Registrar(&registry);
         let tasks = add.counters(
             "drakkar_executor_tasks_total",
-            "Runs of tasks by what became of them",
+            "Attempts of tasks: started (in a slot or a persistent process, or with a known result), completed, failed",
             &["status"],
         )?;
         let truncated = add.counters(
@@ -155,7 +155,7 @@ impl Metrics {
         )?;
         let skipped = add.counters(
             "drakkar_messages_skipped_total",
-            "Messages settled without a result because on_error or kafka.on_invalid said so",
+            "Messages settled of which nothing succeeded or was dead-lettered, because on_error or kafka.on_invalid said so",
             &["reason"],
         )?;
         let by_partition = Families::new(&add)?;

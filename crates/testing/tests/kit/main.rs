@@ -3,6 +3,8 @@
 
 mod handler; // one that words count with `wc`, in many ways
 mod processes; // programs that are played
+mod production; // as a worker would
+mod counted; // by metrics, and by the configuration
 mod sinks; // sinks that fail and dawdle
 mod kinds; // every kind of them
 mod life; // rebalance, crash, shutdown

@@ -13,7 +13,7 @@ mod lines; // the line is all there is
 mod tests;
 
 use bytes::Bytes;
-use drakkar_core::Task;
+use drakkar_core::{Failure, Task};
 
 use crate::Protocol;
 
@@ -69,6 +69,14 @@ pub(super) struct Limits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Unfit(pub(super) &'static str);
+
+impl Unfit {
+    /// What becomes of such a task of `program`.
+    pub(super) fn failure(self, program: &str) -> Failure {
+        let (program, reason) = (program.to_owned(), self.to_string());
+        Failure::Unstartable { program, reason, permanent: true }
+    }
+}
 
 /// What was printed is no answer, and where the next one begins is not known.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
