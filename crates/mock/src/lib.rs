@@ -137,7 +137,9 @@ mod tests {
 
     #[test]
     fn the_thread_of_a_cluster_takes_no_signals_and_whoever_starts_one_still_does() {
-        let _cluster = cluster(1).unwrap();
+        let cluster = cluster(1).unwrap();
+        // Done by its thread, which has its name by then.
+        cluster.create_topic("any", 1, 1).unwrap();
         let field = |status: &str| {
             let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
             u64::from_str_radix(blocked.trim(), 16).unwrap()
