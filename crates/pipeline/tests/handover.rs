@@ -302,8 +302,10 @@ async fn a_stop_finishes_what_was_started_and_hands_everything_over() {
     assert!(book.quiesced);
     assert_eq!(book.handed_over.len(), 2);
     // What was queued behind a message that was taken back may have got a slot meanwhile.
-    let settled =
-        |over: &HandedOver| done(over).len() + usize::try_from(next(over).unwrap()).unwrap();
+    // A partition that was told to stop before its first message has no position.
+    let settled = |over: &HandedOver| {
+        next(over).map_or(0, |next| done(over).len() + usize::try_from(next).unwrap())
+    };
     let settled: usize = book.handed_over.iter().map(|(_, over)| settled(over)).sum();
     assert_eq!(settled, results.len(), "delivered = committed, {:?}", book.handed_over);
 }
