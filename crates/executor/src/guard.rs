@@ -18,7 +18,7 @@ use std::{
     os::unix::fs::FileExt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicI32, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -37,7 +37,7 @@ use tracing::warn;
 use crate::{
     orphans::{MARK, Orphan, OrphanId, Orphans},
     reactor::sleep,
-    warden,
+    warden::Warden,
 };
 
 /// How long the end of a run waits until what it left behind is gone.
@@ -59,7 +59,7 @@ pub(crate) struct Guard {
     /// The groups that run, one per line: the warden's inheritance.
     groups: Arc<File>,
     runs: Mutex<Runs>,
-    warden: Arc<AtomicI32>,
+    warden: Warden,
     escaped: AtomicU64,
     /// Ended with the guard.
     _helpers: JoinSet<()>,
@@ -82,12 +82,8 @@ impl Guard {
         let own = env::var(MARK).unwrap_or_default();
         let ancestry = if own.is_empty() { own } else { format!("{own}/") };
         let groups = Arc::new(File::from(memfd_create("drakkar-groups", MemfdFlags::CLOEXEC)?));
-        let warden = Arc::<AtomicI32>::default();
+        let warden = Warden::start(token.clone(), Arc::clone(&groups))?;
         let mut helpers = JoinSet::new();
-        helpers.spawn_on(
-            warden::keep(token.clone(), Arc::clone(&groups), Arc::clone(&warden))?,
-            runtime,
-        );
         let orphans = Orphans::adopt()?;
         Ok(Arc::new_cyclic(|guard| {
             helpers.spawn_on(tidy_up(Weak::clone(guard)), runtime);
@@ -135,7 +131,7 @@ impl Guard {
     }
 
     fn look(&self) -> Vec<Orphan> {
-        self.orphans.look(Pid::from_raw(self.warden.load(Ordering::Relaxed)))
+        self.orphans.look(self.warden.pid())
     }
 
     /// Kills or reaps the orphans that are `doomed`; those that were still alive.
