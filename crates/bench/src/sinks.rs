@@ -2,7 +2,8 @@
 //!
 //! Ours is timed from the first message that is seen to the committed offset of the last one: reading,
 //! arranging, batching, writing, settling. The reference has its rows in memory. The servers are those
-//! of `integration/services up`; the broker that is consumed is in this process.
+//! of `integration/services up`; the broker that is consumed is in this process. Printed beside: the same
+//! loop when it has to poll its rows as well.
 
 use std::{
     num::NonZeroUsize,
@@ -24,6 +25,8 @@ use tokio::{
     time::{Duration, Instant},
 };
 
+use feed::{Feed, Polled};
+
 use crate::{
     broker::{Broker, Topic, VALUE_BYTES},
     ours::{self, Ours},
@@ -31,6 +34,7 @@ use crate::{
     usage,
 };
 
+mod feed; // where a loop by hand gets its rows
 mod file; // lines of a file
 mod kafka; // records of a topic
 mod postgres; // rows of a table
@@ -90,7 +94,7 @@ trait Far: Sync {
     fn payload(lap: &str, row: Row<'_>) -> Result<Payload, PayloadError>;
 
     /// The same rows, written by hand.
-    fn by_hand(&self, runtime: &Runtime, lap: &str, rows: &[Row<'_>]) -> anyhow::Result<()>;
+    fn by_hand(&self, runtime: &Runtime, lap: &str, rows: &mut Feed<'_>) -> anyhow::Result<()>;
 
     /// How many rows are there.
     fn count(&self, runtime: &Runtime, lap: &str) -> anyhow::Result<usize>;
@@ -110,12 +114,7 @@ pub(crate) fn measure(
         figures.push(laps(&runtime, &topic, rounds, &kafka::Topics::at_hand()?, &mut notes)?);
     }
     if wanted(Kind::File) {
-        let files = file::Files::new()?;
-        figures.push(laps(&runtime, &topic, rounds, &files, &mut notes)?);
-        let Lap { rate, cpu_micros } = files.polled(&topic)?;
-        notes.push(format!(
-            "note: file: a loop that also polls its rows writes {rate:.0} rows/s, own CPU {cpu_micros:.1} µs"
-        ));
+        figures.push(laps(&runtime, &topic, rounds, &file::Files::new()?, &mut notes)?);
     }
     if wanted(Kind::Postgres) {
         let tables = postgres::Tables::at_hand(&runtime)?;
@@ -167,6 +166,11 @@ fn laps<F: Far + 'static>(
         figure.add(Round { ours: ours.rate, reference: reference.rate });
     }
     notes.push(format!("note: {}: own CPU per row (reference) {} µs", F::NAME, cpu.join(", ")));
+    let Lap { rate, cpu_micros } = polled_lap(runtime, topic, far)?;
+    notes.push(format!(
+        "note: {}: the reference, where it polls its rows as well, writes {rate:.0} rows/s, own CPU {cpu_micros:.1} µs",
+        F::NAME
+    ));
     Ok(figure)
 }
 
@@ -191,10 +195,22 @@ fn hand_lap<F: Far>(
 ) -> anyhow::Result<Lap> {
     far.prepare(runtime, lap)?;
     let (start, cpu) = (Instant::now(), usage::own_cpu()?);
-    far.by_hand(runtime, lap, rows)?;
+    far.by_hand(runtime, lap, &mut Feed::of(rows))?;
     let (took, cpu) = (start.elapsed(), usage::own_cpu()?.saturating_sub(cpu));
     check(far.count(runtime, lap)?, rows.len(), lap)?;
     Ok(Lap::of(rows.len(), took, cpu))
+}
+
+/// All that a loop by hand can do of what ours does.
+fn polled_lap<F: Far>(runtime: &Runtime, topic: &Topic, far: &F) -> anyhow::Result<Lap> {
+    let lap = "polled";
+    far.prepare(runtime, lap)?;
+    let group = format!("{}-{lap}", F::NAME.replace(' ', "-"));
+    let mut polled = Polled::new(topic, &group)?;
+    far.by_hand(runtime, lap, &mut Feed::Topic(&mut polled))?;
+    let took = polled.end()?;
+    check(far.count(runtime, lap)?, topic.messages, lap)?;
+    Ok(took)
 }
 
 fn check(found: usize, expected: usize, lap: &str) -> anyhow::Result<()> {

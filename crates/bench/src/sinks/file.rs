@@ -6,23 +6,11 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::Context;
 use drakkar::{Config, FilePayload, Payload, PayloadError, sections::FileSinkConfig};
-use rdkafka::{
-    Message,
-    consumer::{BaseConsumer, CommitMode, Consumer},
-};
 use tempfile::TempDir;
-use tokio::{
-    runtime::Runtime,
-    time::{Duration, Instant},
-};
+use tokio::runtime::Runtime;
 
-use super::{Far, Lap, Row};
-use crate::{broker::Topic, usage};
-
-/// How long the consumer waits for a message before it asks again.
-const POLL: Duration = Duration::from_millis(5);
+use super::{Far, Feed, Row};
 
 /// A directory with a file per lap.
 pub(super) struct Files(TempDir);
@@ -34,30 +22,6 @@ impl Files {
 
     fn path(&self, lap: &str) -> PathBuf {
         self.0.path().join(name(lap))
-    }
-
-    /// The reference again, with rows that have to be polled first: all that a loop by hand can do of what
-    /// ours does. It commits once, at the end.
-    pub(super) fn polled(&self, topic: &Topic) -> anyhow::Result<Lap> {
-        let consumer: BaseConsumer = topic.consumer("bench-file-polled").create()?;
-        consumer.subscribe(&[topic.name])?;
-        let mut file = BufWriter::with_capacity(1 << 20, File::create(self.path("polled"))?);
-        let (mut begun, mut id) = (None, 0);
-        while id < topic.messages {
-            let Some(message) = consumer.poll(POLL) else { continue };
-            let message = message?;
-            if begun.is_none() {
-                begun = Some((Instant::now(), usage::own_cpu()?));
-            }
-            let value = str::from_utf8(message.payload().context("a message without a value")?)?;
-            serde_json::to_writer(&mut file, &Row { id: id as u64, value })?;
-            file.write_all(b"\n")?;
-            id += 1;
-        }
-        file.into_inner()?.sync_data()?;
-        consumer.commit_consumer_state(CommitMode::Sync)?;
-        let (start, cpu) = begun.context("there was no message")?;
-        Ok(Lap::of(id, start.elapsed(), usage::own_cpu()?.saturating_sub(cpu)))
     }
 }
 
@@ -84,11 +48,17 @@ impl Far for Files {
         Ok(FilePayload::json(name(lap), &row)?.into())
     }
 
-    fn by_hand(&self, _: &Runtime, lap: &str, rows: &[Row<'_>]) -> anyhow::Result<()> {
+    fn by_hand(&self, _: &Runtime, lap: &str, rows: &mut Feed<'_>) -> anyhow::Result<()> {
         let mut file = BufWriter::with_capacity(1 << 20, File::create(self.path(lap))?);
-        for row in rows {
-            serde_json::to_writer(&mut file, row)?;
-            file.write_all(b"\n")?;
+        loop {
+            let some = rows.next()?;
+            if some.is_empty() {
+                break;
+            }
+            for row in &*some {
+                serde_json::to_writer(&mut file, row)?;
+                file.write_all(b"\n")?;
+            }
         }
         file.into_inner()?.sync_data()?;
         Ok(())

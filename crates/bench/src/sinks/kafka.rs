@@ -14,7 +14,7 @@ use rdkafka::{
 };
 use tokio::runtime::Runtime;
 
-use super::{Far, Row};
+use super::{Far, Feed, Row};
 
 const PARTITIONS: i32 = 4;
 
@@ -76,7 +76,7 @@ impl Far for Topics {
         Ok(KafkaPayload::json(&row)?.into())
     }
 
-    fn by_hand(&self, _: &Runtime, lap: &str, rows: &[Row<'_>]) -> anyhow::Result<()> {
+    fn by_hand(&self, _: &Runtime, lap: &str, rows: &mut Feed<'_>) -> anyhow::Result<()> {
         let producer: BaseProducer<Confirmed> = self
             .client()
             .set("enable.idempotence", "true")
@@ -84,16 +84,22 @@ impl Far for Topics {
             .set("linger.ms", LINGER.as_millis().to_string())
             .create_with_context(Confirmed)?;
         let topic = self.topic(lap);
-        for row in rows {
-            let value = serde_json::to_vec(row)?;
-            let mut record = BaseRecord::<(), _>::to(&topic).payload(&value);
-            while let Err((error, again)) = producer.send(record) {
-                let full = KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull);
-                ensure!(error == full, error);
-                producer.poll(LINGER);
-                record = again;
+        loop {
+            let some = rows.next()?;
+            if some.is_empty() {
+                break;
             }
-            producer.poll(Duration::ZERO);
+            for row in &*some {
+                let value = serde_json::to_vec(row)?;
+                let mut record = BaseRecord::<(), _>::to(&topic).payload(&value);
+                while let Err((error, again)) = producer.send(record) {
+                    let full = KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull);
+                    ensure!(error == full, error);
+                    producer.poll(LINGER);
+                    record = again;
+                }
+                producer.poll(Duration::ZERO);
+            }
         }
         Ok(producer.flush(ANSWER_WITHIN)?)
     }

@@ -7,7 +7,7 @@ use mongodb::{
 };
 use tokio::runtime::Runtime;
 
-use super::{Far, Row, TOGETHER};
+use super::{Far, Feed, Row};
 
 const DATABASE: &str = "bench";
 
@@ -53,15 +53,18 @@ impl Far for Collections {
         Ok(MongoPayload::insert(lap, &row)?.into())
     }
 
-    fn by_hand(&self, runtime: &Runtime, lap: &str, rows: &[Row<'_>]) -> anyhow::Result<()> {
+    fn by_hand(&self, runtime: &Runtime, lap: &str, rows: &mut Feed<'_>) -> anyhow::Result<()> {
         let collection = self.collection(lap);
         runtime.block_on(async {
-            for some in rows.chunks(TOGETHER) {
+            loop {
+                let some = rows.next()?;
+                if some.is_empty() {
+                    return Ok(());
+                }
                 let document =
                     |row: &Row<'_>| doc! {"id": row.id.cast_signed(), "value": row.value};
                 collection.insert_many(some.iter().map(document)).await?;
             }
-            Ok(())
         })
     }
 

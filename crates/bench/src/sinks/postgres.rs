@@ -4,7 +4,7 @@ use drakkar::{Config, Payload, PayloadError, PostgresPayload, sections::Postgres
 use sqlx::{PgPool, Row as _};
 use tokio::runtime::Runtime;
 
-use super::{Far, Row, TOGETHER};
+use super::{Far, Feed, Row};
 
 /// A database with a table per lap.
 pub(super) struct Tables {
@@ -51,19 +51,22 @@ impl Far for Tables {
         Ok(PostgresPayload::insert(table(lap), &row)?.into())
     }
 
-    fn by_hand(&self, runtime: &Runtime, lap: &str, rows: &[Row<'_>]) -> anyhow::Result<()> {
+    fn by_hand(&self, runtime: &Runtime, lap: &str, rows: &mut Feed<'_>) -> anyhow::Result<()> {
         let sql = format!(
             r#"INSERT INTO "{}" (id, value) SELECT * FROM unnest($1::int8[], $2::text[])"#,
             table(lap)
         );
         runtime.block_on(async {
-            for some in rows.chunks(TOGETHER) {
+            loop {
+                let some = rows.next()?;
+                if some.is_empty() {
+                    return Ok(());
+                }
                 let ids: Vec<i64> = some.iter().map(|row| row.id.cast_signed()).collect();
                 let values: Vec<&str> = some.iter().map(|row| row.value).collect();
                 let insert = sqlx::query(sqlx::AssertSqlSafe(sql.as_str()));
                 insert.bind(ids).bind(values).execute(&self.pool).await?;
             }
-            Ok(())
         })
     }
 

@@ -5,7 +5,7 @@ use drakkar::{Config, Payload, PayloadError, RedisPayload, sections::RedisSinkCo
 use redis::aio::MultiplexedConnection;
 use tokio::runtime::Runtime;
 
-use super::{Far, Row, TOGETHER};
+use super::{Far, Feed, Row, TOGETHER};
 
 /// A server with keys per lap.
 pub(super) struct Keys {
@@ -70,17 +70,20 @@ impl Far for Keys {
         Ok(RedisPayload::set_json(key(lap, row), &row)?.into())
     }
 
-    fn by_hand(&self, runtime: &Runtime, lap: &str, rows: &[Row<'_>]) -> anyhow::Result<()> {
+    fn by_hand(&self, runtime: &Runtime, lap: &str, rows: &mut Feed<'_>) -> anyhow::Result<()> {
         runtime.block_on(async {
             let mut connection = self.connection.clone();
-            for some in rows.chunks(TOGETHER) {
+            loop {
+                let some = rows.next()?;
+                if some.is_empty() {
+                    return Ok(());
+                }
                 let mut pipeline = redis::pipe();
-                for &row in some {
+                for &row in &*some {
                     pipeline.set(key(lap, row), serde_json::to_vec(&row)?).ignore();
                 }
                 pipeline.query_async::<()>(&mut connection).await.context("a pipeline")?;
             }
-            Ok(())
         })
     }
 
