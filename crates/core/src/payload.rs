@@ -15,6 +15,7 @@ mod mongo; // documents for a collection
 mod redis; // a command on a key
 mod http; // a request
 mod custom; // for a sink of your own
+mod json; // values as JSON, in memory of their size
 pub(crate) mod wire; // bytes as JSON, for dead letters that carry their payload
 
 pub use custom::CustomPayload;
@@ -115,7 +116,7 @@ macro_rules! payloads {
                 #[doc = concat!("Adds a payload for ", $what, ".")]
                 #[must_use]
                 pub fn $collect(mut self, payload: $payload) -> Self {
-                    self.payloads.push(Payload::$variant(payload));
+                    self.push(Payload::$variant(payload));
                     self
                 }
             )*
@@ -150,6 +151,9 @@ impl Collect {
 
     /// Adds a payload of any kind.
     pub fn push(&mut self, payload: Payload) {
+        if self.payloads.is_empty() {
+            self.payloads.reserve_exact(1); // Most hooks have one; a `Vec` would begin with four.
+        }
         self.payloads.push(payload);
     }
 

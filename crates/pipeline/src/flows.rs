@@ -14,7 +14,6 @@
 
 use std::{
     future::poll_fn,
-    iter,
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Poll,
@@ -87,8 +86,8 @@ impl<B: Begin> Together<B> {
 /// Everything that runs beside one loop. Dropped with it.
 pub(crate) struct Flows<B: Begin> {
     tasks: JoinSet<Report<B>>,
-    /// Those that begin at the next [`Flows::begin`].
-    beginning: Vec<B>,
+    /// Those that begin at the next [`Flows::begin`], by those that begin together.
+    beginning: Vec<Vec<B>>,
     /// Those that began together and were not reported yet.
     together: Vec<Arc<Together<B>>>,
     /// When to look whether one of them keeps the others.
@@ -129,23 +128,32 @@ impl<B: Begin> Flows<B> {
     /// Begins at the next [`Flows::begin`], together with others.
     pub(crate) fn add(&mut self, flow: B) {
         self.open += 1;
-        self.beginning.push(flow);
+        match self.beginning.last_mut() {
+            Some(last) if last.len() < TOGETHER => {
+                if last.len() == last.capacity() {
+                    last.reserve_exact(TOGETHER - last.len()); // Moved once at most.
+                }
+                last.push(flow);
+            }
+            _ => self.beginning.push(vec![flow]),
+        }
     }
 
     /// Begins what was added, in order.
     pub(crate) fn begin(&mut self) {
-        let mut beginning = std::mem::take(&mut self.beginning).into_iter();
-        while let Some(first) = beginning.next() {
-            let more = beginning.len().min(TOGETHER - 1);
-            if more == 0 {
-                self.go_on(first.go());
-                break;
+        let mut beginning = std::mem::take(&mut self.beginning);
+        for flows in beginning.drain(..) {
+            if flows.len() == 1 {
+                for alone in flows {
+                    self.go_on(alone.go());
+                }
+                continue;
             }
-            let flows = iter::once(first).chain(beginning.by_ref().take(more)).collect();
             let together = Arc::new(Together::new(flows));
             self.together.push(Arc::clone(&together));
             self.tasks.spawn(self.present.track_future(look_once(together, self.part.clone())));
         }
+        self.beginning = beginning;
     }
 
     fn go_on(&mut self, flow: impl Future<Output = B::End> + Send + 'static) -> AbortHandle {

@@ -359,7 +359,8 @@ impl<S: Sink> Belt<S> {
 
     fn cut(&mut self, place: Place) -> Batch<S> {
         let shape = self.common.settings.shape;
-        let mut batch = Batch::new(Arc::clone(&self.sink), Arc::clone(&self.common), place);
+        let (sink, common) = (Arc::clone(&self.sink), Arc::clone(&self.common));
+        let mut batch = Batch::new(sink, common, place, self.waiting.len().min(shape.batch_items));
         let stuck = *self.common.trouble.stuck().borrow();
         let mut bytes = 0;
         while let Some(mut entry) = self.waiting.pop_front() {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{PayloadError, csv, wire};
+use super::{PayloadError, csv, json, wire};
 
 /// Something to append to a file of a file sink.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +57,7 @@ impl FilePayload {
     ///
     /// When `value` does not serialise.
     pub fn json(path: impl Into<PathBuf>, value: &impl Serialize) -> Result<Self, PayloadError> {
-        Ok(Self::line(path, serde_json::to_vec(value)?))
+        Ok(Self::line(path, json::bytes(value)?))
     }
 
     /// Appends `text`, which holds no line feed, as a line.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::Error};
 
-use super::{PayloadError, wire};
+use super::{PayloadError, json, wire};
 
 /// One request to the endpoint of an HTTP sink.
 ///
@@ -161,7 +161,7 @@ impl HttpPayload {
     ///
     /// When `value` does not serialise.
     pub fn new(value: &impl Serialize) -> Result<Self, PayloadError> {
-        Ok(Self::with(HttpBody::Value(serde_json::to_vec(value)?.into())))
+        Ok(Self::with(HttpBody::Value(json::bytes(value)?)))
     }
 
     /// A request that carries `value` as JSON, whatever the `encoding` of the sink.
@@ -170,7 +170,7 @@ impl HttpPayload {
     ///
     /// When `value` does not serialise.
     pub fn json(value: &impl Serialize) -> Result<Self, PayloadError> {
-        Ok(Self::with(HttpBody::Json(serde_json::to_vec(value)?.into())))
+        Ok(Self::with(HttpBody::Json(json::bytes(value)?)))
     }
 
     /// A request that carries the members of `value` as a form; see [`HttpBody::fields`].
@@ -179,7 +179,7 @@ impl HttpPayload {
     ///
     /// When `value` does not serialise as an object.
     pub fn form(value: &impl Serialize) -> Result<Self, PayloadError> {
-        Ok(Self::with(HttpBody::Form(HttpBody::fields(&serde_json::to_vec(value)?)?)))
+        Ok(Self::with(HttpBody::Form(HttpBody::fields(&json::bytes(value)?)?)))
     }
 
     /// A request that carries `parts`.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{PayloadError, wire};
+use super::{PayloadError, json, wire};
 use crate::{Header, Timestamp};
 
 /// One record for a Kafka sink.
@@ -35,7 +35,7 @@ impl KafkaPayload {
     ///
     /// When `value` does not serialise.
     pub fn json(value: &impl Serialize) -> Result<Self, PayloadError> {
-        Ok(Self::raw(serde_json::to_vec(value)?))
+        Ok(Self::raw(json::bytes(value)?))
     }
 
     /// A record whose value is these bytes.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::PayloadError;
+use super::{PayloadError, json};
 pub use command::RedisCommand;
 
 mod command; // what Redis is to do
@@ -67,7 +67,7 @@ impl RedisPayload {
     ///
     /// When `value` does not serialise.
     pub fn set_json(key: impl Into<Bytes>, value: &impl Serialize) -> Result<Self, PayloadError> {
-        Ok(Self::set(key, serde_json::to_vec(value)?))
+        Ok(Self::set(key, json::bytes(value)?))
     }
 
     /// Deletes `key`, whatever it holds.

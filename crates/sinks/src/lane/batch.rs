@@ -54,9 +54,10 @@ impl Attempt {
 }
 
 impl<S: Sink> Batch<S> {
-    pub(super) fn new(sink: Arc<S>, common: Arc<Common>, place: Place) -> Self {
+    /// Made for `count` payloads, more or less.
+    pub(super) fn new(sink: Arc<S>, common: Arc<Common>, place: Place, count: usize) -> Self {
         let standing = Standing::begin(&common);
-        let (payloads, tickets) = (Vec::new(), Vec::new());
+        let (payloads, tickets) = (Vec::with_capacity(count), Vec::with_capacity(count));
         Self { sink, common, payloads, tickets, standing, place: Some(place) }
     }
 
