@@ -31,8 +31,8 @@ impl Ticket {
         }
     }
 
-    /// The same for who will submit the task again. What was in a persistent process that failed stays:
-    /// it has to run alone, and would do so no longer.
+    /// The same for who will submit the task again. What was in a persistent process that failed by
+    /// nobody knows whose doing stays: it has to run alone, and would do so no longer.
     #[must_use]
     pub fn recall(&self) -> bool {
         match &self.0 {

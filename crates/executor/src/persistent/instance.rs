@@ -19,7 +19,8 @@ use tracing::{debug, warn};
 
 use super::{
     flights::{Blame, Flight},
-    program::{Program, Queued},
+    program::Program,
+    queued::Queued,
     service::{End, Service, Trouble, output},
     stderr::{self, Current},
 };
@@ -177,8 +178,12 @@ impl Program {
             }
         }
         cut_off(&blame.others, CancelReason::Program, pid);
-        let others = blame.others.into_iter().map(|flight| flight.item);
-        self.requeue(others.filter(|queued| !queued.control.is_killed()).collect());
+        let mut others: Vec<Queued> = blame.others.into_iter().map(|flight| flight.item).collect();
+        others.retain(|queued| !queued.control.is_killed());
+        if !trouble.has_culprit() {
+            others.iter_mut().for_each(|queued| queued.is_suspect = true);
+        }
+        self.requeue(others);
     }
 
     /// Takes note of a failure.

@@ -2,9 +2,9 @@
 //!
 //! A process is started, probed, given requests, and replaced when it fails or has served its time.
 //! A task is never in two processes at once: when one fails, its requests are charged or put back only
-//! after it is gone. Requests of a process that failed are charged to whoever was alone in it, or
-//! overdue; everybody else goes back to the queue once and then runs alone, so that the next failure is
-//! certainly its own.
+//! after it is gone. A failure is charged to whoever was alone in the process, or overdue; everybody
+//! else goes back to the queue. Where nobody knows whose doing it was, each of them then runs alone, so
+//! that the next failure is certainly its own.
 //!
 //! While a program cannot be started its tasks wait; that it fails is said in the log, in
 //! [`ProgramStats`] and by the metrics.
@@ -12,6 +12,7 @@
 mod wire; // requests and answers as bytes
 mod flights; // which requests have no answer yet
 mod stats; // how it is
+mod queued; // a job, and what its ticket knows of it
 mod program; // who is next, and which process takes it
 mod service; // one process: requests in, answers out
 mod instance; // one process after the other

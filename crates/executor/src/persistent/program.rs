@@ -6,75 +6,28 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
 };
 
-use drakkar_core::{Output, Task, retry::Backoff};
+use drakkar_core::{Task, retry::Backoff};
 use tokio::{sync::Notify, time::Instant};
-use tracing::error;
 
 use super::{
+    queued::{Control, Queued},
     stats::{Books, ProgramStats},
     stderr::Throttle,
     wire::Limits,
 };
 use crate::{
-    CancelReason, Ended, ExecutorConfig, Job, ProgramConfig, Run,
+    CancelReason, ExecutorConfig, Job, ProgramConfig,
     job::Watcher,
     process::Patience,
     programs::start_task,
     queue::{Place, Queue},
 };
-
-/// What a ticket and a program share.
-#[derive(Default)]
-pub(crate) struct Control {
-    started: AtomicBool,
-    killed: OnceLock<CancelReason>,
-    watcher: Watcher,
-}
-
-impl Control {
-    pub(super) fn is_killed(&self) -> bool {
-        self.killed.get().is_some()
-    }
-
-    /// A process is about to be given `task`.
-    pub(super) fn begins(&self, task: &Arc<Task>) {
-        self.watcher.begins(task);
-    }
-}
-
-/// A job in a program.
-pub(super) struct Queued {
-    pub(super) place: Place,
-    pub(super) job: Job,
-    pub(super) since: Instant,
-    pub(super) control: Arc<Control>,
-    /// Whether it was in a process that failed.
-    pub(super) is_suspect: bool,
-}
-
-impl Queued {
-    /// Its process is gone without an answer: whoever killed it knows why, or else it is for `reason`.
-    pub(super) fn cut_off(&self, reason: CancelReason, output: &Output) {
-        let reason = self.control.killed.get().copied().unwrap_or(reason);
-        self.control.watcher.ended(&self.job.task, Ended::Cancelled { reason, output });
-    }
-
-    /// Tells whoever asked. A receiver that panics harms nobody else.
-    pub(super) fn report(self, run: Run) {
-        let Self { job: Job { task, done, .. }, control, .. } = self;
-        control.watcher.ended(&task, Ended::Ran(&run));
-        let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| done(run)));
-        if told.is_err() {
-            error!(category = "executor", task = %task.id(), "the receiver of a result panicked");
-        }
-    }
-}
 
 /// What there is for a process.
 #[derive(Debug, PartialEq, Eq)]
@@ -100,7 +53,7 @@ struct Ready {
 
 struct State {
     queue: Queue<(Job, Instant, Arc<Control>)>,
-    /// Were in a process that failed; each runs alone.
+    /// Were in a process that failed by nobody knows whose doing; each runs alone.
     suspects: BTreeMap<Place, Queued>,
     /// By process.
     ready: Box<[Option<Ready>]>,
@@ -216,7 +169,7 @@ impl Program {
 
     /// Puts a job in line. In a program that is closed it is dropped, and `done` with it.
     pub(crate) fn submit(self: &Arc<Self>, job: Job, watcher: Watcher) -> Claim {
-        let control = Arc::new(Control { watcher, ..Control::default() });
+        let control = Arc::new(Control::new(watcher));
         let claim =
             |place| Claim { place, control: Arc::clone(&control), program: Arc::clone(self) };
         let mut state = self.lock();
@@ -274,7 +227,7 @@ impl Program {
         let now = Instant::now();
         for _ in 0..state.share(load).min(most).min(room) {
             let Some((place, (job, since, control))) = state.queue.pop(now) else { break };
-            control.started.store(true, Relaxed);
+            control.starts();
             batch.push(Queued { place, job, since, control, is_suspect: false });
         }
         let taken = batch.len();
@@ -292,17 +245,22 @@ impl Program {
         self.wake(awake);
     }
 
-    /// Puts back what was in a process that is gone, each at the place it had.
+    /// Puts back what was in a process that is gone, each at the place it had: suspects to run alone,
+    /// the others to run like any other.
     pub(super) fn requeue(&self, jobs: Vec<Queued>) {
         let mut state = self.lock();
         if state.closed {
             drop(state);
             return drop(jobs);
         }
-        for mut queued in jobs {
-            queued.is_suspect = true;
+        for queued in jobs {
             self.books.requeued.fetch_add(1, Relaxed);
-            state.suspects.insert(queued.place, queued);
+            if queued.is_suspect {
+                state.suspects.insert(queued.place, queued);
+            } else {
+                let Queued { place, job, since, control, .. } = queued;
+                state.queue.put_back(place, (job, since, control));
+            }
         }
         let awake: Vec<usize> = std::iter::from_fn(|| state.wake_one()).collect();
         drop(state);
@@ -377,7 +335,7 @@ impl Claim {
         self.recall() || self.take_suspect().is_some()
     }
 
-    /// The same, unless a process had it that failed: only here is known that it must be alone.
+    /// The same, unless it is a suspect: only here is known that it must be alone.
     pub(crate) fn recall(&self) -> bool {
         let queued = self.place.and_then(|place| self.program.lock().queue.withdraw(place));
         queued.is_some()
@@ -388,12 +346,12 @@ impl Claim {
     }
 
     pub(crate) fn has_started(&self) -> bool {
-        self.control.started.load(Relaxed)
+        self.control.has_started()
     }
 
     /// Takes the job back, or has the process replaced that works on it.
     pub(crate) fn kill(&self, reason: CancelReason) {
-        self.control.killed.set(reason).ok(); // The first reason stays.
+        self.control.kill(reason);
         if !self.cancel_queued() {
             self.program.wake(0..self.program.signals.len());
         }

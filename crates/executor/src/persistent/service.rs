@@ -19,7 +19,8 @@ use tokio::{
 
 use super::{
     flights::{Flight, Flights},
-    program::{Program, Queued, Taken},
+    program::{Program, Taken},
+    queued::Queued,
     stderr::Current,
     wire::{self, Answer, Garbage, Inbox, Outbox, Request, Unfit},
 };
@@ -64,6 +65,13 @@ pub(super) enum Trouble {
     Panicked,
     #[error("talking to it failed: {0}")]
     Io(#[from] io::Error),
+}
+
+impl Trouble {
+    /// Whether it is known whose doing it was, so that everybody else is known to be innocent.
+    pub(super) fn has_culprit(&self) -> bool {
+        matches!(self, Self::Overdue | Self::Killed)
+    }
 }
 
 /// One process and what it is asked.

@@ -6,7 +6,10 @@ use drakkar_core::Task;
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
-use super::program::{Claim, Program, Queued, Taken};
+use super::{
+    program::{Claim, Program, Taken},
+    queued::Queued,
+};
 use crate::{ExecutorConfig, Job, ProgramConfig, Rank, job::Watcher};
 
 /// A program with two processes that nobody has started.
@@ -24,6 +27,12 @@ fn submit(program: &Arc<Program>) -> Claim {
 fn take(program: &Program, number: usize, load: usize) -> (Taken, Vec<Queued>) {
     let mut batch = Vec::new();
     (program.take(number, load, 16, &mut batch), batch)
+}
+
+/// Their process is gone, and nobody knows by whose doing.
+fn suspect(program: &Program, mut jobs: Vec<Queued>) {
+    jobs.iter_mut().for_each(|queued| queued.is_suspect = true);
+    program.requeue(jobs);
 }
 
 fn is_signalled(program: &Program, number: usize) -> bool {
@@ -67,7 +76,7 @@ async fn suspects_are_taken_one_by_one_by_who_has_nothing_else() {
     let program = program();
     (0..3).for_each(|_| drop(submit(&program)));
     let (_, jobs) = take(&program, 0, 0);
-    program.requeue(jobs);
+    suspect(&program, jobs);
     drop(submit(&program));
     assert_eq!(take(&program, 1, 1).0, Taken::Nothing, "it has company for them");
     for _ in 0..3 {
@@ -80,12 +89,26 @@ async fn suspects_are_taken_one_by_one_by_who_has_nothing_else() {
 }
 
 #[tokio::test]
+async fn who_is_known_to_be_innocent_is_taken_at_its_place_and_in_company() {
+    let program = program();
+    (0..2).for_each(|_| drop(submit(&program)));
+    let (_, jobs) = take(&program, 0, 0);
+    let places: Vec<_> = jobs.iter().map(|queued| queued.place).collect();
+    drop(submit(&program));
+    program.requeue(jobs);
+    let (taken, batch) = take(&program, 0, 5);
+    assert_eq!((taken, batch.len()), (Taken::Jobs, 3));
+    assert!(batch.iter().all(|queued| !queued.is_suspect));
+    assert!(batch.iter().map(|queued| queued.place).take(2).eq(places), "before the younger one");
+}
+
+#[tokio::test]
 async fn a_suspect_is_not_lent_out_to_come_back_as_somebody_else() {
     let program = program();
     let claims: Vec<Claim> = (0..3).map(|_| submit(&program)).collect();
     assert!(claims[2].recall(), "it waits and nothing is known of it");
     let (_, jobs) = take(&program, 0, 0);
-    program.requeue(jobs);
+    suspect(&program, jobs);
     assert_eq!(program.stats().queued, 2);
     assert!(!claims.iter().any(Claim::recall));
     assert!(claims[0].cancel_queued(), "who does not submit it again may have it");
