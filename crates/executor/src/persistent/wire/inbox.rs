@@ -25,8 +25,9 @@ impl Inbox {
     pub(in crate::persistent) fn space(&mut self) -> &mut Vec<u8> {
         self.bytes.drain(..self.begin);
         self.begin = 0;
-        if self.bytes.is_empty() && LARGE < self.bytes.capacity() {
-            self.bytes = Vec::new();
+        // Of a busy process the next answer may always have begun.
+        if self.bytes.len() < LARGE && LARGE < self.bytes.capacity() / 2 {
+            self.bytes.shrink_to(LARGE);
         }
         self.bytes.reserve(CHUNK);
         &mut self.bytes
@@ -63,5 +64,21 @@ impl Inbox {
             return Ok(None);
         }
         Ok(Some(&self.take(length + 1)[..length]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_for_a_large_answer_is_given_back_although_the_next_has_begun() {
+        let mut inbox = Inbox::default();
+        inbox.space().resize(50 * LARGE, 0);
+        inbox.take(50 * LARGE - 1);
+        inbox.space();
+        assert_eq!(inbox.rest().len(), 1);
+        let capacity = inbox.bytes.capacity();
+        assert!(capacity <= 2 * LARGE, "{capacity} bytes");
     }
 }
