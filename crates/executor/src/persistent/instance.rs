@@ -21,8 +21,9 @@ use super::{
     flights::{Blame, Flight},
     program::Program,
     queued::Queued,
-    service::{End, Service, Trouble, output},
+    service::{Service, output},
     stderr::{self, Current},
+    trouble::{End, Trouble},
 };
 use crate::{CancelReason, Run, process::Process, spawn::Spawner};
 
@@ -43,7 +44,7 @@ impl Program {
             match self.one_life(number, &spawner).await {
                 Next::Restart => {}
                 Next::BackOff => {
-                    let failures = self.books.in_a_row[number].load(Relaxed);
+                    let failures = self.books.rows[number].failures();
                     self.wait(number, self.backoff().delay(failures, fastrand::f64())).await;
                 }
                 Next::Stop => return,
@@ -180,8 +181,8 @@ impl Program {
         cut_off(&blame.others, CancelReason::Program, pid);
         let mut others: Vec<Queued> = blame.others.into_iter().map(|flight| flight.item).collect();
         others.retain(|queued| !queued.control.is_killed());
-        if !trouble.has_culprit() {
-            others.iter_mut().for_each(|queued| queued.is_suspect = true);
+        for queued in &mut others {
+            queued.is_suspect |= !trouble.has_culprit();
         }
         self.requeue(others);
     }
@@ -189,7 +190,7 @@ impl Program {
     /// Takes note of a failure.
     fn failed(&self, number: usize, what: &str) -> Next {
         self.books.failures.fetch_add(1, Relaxed);
-        let in_a_row = self.books.in_a_row[number].fetch_add(1, Relaxed) + 1;
+        let in_a_row = self.books.rows[number].failed();
         warn!(category = "program", program = self.name(), in_a_row, "a process failed: {what}");
         *self.books.last_failure.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(what.to_owned());

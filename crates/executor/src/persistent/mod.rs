@@ -14,6 +14,7 @@ mod flights; // which requests have no answer yet
 mod stats; // how it is
 mod queued; // a job, and what its ticket knows of it
 mod program; // who is next, and which process takes it
+mod trouble; // why a process serves no longer
 mod service; // one process: requests in, answers out
 mod instance; // one process after the other
 mod stderr; // what they say on the side

@@ -5,10 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -106,10 +103,6 @@ pub(crate) struct Program {
 impl Program {
     pub(super) fn new(name: &str, settings: &ProgramConfig, config: &ExecutorConfig) -> Self {
         let instances = settings.instances.map_or_else(|| config.slots(), Into::into);
-        let books = Books {
-            in_a_row: (0..instances).map(|_| AtomicU32::new(0)).collect(),
-            ..Books::default()
-        };
         Self {
             name: name.to_owned(),
             start: Arc::new(start_task(name, settings)),
@@ -125,7 +118,7 @@ impl Program {
                 kill: config.kill_grace,
                 pipe: config.pipe_grace,
             },
-            books,
+            books: Books::new(instances),
             stderr: Throttle::default(),
             state: Mutex::new(State {
                 queue: Queue::new(config.priority_ageing),
@@ -316,7 +309,7 @@ impl Program {
             recycled: books.recycled.load(Relaxed),
             requeued: books.requeued.load(Relaxed),
             stderr_suppressed: self.stderr.suppressed(),
-            failures_in_a_row: books.in_a_row.iter().map(|n| n.load(Relaxed)).max().unwrap_or(0),
+            failures_in_a_row: books.failures_in_a_row(),
             last_failure: books.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }

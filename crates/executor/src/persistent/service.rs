@@ -21,8 +21,10 @@ use super::{
     flights::{Flight, Flights},
     program::{Program, Taken},
     queued::Queued,
+    stats::Row,
     stderr::Current,
-    wire::{self, Answer, Garbage, Inbox, Outbox, Request, Unfit},
+    trouble::{End, Trouble},
+    wire::{self, Answer, Inbox, Outbox, Request, Unfit},
 };
 use crate::{Protocol, Run, process::Process, usage::rss};
 
@@ -34,45 +36,6 @@ const RSS_EVERY: Duration = Duration::from_secs(1);
 
 /// When there is nothing to wait for.
 const FAR: Duration = Duration::from_hours(1);
-
-/// Why a process serves no longer.
-#[derive(Debug)]
-pub(super) enum End {
-    /// The program is closed.
-    Closed,
-    /// It has served its time and has no requests.
-    Recycled,
-    /// It cannot go on.
-    Failed(Trouble),
-}
-
-/// What is wrong with a process.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Trouble {
-    #[error("it ended")]
-    Ended,
-    #[error("it exceeded the time limit of a task")]
-    Overdue,
-    #[error("it does not answer a ping")]
-    Mute,
-    #[error("it works on a task that was killed")]
-    Killed,
-    #[error("it printed {0}")]
-    Garbage(#[from] Garbage),
-    #[error("it answered what it was not asked")]
-    Unasked,
-    #[error("the worker panicked over it; please report it")]
-    Panicked,
-    #[error("talking to it failed: {0}")]
-    Io(#[from] io::Error),
-}
-
-impl Trouble {
-    /// Whether it is known whose doing it was, so that everybody else is known to be innocent.
-    pub(super) fn has_culprit(&self) -> bool {
-        matches!(self, Self::Overdue | Self::Killed)
-    }
-}
 
 /// One process and what it is asked.
 pub(super) struct Service<'a> {
@@ -87,6 +50,8 @@ pub(super) struct Service<'a> {
     /// The ping that is not answered: its id, and until when it must be.
     ping: Option<(u64, Instant)>,
     born: Instant,
+    /// When the failures before it are over; `None`: they are.
+    well_at: Option<Instant>,
     heard: Instant,
     rss_seen: Instant,
     /// Tasks so far.
@@ -112,6 +77,7 @@ impl<'a> Service<'a> {
             batch: Vec::new(),
             ping: None,
             born: now,
+            well_at: Some(now + program.settings.backoff_max),
             heard: now,
             rss_seen: now,
             given: 0,
@@ -119,6 +85,11 @@ impl<'a> Service<'a> {
             retires: false,
             accepts: false,
         }
+    }
+
+    /// The failures before it.
+    fn row(&self) -> &'a Row {
+        &self.program.books.rows[self.number]
     }
 
     fn protocol(&self) -> Protocol {
@@ -297,6 +268,7 @@ impl<'a> Service<'a> {
         self.heard = now;
         while let Some(answer) = self.protocol().decode(&mut self.inbox, self.program.limits)? {
             if self.ping.take_if(|(id, _)| Some(*id) == answer.id).is_some() {
+                self.row().comes_up();
                 continue;
             }
             let flight = self.flights.answered(answer.id, now).ok_or(Trouble::Unasked)?;
@@ -314,7 +286,7 @@ impl<'a> Service<'a> {
     }
 
     fn report(&self, flight: Flight<Queued>, answer: Answer, now: Instant) {
-        self.program.books.in_a_row[self.number].store(0, Relaxed);
+        self.row().ends();
         let Answer { exit_code, stdout, stderr, .. } = answer;
         let output = Output {
             stdout: stdout.bytes,
@@ -337,6 +309,10 @@ impl<'a> Service<'a> {
         if self.ping.is_some_and(|(_, deadline)| deadline <= now) {
             return Err(Trouble::Mute);
         }
+        if self.well_at().is_some_and(|well_at| well_at <= now) {
+            self.well_at = None;
+            self.row().ends();
+        }
         let settings = &self.program.settings;
         self.retires |= settings.recycle_after.is_some_and(|age| self.born + age <= now);
         if let Some(most) = settings.recycle_rss_bytes
@@ -351,6 +327,11 @@ impl<'a> Service<'a> {
         Ok(())
     }
 
+    /// When it has lived longer than a process is waited for. One that owes an answer may as well hang.
+    fn well_at(&self) -> Option<Instant> {
+        self.well_at.filter(|_| self.ping.is_none() && self.flights.is_empty())
+    }
+
     fn is_silent(&self) -> bool {
         self.program.settings.ping && self.flights.is_empty() && self.ping.is_none()
     }
@@ -363,6 +344,7 @@ impl<'a> Service<'a> {
             self.ping.map(|(_, deadline)| deadline),
             settings.recycle_after.filter(|_| !self.retires).map(|age| self.born + age),
             settings.recycle_rss_bytes.map(|_| self.rss_seen + RSS_EVERY),
+            self.well_at(),
             self.is_silent().then(|| self.heard + settings.ping_interval),
         ];
         times.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + FAR)

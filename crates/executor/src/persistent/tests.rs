@@ -31,7 +31,9 @@ fn take(program: &Program, number: usize, load: usize) -> (Taken, Vec<Queued>) {
 
 /// Their process is gone, and nobody knows by whose doing.
 fn suspect(program: &Program, mut jobs: Vec<Queued>) {
-    jobs.iter_mut().for_each(|queued| queued.is_suspect = true);
+    for queued in &mut jobs {
+        queued.is_suspect = true;
+    }
     program.requeue(jobs);
 }
 

@@ -49,6 +49,12 @@ def note(name):
         file.write(b"%d\n" % os.getpid())
 
 
+def noted(name):
+    """How often something has happened."""
+    with open(os.path.join(os.environ["NOTES"], name), "rb") as file:
+        return len(file.readlines())
+
+
 def on_term(*_):
     note("term")
     if "late" in words and held:
@@ -111,7 +117,7 @@ def do(number, args, stdin):
 signal.signal(signal.SIGTERM, on_term)
 if "NOTES" in os.environ:
     note("start")
-if "crash" in words:
+if "crash" in words or ("recover" in words and noted("start") <= 3):
     sys.exit(7)
 while (request := read()) is not None:
     number, ping, args, stdin = request

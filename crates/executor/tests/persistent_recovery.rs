@@ -1,0 +1,117 @@
+//! Programs that stay: after a failure everything goes on. Who is known to be innocent is not kept
+//! apart, who waits is served by whoever is there, and what is well again is said to be well.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // In a test a panic is the report.
+
+mod support;
+
+use std::{num::NonZeroUsize, time::Duration};
+
+use drakkar_core::Failure;
+use drakkar_executor::{CancelReason, Pool, Protocol, Run, Ticket};
+use support::{
+    PATIENCE, failed,
+    persistent::{Stage, stdout, task},
+    run, submit, until,
+};
+use tokio::{sync::oneshot, time::timeout};
+
+const HOUR: Duration = Duration::from_hours(1);
+
+type Submitted = (Ticket, oneshot::Receiver<Run>);
+
+async fn end((_, end): Submitted) -> Run {
+    timeout(PATIENCE, end).await.expect("the task ends").expect("the task is reported")
+}
+
+fn deep() -> Stage {
+    let depth = NonZeroUsize::new(8).unwrap();
+    Stage::new(Protocol::JsonLines).set(|program| program.depth = depth)
+}
+
+/// A task of which the program answers seven together, and fewer never.
+fn one_of_seven(pool: &Pool, n: usize) -> Submitted {
+    submit(pool, task("gather").arg("7").stdin(n.to_string()).timeout(HOUR))
+}
+
+/// One that hangs until `limit`, and six that are in the process with it.
+async fn hangs_among_six(pool: &Pool, limit: Duration) -> (Submitted, Vec<Submitted>) {
+    let hanging = submit(pool, task("hang").timeout(limit));
+    let six: Vec<_> = (0..6).map(|n| one_of_seven(pool, n)).collect();
+    until("all are given to it", || six.iter().all(|(ticket, _)| ticket.has_started())).await;
+    (hanging, six)
+}
+
+/// The six go on together, and with one that comes later.
+async fn go_on(pool: &Pool, mut six: Vec<Submitted>) {
+    six.push(one_of_seven(pool, 6));
+    for (n, submitted) in six.into_iter().enumerate() {
+        assert_eq!(stdout(end(submitted).await), n.to_string());
+    }
+    assert_eq!(pool.programs()["stay"].requeued, 6);
+}
+
+#[tokio::test]
+async fn who_was_in_a_process_with_a_killed_task_goes_on_in_company() {
+    let stage = deep();
+    let pool = stage.pool();
+    let ((ticket, never), six) = hangs_among_six(&pool, HOUR).await;
+    ticket.kill(CancelReason::Revoke);
+    go_on(&pool, six).await;
+    assert!(never.await.is_err(), "nobody is told");
+}
+
+#[tokio::test]
+async fn who_was_in_a_process_with_an_overdue_task_goes_on_in_company() {
+    let stage = deep();
+    let pool = stage.pool();
+    let limit = Duration::from_millis(500);
+    let (hanging, six) = hangs_among_six(&pool, limit).await;
+    assert_eq!(failed(end(hanging).await).0, Failure::TimedOut(limit));
+    go_on(&pool, six).await;
+}
+
+/// A program that comes up when it has failed three times.
+fn recovering() -> Stage {
+    Stage::with(Protocol::Frames, &["recover"])
+}
+
+/// After three failures it is no longer seen to loop, although no task comes.
+async fn is_seen_to_recover(stage: Stage) {
+    let pool = stage.pool();
+    until("it has failed three times", || pool.programs()["stay"].failures == 3).await;
+    until("it is well", || !pool.programs()["stay"].is_crash_looping()).await;
+    assert_eq!(pool.programs()["stay"].starts, 4);
+}
+
+#[tokio::test]
+async fn a_crash_loop_ends_with_the_answer_to_a_ping() {
+    is_seen_to_recover(recovering().set(|program| {
+        program.ping = true;
+        program.backoff_max = HOUR;
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn a_crash_loop_ends_when_a_process_lives_longer_than_it_would_be_waited_for() {
+    // Longer than it takes to fail.
+    is_seen_to_recover(recovering().set(|program| program.backoff_max = Duration::from_secs(3)))
+        .await;
+}
+
+#[tokio::test]
+async fn a_process_that_owes_an_answer_is_not_well_however_long_it_lives() {
+    let mute = Stage::with(Protocol::Frames, &["mute"]).set(|program| {
+        program.ping = true;
+        program.start_timeout = Duration::from_millis(300);
+    });
+    let pool = mute.pool();
+    until("it is seen to loop", || pool.programs()["stay"].is_crash_looping()).await;
+    let hanging = Stage::new(Protocol::Frames);
+    let pool = hanging.pool();
+    for _ in 0..3 {
+        failed(run(&pool, task("hang").timeout(Duration::from_millis(300))).await);
+    }
+    until("it is seen to loop", || pool.programs()["stay"].is_crash_looping()).await;
+}
