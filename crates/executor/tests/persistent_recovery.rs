@@ -115,3 +115,41 @@ async fn a_process_that_owes_an_answer_is_not_well_however_long_it_lives() {
     }
     until("it is seen to loop", || pool.programs()["stay"].is_crash_looping()).await;
 }
+
+#[tokio::test]
+async fn what_a_process_has_left_behind_cannot_talk_for_ever() {
+    // Empty lines are no answers, and no garbage.
+    let script = "read -r _; (while :; do echo; sleep 0.05; done) & exit 3";
+    let stage = Stage::filter("sh").set(|program| {
+        program.args = vec!["-c".into(), script.into()];
+        program.protocol = Protocol::JsonLines;
+    });
+    let pool = stage.pool();
+    let (failure, _) = failed(run(&pool, task("echo")).await);
+    assert!(failure.to_string().contains("exit status: 3"), "{failure}");
+    pool.close().await;
+    stage.marker.until_gone().await;
+}
+
+#[tokio::test]
+async fn when_those_that_had_to_run_alone_are_revoked_the_others_are_served_at_once() {
+    let stage = deep().set(|program| {
+        program.instances = NonZeroUsize::new(2);
+        (program.backoff_initial, program.backoff_max) = (HOUR, HOUR);
+    });
+    let pool = stage.pool();
+    let stats = || pool.programs()["stay"].clone();
+    until("both take tasks", || stats().ready == 2).await;
+    let mut busy = Vec::new();
+    for n in 1..=2 {
+        busy.push(one_of_seven(&pool, n));
+        until("each has one", || stats().in_flight == n).await;
+    }
+    let deadly = submit(&pool, task("exit").arg("3"));
+    until("two are to run alone", || stats().queued == 2).await;
+    assert_eq!(stats().ready, 1, "one process is left, and it is busy");
+    let revoked = busy.iter().chain([&deadly]).filter(|(ticket, _)| ticket.cancel_queued());
+    assert_eq!(revoked.count(), 2);
+    assert_eq!(stdout(end(submit(&pool, task("echo").stdin("x"))).await), "x");
+    assert_eq!(stats().starts, 2, "the other process is still waited for");
+}

@@ -209,12 +209,7 @@ impl Program {
             let suspect = if load == 0 { state.suspects.pop_first() } else { None };
             let Some((_, suspect)) = suspect else { return Taken::Nothing };
             batch.push(suspect);
-            if state.suspects.is_empty() {
-                // Those that had to stand back look again.
-                let others: Vec<usize> = state.ready_numbers().collect();
-                drop(state);
-                self.wake(others);
-            }
+            self.suspect_left(state);
             return Taken::Suspect;
         }
         let now = Instant::now();
@@ -226,6 +221,15 @@ impl Program {
         let taken = batch.len();
         state.ready[number] = Some(Ready { load: load + taken, is_idle: taken == 0 });
         if taken == 0 { Taken::Nothing } else { Taken::Jobs }
+    }
+
+    /// One suspect less: with the last one, those that had to stand back look again.
+    fn suspect_left(&self, state: MutexGuard<'_, State>) {
+        if state.suspects.is_empty() {
+            let all: Vec<usize> = state.ready_numbers().collect();
+            drop(state);
+            self.wake(all);
+        }
     }
 
     /// Process `number` takes nothing for now: a signal that it may have got is passed on.
@@ -335,7 +339,10 @@ impl Claim {
     }
 
     fn take_suspect(&self) -> Option<Queued> {
-        self.program.lock().suspects.remove(&self.place?)
+        let mut state = self.program.lock();
+        let suspect = state.suspects.remove(&self.place?)?;
+        self.program.suspect_left(state);
+        Some(suspect)
     }
 
     pub(crate) fn has_started(&self) -> bool {

@@ -159,20 +159,23 @@ impl<'a> Service<'a> {
         }
     }
 
-    /// What a process printed that has ended.
+    /// What a process printed that has ended. Something that it started may hold the pipe open, and talk.
     async fn hear_out(&mut self, stdout: &mut ChildStdout) -> Trouble {
         let grace = self.program.patience.pipe;
-        // Something that it started may hold the pipe open.
-        while let Ok(Ok(1..)) = timeout(grace, stdout.read_buf(self.inbox.space())).await {
-            if let Err(trouble) = self.answers(Instant::now()) {
-                return trouble;
+        let hearing = async {
+            while let Ok(1..) = stdout.read_buf(self.inbox.space()).await {
+                self.answers(Instant::now())?;
             }
+            Ok(())
+        };
+        match timeout(grace, hearing).await {
+            Ok(Err(trouble)) => trouble,
+            Ok(Ok(())) | Err(_) => Trouble::Ended,
         }
-        Trouble::Ended
     }
 
     /// Takes what there is room for and writes it down.
-    fn fill(&mut self, stdout: &ChildStdout) -> Result<Option<End>, Trouble> {
+    pub(super) fn fill(&mut self, stdout: &ChildStdout) -> Result<Option<End>, Trouble> {
         if self.retires && self.flights.is_empty() {
             return Ok(Some(End::Recycled));
         }
@@ -204,11 +207,12 @@ impl<'a> Service<'a> {
             match taken {
                 Taken::Closed => return Ok(Some(End::Closed)),
                 Taken::Nothing => return Ok(None),
-                Taken::Suspect => {
-                    self.alone = !self.flights.is_empty();
+                Taken::Suspect if !self.flights.is_empty() => {
+                    self.alone = true;
                     return Ok(None);
                 }
-                Taken::Jobs => {}
+                // A suspect that was killed is none any more: the next one.
+                Taken::Suspect | Taken::Jobs => {}
             }
         }
     }

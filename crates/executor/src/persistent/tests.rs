@@ -1,6 +1,9 @@
 //! Who takes what: the queue of a program without any process.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::{
+    process::Stdio,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use drakkar_core::Task;
 use futures_util::FutureExt;
@@ -9,8 +12,10 @@ use tokio::time::Instant;
 use super::{
     program::{Claim, Program, Taken},
     queued::Queued,
+    service::Service,
+    stderr::Current,
 };
-use crate::{ExecutorConfig, Job, ProgramConfig, Rank, job::Watcher};
+use crate::{CancelReason, ExecutorConfig, Job, ProgramConfig, Rank, job::Watcher};
 
 /// A program with two processes that nobody has started.
 fn program() -> Arc<Program> {
@@ -102,6 +107,35 @@ async fn who_is_known_to_be_innocent_is_taken_at_its_place_and_in_company() {
     assert_eq!((taken, batch.len()), (Taken::Jobs, 3));
     assert!(batch.iter().all(|queued| !queued.is_suspect));
     assert!(batch.iter().map(|queued| queued.place).take(2).eq(places), "before the younger one");
+}
+
+#[tokio::test]
+async fn when_the_last_suspect_is_taken_back_those_that_stood_back_look_again() {
+    let program = program();
+    let claims: Vec<Claim> = (0..2).map(|_| submit(&program)).collect();
+    let (_, jobs) = take(&program, 0, 0);
+    suspect(&program, jobs);
+    program.leave(0);
+    assert_eq!(take(&program, 1, 1).0, Taken::Nothing, "it has company for them");
+    drop(submit(&program));
+    assert!(claims[0].cancel_queued() && !is_signalled(&program, 1), "there is another one");
+    assert!(claims[1].cancel_queued() && is_signalled(&program, 1));
+    assert_eq!(take(&program, 1, 1).0, Taken::Jobs);
+}
+
+#[tokio::test]
+async fn a_suspect_that_is_killed_on_its_way_does_not_keep_the_next_one_waiting() {
+    let program = program();
+    let claims: Vec<Claim> = (0..2).map(|_| submit(&program)).collect();
+    let (_, jobs) = take(&program, 0, 0);
+    claims[0].kill(CancelReason::Revoke);
+    suspect(&program, jobs);
+    let mut command = tokio::process::Command::new("cat");
+    let silent = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let current = Current::default();
+    let mut service = Service::new(&program, 0, 0, &current);
+    assert!(service.fill(silent.stdout.as_ref().unwrap()).unwrap().is_none());
+    assert_eq!(service.flights.len(), 1);
 }
 
 #[tokio::test]
