@@ -1,6 +1,6 @@
 //! One batch: written, and what is held of it written again, until each payload is answered.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
 use drakkar_core::{Delivery, Sink, SinkError};
 use futures_util::{FutureExt, future::join_all};
@@ -9,7 +9,7 @@ use tracing::error;
 
 use super::{
     Common, Entry, OnOpen, Permanent, Ticket,
-    breaker::{Breaker, Pass},
+    breaker::{Breaker, Pass, Writes},
     places::Place,
     trouble::Standing,
 };
@@ -73,9 +73,10 @@ impl<S: Sink> Batch<S> {
     /// Writes until every payload is answered or nobody waits for it any more.
     pub(super) async fn run(mut self) {
         let mut retry = 0;
+        let mut writes = Writes::New;
         self.drop_abandoned();
         while !self.payloads.is_empty() {
-            let Some(pass) = self.pass().await else {
+            let Some(pass) = self.pass(writes).await else {
                 self.drop_abandoned();
                 continue;
             };
@@ -87,6 +88,9 @@ impl<S: Sink> Batch<S> {
             let Some(error) = attempt.error else {
                 return;
             };
+            if !self.common.places.are_kept() {
+                writes = Writes::Again;
+            }
             self.standing.hold();
             self.standing.hopeless(attempt.hopeless);
             self.common.trouble.refused(&error);
@@ -99,11 +103,11 @@ impl<S: Sink> Batch<S> {
 
     /// Waits until the circuit lets a write pass: `Some(None)` where there is no circuit, `None` when
     /// the batch is to be looked at again: somebody has left, or was told to.
-    async fn pass(&mut self) -> Option<Option<Pass>> {
+    async fn pass(&mut self, writes: Writes) -> Option<Option<Pass>> {
         let Some(breaker) = self.common.breaker.clone() else {
             return Some(None);
         };
-        if let Ok(pass) = breaker.try_pass(Instant::now()) {
+        if let Ok(pass) = breaker.try_pass(writes, Instant::now()) {
             return Some(Some(pass));
         }
         if self.common.settings.patience.on_open == OnOpen::DeadLetter {
@@ -117,7 +121,7 @@ impl<S: Sink> Batch<S> {
         let given_up = join_all(self.tickets.iter_mut().map(|ticket| ticket.reply.closed()));
         tokio::select! {
             biased; // Who may write does.
-            pass = Breaker::pass(&breaker) => Some(Some(pass)),
+            pass = Breaker::pass(&breaker, writes) => Some(Some(pass)),
             _ = given_up => None,
             () = expired(oldest, limit) => {
                 self.refuse_if(&left_alone(), |ticket| ticket.is_expired(limit));
@@ -243,28 +247,29 @@ impl<S: Sink> Batch<S> {
     /// Waits before the next attempt, unless nobody waits for it; where others may pass, without a place.
     /// What is given up meanwhile is refused with its last `error`.
     async fn rest(&mut self, wait: Duration, error: &SinkError) {
-        if self.common.places.are_kept() {
-            return self.unless_given_up(sleep(wait)).await.unwrap_or_default();
-        }
-        self.standing.leave_place();
-        self.place = None;
-        if self.unless_given_up(sleep(wait)).await.is_none() {
-            return;
-        }
-        let limit = self.common.settings.patience.give_up_after;
         let common = Arc::clone(&self.common);
+        let is_kept = common.places.are_kept();
+        if !is_kept {
+            self.standing.leave_place();
+            self.place = None;
+        }
+        let mut next = pin!(async {
+            sleep(wait).await;
+            if is_kept { None } else { Some(common.places.take_again().await) }
+        });
+        let limit = common.settings.patience.give_up_after;
         while !self.payloads.is_empty() {
             let oldest = self.tickets.iter().map(|ticket| ticket.since).min();
-            let place = async {
+            let turn = async {
                 tokio::select! {
                     biased; // Who may write does.
-                    place = common.places.take_again() => Some(place),
+                    place = &mut next => Some(place),
                     () = expired(oldest, limit) => None,
                 }
             };
-            match self.unless_given_up(place).await {
+            match self.unless_given_up(turn).await {
                 Some(Some(place)) => {
-                    self.place = Some(place);
+                    self.place = place.or(self.place.take());
                     return self.standing.take_place();
                 }
                 Some(None) => self.refuse_if(error, |ticket| ticket.is_expired(limit)),

@@ -4,6 +4,10 @@
 //! is there and works. While the circuit is open nothing is written: what is meant for the sink
 //! waits, or is refused, as configured. Then one write is the probe, and its outcome closes the circuit
 //! or opens it again.
+//!
+//! Where what stays refused makes way for what is new, it must not do so through the circuit either: a
+//! write that is repeated counts as no failure, and when it was the probe and failed, what is new may
+//! still be it.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -25,11 +29,26 @@ pub(crate) struct Threshold {
     pub cooldown: Duration,
 }
 
+/// Whose write it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writes {
+    /// Nothing of it was written before, or order is kept: whatever comes later waits for it anyway.
+    New,
+    /// What was refused before; others pass it.
+    Again,
+}
+
 #[derive(Debug, Clone, Copy)]
 enum State {
-    Closed { failures: u32 },
-    Open { until: Instant },
-    Probing,
+    Closed {
+        failures: u32,
+    },
+    /// Until when, for what is new and for what is tried again.
+    Open {
+        new: Instant,
+        again: Instant,
+    },
+    Probing(Writes),
 }
 
 impl State {
@@ -37,10 +56,13 @@ impl State {
         match self {
             Self::Closed { .. } => Circuit::Closed,
             Self::Open { .. } => Circuit::Open,
-            Self::Probing => Circuit::HalfOpen,
+            Self::Probing(_) => Circuit::HalfOpen,
         }
     }
 }
+
+/// What is tried again leaves the probe to what is new for this long.
+const PRECEDENCE: Duration = Duration::from_millis(100);
 
 /// The circuit of one lane.
 pub(super) struct Breaker {
@@ -52,6 +74,7 @@ pub(super) struct Breaker {
 /// The right to write once. Dropped without a verdict, it leaves the circuit as it was.
 pub(super) struct Pass {
     breaker: Arc<Breaker>,
+    writes: Writes,
     is_probe: bool,
 }
 
@@ -71,17 +94,17 @@ impl Breaker {
     pub(super) fn blocks(&self, now: Instant) -> bool {
         match *self.state() {
             State::Closed { .. } => false,
-            State::Open { until } => now < until,
-            State::Probing => true,
+            State::Open { new, .. } => now < new,
+            State::Probing(_) => true,
         }
     }
 
     /// Waits until something may be written.
-    pub(super) async fn pass(self: &Arc<Self>) -> Pass {
+    pub(super) async fn pass(self: &Arc<Self>, writes: Writes) -> Pass {
         let mut changed = self.watch();
         loop {
             changed.mark_unchanged();
-            let until = match self.try_pass(Instant::now()) {
+            let until = match self.try_pass(writes, Instant::now()) {
                 Ok(pass) => return pass,
                 Err(until) => until,
             };
@@ -94,18 +117,28 @@ impl Breaker {
     }
 
     /// The right to write, if it is to be had now. `Err` says when to ask again; `None`: when the circuit changes.
-    pub(super) fn try_pass(self: &Arc<Self>, now: Instant) -> Result<Pass, Option<Instant>> {
+    pub(super) fn try_pass(
+        self: &Arc<Self>,
+        writes: Writes,
+        now: Instant,
+    ) -> Result<Pass, Option<Instant>> {
         let mut state = self.state();
-        let is_probe = match *state {
-            State::Closed { .. } => false,
-            State::Open { until } if until <= now => {
-                self.become_(&mut state, State::Probing);
-                true
+        let is_probe = match (*state, writes) {
+            (State::Closed { .. }, _) => false,
+            (State::Open { new: until, .. }, Writes::New)
+            | (State::Open { again: until, .. }, Writes::Again)
+                if now < until =>
+            {
+                return Err(Some(until));
             }
-            State::Open { until } => return Err(Some(until)),
-            State::Probing => return Err(None),
+            // What is new does not wait for the verdict on what was refused before.
+            (State::Open { .. }, _) | (State::Probing(Writes::Again), Writes::New) => true,
+            (State::Probing(_), _) => return Err(None),
         };
-        Ok(Pass { breaker: Arc::clone(self), is_probe })
+        if is_probe {
+            self.become_(&mut state, State::Probing(writes));
+        }
+        Ok(Pass { breaker: Arc::clone(self), writes, is_probe })
     }
 
     fn become_(&self, state: &mut State, next: State) {
@@ -125,7 +158,7 @@ impl Pass {
         let mut state = self.breaker.state();
         match *state {
             // A straggler from before the circuit opened: the probe will tell.
-            State::Open { .. } | State::Probing if !self.is_probe => {}
+            State::Open { .. } | State::Probing(_) if !self.is_probe => {}
             State::Closed { failures: 0 } => {}
             _ => self.breaker.become_(&mut state, State::Closed { failures: 0 }),
         }
@@ -133,17 +166,26 @@ impl Pass {
         self.is_probe = false;
     }
 
+    /// Whether the circuit waits for it: one of `writes` is the probe.
+    fn is_the_probe(&self, writes: Writes) -> bool {
+        self.is_probe && self.writes == writes
+    }
+
     /// Nothing was accepted.
     pub(super) fn failed(mut self, now: Instant) {
         let Threshold { failures: limit, cooldown } = self.breaker.threshold;
+        let again = now + cooldown + PRECEDENCE;
         let mut state = self.breaker.state();
-        let next = match *state {
-            State::Closed { failures } if failures + 1 < limit => {
+        let next = match (*state, self.writes) {
+            (State::Closed { failures }, Writes::New) if failures + 1 < limit => {
                 State::Closed { failures: failures + 1 }
             }
-            State::Closed { .. } => State::Open { until: now + cooldown },
-            State::Probing if self.is_probe => State::Open { until: now + cooldown },
-            unchanged => unchanged,
+            (State::Closed { .. }, Writes::New) => State::Open { new: now + cooldown, again },
+            (State::Probing(writes), _) if self.is_the_probe(writes) => match writes {
+                Writes::New => State::Open { new: now + cooldown, again },
+                Writes::Again => State::Open { new: now, again },
+            },
+            (unchanged, _) => unchanged,
         };
         self.breaker.become_(&mut state, next);
         drop(state);
@@ -156,8 +198,9 @@ impl Drop for Pass {
     fn drop(&mut self) {
         if self.is_probe {
             let mut state = self.breaker.state();
-            if matches!(*state, State::Probing) {
-                self.breaker.become_(&mut state, State::Open { until: Instant::now() });
+            if matches!(*state, State::Probing(writes) if self.is_the_probe(writes)) {
+                let now = Instant::now();
+                self.breaker.become_(&mut state, State::Open { new: now, again: now });
             }
         }
     }
@@ -175,7 +218,7 @@ mod tests {
 
     async fn fail(breaker: &Arc<Breaker>, times: usize) {
         for _ in 0..times {
-            breaker.pass().await.failed(Instant::now());
+            breaker.pass(Writes::New).await.failed(Instant::now());
         }
     }
 
@@ -183,7 +226,7 @@ mod tests {
     async fn it_opens_at_the_threshold_and_not_before() {
         let breaker = breaker();
         fail(&breaker, 2).await;
-        breaker.pass().await.succeeded();
+        breaker.pass(Writes::New).await.succeeded();
         fail(&breaker, 2).await;
         assert!(!breaker.blocks(Instant::now()), "a success in between begins anew");
         fail(&breaker, 1).await;
@@ -195,12 +238,12 @@ mod tests {
         let breaker = breaker();
         fail(&breaker, 3).await;
         let begun = Instant::now();
-        let probe = breaker.pass().await;
+        let probe = breaker.pass(Writes::New).await;
         assert!(begun.elapsed() >= COOLDOWN);
-        assert!(breaker.try_pass(Instant::now()).is_err(), "one probe at a time");
+        assert!(breaker.try_pass(Writes::New, Instant::now()).is_err(), "one probe at a time");
         probe.succeeded();
         assert!(!breaker.blocks(Instant::now()));
-        breaker.pass().await.succeeded();
+        breaker.pass(Writes::New).await.succeeded();
     }
 
     #[tokio::test(start_paused = true)]
@@ -209,7 +252,7 @@ mod tests {
         fail(&breaker, 3).await;
         let begun = Instant::now();
         fail(&breaker, 1).await;
-        drop(breaker.pass().await);
+        drop(breaker.pass(Writes::New).await);
         assert!(begun.elapsed() >= COOLDOWN * 2);
     }
 
@@ -217,17 +260,41 @@ mod tests {
     async fn a_probe_that_is_dropped_makes_way_for_another() {
         let breaker = breaker();
         fail(&breaker, 3).await;
-        drop(breaker.pass().await);
-        breaker.pass().await.succeeded();
+        drop(breaker.pass(Writes::New).await);
+        breaker.pass(Writes::New).await.succeeded();
         assert!(!breaker.blocks(Instant::now()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_straggler_does_not_close_what_opened_meanwhile() {
         let breaker = breaker();
-        let straggler = breaker.pass().await;
+        let straggler = breaker.pass(Writes::New).await;
         fail(&breaker, 3).await;
         straggler.succeeded();
         assert!(breaker.blocks(Instant::now()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_tried_again_opens_nothing_and_keeps_no_probe_from_what_is_new() {
+        let breaker = breaker();
+        for _ in 0..10 {
+            breaker.pass(Writes::Again).await.failed(Instant::now());
+        }
+        assert!(!breaker.blocks(Instant::now()));
+        fail(&breaker, 3).await;
+        let begun = Instant::now();
+        let again = breaker.pass(Writes::Again).await;
+        assert!(COOLDOWN < begun.elapsed(), "what is new goes first");
+        let new = breaker.try_pass(Writes::New, Instant::now()).ok().unwrap();
+        again.failed(Instant::now());
+        assert!(breaker.try_pass(Writes::New, Instant::now()).is_err(), "one of each at a time");
+        new.failed(Instant::now());
+        assert!(breaker.blocks(Instant::now()), "what is new told");
+
+        breaker.pass(Writes::Again).await.failed(Instant::now());
+        assert!(breaker.try_pass(Writes::Again, Instant::now()).is_err());
+        drop(breaker.try_pass(Writes::New, Instant::now()).ok().unwrap());
+        breaker.pass(Writes::Again).await.succeeded();
+        assert!(!breaker.blocks(Instant::now()));
     }
 }

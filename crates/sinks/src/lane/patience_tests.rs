@@ -110,6 +110,28 @@ async fn what_is_tried_for_too_long_is_refused_with_the_last_error() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_far_side_asks_to_wait_does_not_lengthen_the_time_a_payload_is_tried() {
+    let limit = Duration::from_secs(10);
+    for batches in [1, 4] {
+        let limited = Patience { give_up_after: Some(limit), ..patience() };
+        let sink = Scripted::ruled(|_, _| {
+            let mut error = SinkError::new("busy", "later");
+            error.retry_after = Some(Duration::from_mins(5));
+            Some(Delivery::Transient(error))
+        });
+        let desk = Desk::patient(Shape { batches, ..SMALL }, limited, sink);
+        let begun = Instant::now();
+        let first = desk.send(0);
+        tokio::time::sleep(limit / 2).await;
+        let second = desk.send(1);
+        assert_eq!(class(&first.await.unwrap()), "busy");
+        assert_eq!(begun.elapsed(), limit);
+        assert_eq!(class(&second.await.unwrap()), "busy");
+        assert_eq!(begun.elapsed(), limit + limit / 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_open_circuit_holds_what_waits_and_one_probe_finds_the_sink_again() {
     let shape = Shape { batches: 3, batch_items: 1, ..SMALL };
     let patience = Patience { threshold: Some(OPENS_AT_2), ..patience() };

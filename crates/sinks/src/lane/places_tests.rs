@@ -1,5 +1,7 @@
 //! What stays refused, where order does not matter: it holds up nothing that is new.
 
+use tokio::time::sleep;
+
 use super::*;
 
 /// No time passes while anything runs.
@@ -232,4 +234,53 @@ async fn what_waits_behind_writes_that_come_to_nothing_is_held() {
     let good = timeout(SLOW * 2, desk.send(100)).await;
     assert_eq!(good.unwrap().unwrap(), Settled::Confirmed);
     assert_eq!(desk.lane.held(), None);
+}
+
+/// The circuit opens at five failures in a row.
+fn opens_at_5(on_open: OnOpen) -> Patience {
+    let threshold = Threshold { failures: 5, cooldown: Duration::from_secs(30) };
+    Patience { threshold: Some(threshold), on_open, ..patience() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_payload_that_stays_refused_opens_no_circuit_for_the_few_that_come() {
+    for on_open in [OnOpen::Hold, OnOpen::DeadLetter] {
+        let sink = Scripted::ruled(|payload, _| (payload == 0).then(transient));
+        let desk = Desk::patient(PARALLEL, opens_at_5(on_open), sink);
+        let bad = desk.send(0);
+        for payload in 1..=100 {
+            sleep(Duration::from_secs(3)).await;
+            let good = timeout(AT_ONCE, desk.send_all([payload])).await;
+            assert_eq!(good, Ok(vec![Settled::Confirmed]), "{payload}, {on_open:?}");
+        }
+        assert!(!bad.is_finished());
+        bad.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_is_down_is_left_alone_and_tried_again_also_when_nothing_new_comes() {
+    let up = Arc::new(AtomicUsize::new(0));
+    let rule = Arc::clone(&up);
+    let sink = Scripted::ruled(move |_, _| (rule.load(Ordering::SeqCst) == 0).then(transient));
+    let desk = Desk::patient(PARALLEL, opens_at_5(OnOpen::Hold), sink);
+    let held = send_apart(&desk, 0..8).await;
+    assert_eq!(desk.sink.batches().len(), 5, "first writes open the circuit");
+    let begun = Instant::now();
+    up.store(1, Ordering::SeqCst);
+    assert_eq!(settled(held).await, vec![Settled::Confirmed; 8]);
+    assert!(begun.elapsed() < Duration::from_secs(35), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_new_finds_out_at_once_that_a_sink_is_back_although_something_stays_refused() {
+    for on_open in [OnOpen::Hold, OnOpen::DeadLetter] {
+        let (sink, _) = always(transient);
+        let desk = Desk::patient(PARALLEL, opens_at_5(on_open), sink);
+        let bad = send_apart(&desk, 0..5).await;
+        sleep(Duration::from_secs(32)).await; // What is tried again fails again meanwhile.
+        let good = timeout(AT_ONCE, desk.send_all([8])).await;
+        assert_eq!(good, Ok(vec![Settled::Confirmed]), "{on_open:?}");
+        bad.iter().for_each(JoinHandle::abort);
+    }
 }
