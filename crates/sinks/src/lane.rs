@@ -394,6 +394,8 @@ async fn next<T: Copy>(changes: &mut Option<watch::Receiver<T>>) -> Option<T> {
 impl<P> Ticket<P> {
     fn new(reply: Reply<P>, hold: &Arc<Hold>, space: Space, size: usize) -> Self {
         let (hold, since) = (Arc::clone(hold), Instant::now());
+        // Nothing in memory is larger; what a handler says is added up.
+        let size = size.min(isize::MAX.unsigned_abs());
         Self { reply, hold, held: None, _space: space, size, attempts: 0, since }
     }
 

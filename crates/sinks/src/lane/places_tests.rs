@@ -284,3 +284,19 @@ async fn what_is_new_finds_out_at_once_that_a_sink_is_back_although_something_st
         bad.iter().for_each(JoinHandle::abort);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_needs_more_room_than_what_is_held_leaves_free_holds_up_no_other() {
+    let sink = Scripted::ruled(|payload, _| (payload == 0).then(transient));
+    let desk = Desk::open(PARALLEL, sink);
+    for (held, large) in [(10, PARALLEL.bytes), (600, 500), (10, usize::MAX)] {
+        let bad = desk.send_sized(0, held);
+        settle().await;
+        let sent = [(1, large), (2, 10), (3, large), (4, 10)];
+        let sent = sent.map(|(payload, size)| desk.send_sized(payload, size));
+        let good = timeout(AT_ONCE, settled(sent.into())).await;
+        assert_eq!(good, Ok(vec![Settled::Confirmed; 4]), "{large} beside {held}");
+        bad.abort();
+        sleep(Duration::from_secs(10)).await;
+    }
+}

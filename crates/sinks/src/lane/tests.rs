@@ -110,9 +110,13 @@ impl Desk {
     }
 
     fn send(&self, payload: u32) -> JoinHandle<Settled<u32>> {
+        self.send_sized(payload, 10)
+    }
+
+    fn send_sized(&self, payload: u32, size: usize) -> JoinHandle<Settled<u32>> {
         let lane = Arc::clone(&self.lane);
         let hold: Arc<Hold> = self.board.task();
-        tokio::spawn(async move { lane.deliver(payload, 10, &hold).await })
+        tokio::spawn(async move { lane.deliver(payload, size, &hold).await })
     }
 
     async fn send_all(&self, payloads: impl IntoIterator<Item = u32>) -> Vec<Settled<u32>> {
