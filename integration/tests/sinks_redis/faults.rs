@@ -73,6 +73,25 @@ async fn what_arrives_late_does_not_undo_what_was_written_since() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_arrives_late_undoes_nothing_either_where_other_connections_wait_for_work() {
+    let server = OwnServer::start("redis");
+    let way = Relay::to(server.port).await;
+    let at_once = json!({"batch": {"in_flight": 4, "max_items": 1}});
+    let address = format!("redis://:{PASSWORD}@127.0.0.1:{}", way.port);
+    let sinks = sink_with(&address, &at_once).await;
+    way.hold_back_the_first();
+    let [one, two] = ["one", "two"].map(|key| RedisPayload::set(key, "early"));
+    // One of them is kept back. The other opens a second connection, which is idle by the time the first
+    // is sent again, and whenever what is newer is written.
+    delivered(&sinks, vec![one, two]).await;
+    delivered(&sinks, vec![RedisPayload::set("one", "last")]).await;
+    delivered(&sinks, vec![RedisPayload::set("two", "last")]).await;
+    way.let_it_go().await;
+    let found: Vec<String> = Outside::of(&url(&server)).ask(&["MGET", "one", "two"]);
+    assert_eq!(found, ["last", "last"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_memory_holds_what_it_cannot_take_and_order_survives() {
     let server = OwnServer::start("redis");
     let sinks = sink(&url(&server)).await;

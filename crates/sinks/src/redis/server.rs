@@ -3,8 +3,8 @@
 //! A connection serves one write at a time and is given up when its write was not answered to the
 //! end, also when nobody waits for the answer any more. What it had sent by then may still lie
 //! unread before a server that is slow or stands still. Were it applied later, it could undo what a
-//! newer connection wrote. So the server is told to end the former connection before anything is
-//! sent on a new one. A server that answered that it takes no writes is looked up by its name anew.
+//! newer connection wrote. So nothing more is sent, on whatever connection, before a new one has told
+//! the server to end the former one. A server that answered that it takes no writes is looked up by its name anew.
 
 use std::{
     collections::HashMap,
@@ -75,11 +75,10 @@ impl Server {
         Ok(())
     }
 
-    /// Sends `pipeline`, on a new connection where none is idle, and answers with a reply for each
+    /// Sends `pipeline`, on a new connection where none is to be had, and answers with a reply for each
     /// command of it. Whoever drops the future gives the connection up.
     pub(super) async fn send(&self, pipeline: &Pipeline) -> Result<Vec<Value>, RedisError> {
-        let idle = lock(&self.idle).pop();
-        let connection = match idle {
+        let connection = match self.take_idle() {
             Some(connection) => connection,
             None => self.open().await?,
         };
@@ -94,6 +93,17 @@ impl Server {
             lock(&self.idle).extend(answered);
         }
         Ok(replies)
+    }
+
+    /// A connection that waits for a write; none while a former one may still be served: only a new
+    /// connection ends it.
+    fn take_idle(&self) -> Option<Connection> {
+        let is_clear = lock(&self.former).is_empty();
+        let mut idle = lock(&self.idle);
+        if !is_clear {
+            idle.clear(); // Or there were more with each that is opened in their place.
+        }
+        idle.pop()
     }
 
     /// A connection that was let in, after which no former one is served any more.
