@@ -1,9 +1,13 @@
 //! Every type arrives as it was given, by both ways that rows travel: few in JSON, many in arrays.
 
+use std::time::Instant;
+
 use drakkar_core::PostgresPayload;
+use drakkar_integration::SOON;
+use drakkar_sinks::Sinks;
 use serde_json::{Value, json, value::RawValue};
 
-use crate::{Db, confirmed};
+use crate::{Db, classes, confirmed, rows::held_back};
 
 const FEW: usize = 2;
 const MANY: usize = 20;
@@ -159,4 +163,37 @@ async fn a_table_that_is_changed_meanwhile_takes_rows_by_its_new_types() {
     // By the old types this would be 0.10000000149011612 and midnight.
     let right = "a = 0.1::float8 AND at = '2025-12-31T19:00:00Z'";
     assert_eq!(db.one::<i64>(&format!("SELECT count(*) FROM {{s}}.t WHERE {right}")).await, 20);
+}
+
+/// Writes many rows again and again until they travel as arrays, `column` too.
+async fn become_fast(db: &Db, sinks: &Sinks, row: &Value, column: &str) {
+    let ask = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'INSERT%{{s}}%late%\"{column}\"%' \
+         AND query LIKE '%unnest(%'"
+    );
+    let deadline = Instant::now() + SOON;
+    while db.one::<i64>(&ask).await == 0 {
+        assert!(Instant::now() < deadline, "{row} never became fast");
+        let row = PostgresPayload::insert(db.table("late"), row).unwrap();
+        confirmed(sinks, vec![row; MANY]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_table_and_a_column_that_are_made_later_are_written_as_fast_as_others() {
+    let db = Db::new().await;
+    let sinks = db.sinks(&json!({})).await;
+    let late = sinks.clone();
+    let row = PostgresPayload::insert(db.table("late"), &json!({"id": 1})).unwrap();
+    let rows = vec![row; MANY];
+    let delivery = tokio::spawn(async move { confirmed(&late, rows).await });
+    held_back(&sinks).await;
+    db.run("CREATE TABLE {s}.late (id int)").await;
+    delivery.await.unwrap();
+    become_fast(&db, &sinks, &json!({"id": 2}), "id").await;
+    let both = json!({"id": 3, "more": "x"});
+    let early = PostgresPayload::insert(db.table("late"), &both).unwrap();
+    assert_eq!(classes(&sinks, vec![early; MANY]).await.len(), MANY);
+    db.run("ALTER TABLE {s}.late ADD more text").await;
+    become_fast(&db, &sinks, &both, "more").await;
 }

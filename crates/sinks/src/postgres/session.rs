@@ -65,7 +65,7 @@ impl<'s> Session<'s> {
     async fn as_arrays(&mut self, shape: &Shape<'_>, items: &[Item<'_>]) -> Result<bool, Said> {
         let sink = self.sink;
         let connection = self.connection()?;
-        let known = sink.types.of_table(connection, &shape.table).await;
+        let known = sink.types.of_table(connection, &shape.table, &shape.columns).await;
         // A failure to look something up is nobody's fault.
         let known = known.map_err(|error| Said::Later(error_of(said(&error))))?;
         let Some(columns) = known.of(&shape.columns) else {

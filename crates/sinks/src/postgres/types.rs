@@ -2,18 +2,24 @@
 //! and kept.
 //!
 //! Tables are changed while we run. What is kept here may therefore be wrong, and whoever uses it must
-//! either notice or ask again; a statement that uses it names the types it relies on.
+//! either notice or ask again; a statement that uses it names the types it relies on. What is missing
+//! here may be there by now, and is asked for again now and then.
 
 use std::{
     borrow::Cow,
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use serde_json::value::RawValue;
 use sqlx::{AssertSqlSafe, Executor, PgConnection, postgres::types::Oid};
+use tokio::time::Instant;
 
 use super::named::Named;
+
+/// How often a column that was not found is asked for, at most.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// What is known.
 #[derive(Debug, Default)]
@@ -22,9 +28,12 @@ pub(super) struct Types {
     calls: Mutex<HashMap<String, Arc<str>>>,
 }
 
-/// The columns of a table that a text can be cast to.
-#[derive(Debug, Default)]
-pub(super) struct Table(HashMap<String, Column>);
+/// The columns of a table that a text can be cast to; none where there is no such table.
+#[derive(Debug)]
+pub(super) struct Table {
+    columns: HashMap<String, Column>,
+    asked: Instant,
+}
 
 /// The type of a column.
 #[derive(Debug, Clone)]
@@ -46,7 +55,12 @@ pub(super) struct Call {
 impl Table {
     /// The types of these columns, if it has them all.
     pub(super) fn of(&self, columns: &[Cow<'_, str>]) -> Option<Vec<&Column>> {
-        columns.iter().map(|column| self.0.get(&**column)).collect()
+        columns.iter().map(|column| self.columns.get(&**column)).collect()
+    }
+
+    /// Whether asking for these columns would tell nothing new.
+    fn serves(&self, columns: &[Cow<'_, str>]) -> bool {
+        self.of(columns).is_some() || self.asked.elapsed() < AGAIN_AFTER
     }
 }
 
@@ -59,13 +73,16 @@ const COLUMNS: &str = "SELECT a.attname::text, format_type(t.oid, -1), t.oid, \
      AND t.typcategory <> 'A'";
 
 impl Types {
-    /// The columns of `table`, an identifier.
+    /// The columns of `table`, an identifier, of which `columns` are needed.
     pub(super) async fn of_table(
         &self,
         connection: &mut PgConnection,
         table: &str,
+        columns: &[Cow<'_, str>],
     ) -> Result<Arc<Table>, sqlx::Error> {
-        if let Some(known) = lock(&self.tables).get(table) {
+        if let Some(known) = lock(&self.tables).get(table)
+            && known.serves(columns)
+        {
             return Ok(Arc::clone(known));
         }
         let rows: Vec<(String, String, Oid, bool)> =
@@ -73,7 +90,7 @@ impl Types {
         let columns = rows.into_iter().map(|(name, type_name, Oid(type_id), is_json)| {
             (name, Column { type_name, type_id, is_json })
         });
-        let found = Arc::new(Table(columns.collect()));
+        let found = Arc::new(Table { columns: columns.collect(), asked: Instant::now() });
         lock(&self.tables).insert(table.to_owned(), Arc::clone(&found));
         Ok(found)
     }
