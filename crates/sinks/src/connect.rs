@@ -1,7 +1,7 @@
 //! From the configuration to sinks that answered: every sink is asked once, all at the same time and
 //! in bounded time, so that what cannot work is said at the start and with its key.
 
-use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use drakkar_core::{
     Ready, Sink, SinkKind, SinkName, kafka_client::Cluster, observe::SinkObserver, retry::Backoff,
@@ -10,8 +10,7 @@ use futures_util::future::try_join_all;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
-    BatchConfig, CustomSinkConfig, DlqConfig, FileSink, FileSinkConfig, MissingSink, Sinks,
-    SinksBuilder, SinksConfig,
+    BatchConfig, CustomSinkConfig, DlqConfig, MissingSink, Sinks, SinksBuilder, SinksConfig,
 };
 
 /// Who delivers, as dead letters and brokers are told.
@@ -55,16 +54,16 @@ pub enum ConnectError {
     },
     /// The directory cannot be written to.
     #[error(
-        "{key}.base_path: {} cannot be written to; make it a directory of this user", path.display()
+        "{key}.base_path: {} cannot be written to: {reason}; make it a directory of this user",
+        path.display()
     )]
     Directory {
         /// The section.
         key: String,
         /// The directory.
         path: PathBuf,
-        /// What the system says.
-        #[source]
-        source: io::Error,
+        /// What the system says, or for how long it said nothing.
+        reason: String,
     },
     /// A sink of the worker's own is configured that it did not register.
     #[error(
@@ -130,7 +129,6 @@ pub(crate) trait Connect: Sink + Sized {
 }
 
 /// Why a server cannot be used.
-#[allow(dead_code, reason = "a build may have no kind that needs it")]
 #[derive(Debug)]
 pub(crate) enum Attempt {
     /// Another attempt may succeed: it did not answer, or says that it is not ready.
@@ -141,7 +139,6 @@ pub(crate) enum Attempt {
 
 /// Tries `connect` until it succeeds or fails for good, for at most `within`, an attempt that hangs
 /// included. `error` is what is said then, with the reason.
-#[allow(dead_code, reason = "a build may have no kind that needs it")]
 pub(crate) async fn patiently<T, F: Future<Output = Result<T, Attempt>>>(
     within: Duration,
     error: impl FnOnce(String) -> ConnectError,
@@ -233,15 +230,15 @@ impl Sinks {
         let mut ready = Ready::default();
         let builder = Self::builder(observer).config(sinks);
         let mut builder = custom.build(builder, &sinks.custom, &mut ready)?;
-        for (name, config) in &sinks.filesystem {
-            ready.connected(SinkName::new(SinkKind::Filesystem, name.as_str()));
-            builder = builder
-                .batch(&config.batch)
-                .filesystem(name, file(name, config, &identity.worker)?);
-        }
+        let files = sinks.filesystem.iter().map(async |(name, config)| {
+            let at = format!("sinks.filesystem.{name}");
+            let sink = crate::file::start::connect(at, config, &identity.worker, within).await?;
+            Ok((name, config, sink))
+        });
         macro_rules! connect {
             ($(#[cfg(feature = $feature:literal)] $kind:ident: $sink:ident as $name:ident;)*) => {
-                let (kafka, $($kind,)*) = tokio::try_join!(
+                let (files, kafka, $($kind,)*) = tokio::try_join!(
+                    try_join_all(files),
                     kafka::connect(sinks, dlq, source, identity, within),
                     $(async {
                         #[cfg(feature = $feature)]
@@ -254,6 +251,10 @@ impl Sinks {
                         }
                     },)*
                 )?;
+                for (name, config, sink) in files {
+                    ready.connected(SinkName::new(SinkKind::Filesystem, name.as_str()));
+                    builder = builder.batch(&config.batch).filesystem(name, sink);
+                }
                 builder = kafka.add(builder, &mut ready);
                 $(
                     #[cfg(feature = $feature)]
@@ -291,14 +292,6 @@ async fn each<S: Connect>(
         Ok((name.clone(), sink))
     });
     try_join_all(asked).await
-}
-
-fn file(name: &str, config: &FileSinkConfig, worker: &str) -> Result<FileSink, ConnectError> {
-    FileSink::open(config, worker).map_err(|source| ConnectError::Directory {
-        key: format!("sinks.filesystem.{name}"),
-        path: config.base_path.clone(),
-        source,
-    })
 }
 
 #[cfg(feature = "kafka")]

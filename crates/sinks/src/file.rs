@@ -16,6 +16,7 @@ mod directory; // below which every file is
 mod append; // one file: all or nothing
 mod rotation; // when a file is renamed, and to what
 mod keeper; // what becomes of renamed files
+pub(crate) mod start; // the directory, opened in bounded time
 
 use directory::Directory;
 use rotation::Rotation;

@@ -1,11 +1,10 @@
 //! Every type arrives as it was given, by both ways that rows travel: few in JSON, many in arrays.
 
-use std::time::Instant;
-
 use drakkar_core::PostgresPayload;
 use drakkar_integration::SOON;
 use drakkar_sinks::Sinks;
 use serde_json::{Value, json, value::RawValue};
+use tokio::time::Instant;
 
 use crate::{Db, classes, confirmed, rows::held_back};
 
