@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use serde::Serialize;
-use serde_json::Value;
-
-use crate::workspace::{files, read, root};
+use crate::{
+    keys::keys,
+    workspace::{files, read, root},
+};
 
 fn documents() -> Vec<String> {
     let mut found: Vec<String> = ["README.md", "CHANGELOG.md"].map(str::to_owned).into();
@@ -132,53 +132,6 @@ fn the_code_map_is_the_listing_of_each_crate() {
     }
 }
 
-/// Every key with its default, as JSON.
-fn keys() -> BTreeMap<String, Value> {
-    let mut keys = BTreeMap::new();
-    collect("", &json(&drakkar::Config::default()), &mut keys);
-    let instances = [
-        ("sinks.kafka", json(&drakkar::sections::KafkaSinkConfig::default())),
-        ("sinks.filesystem", json(&drakkar::sections::FileSinkConfig::default())),
-        ("sinks.http", json(&drakkar::sections::HttpSinkConfig::default())),
-        ("sinks.mongo", json(&drakkar::sections::MongoSinkConfig::default())),
-        (
-            "sinks.mongo.<name>.statements",
-            json(&drakkar::sections::MongoStatementConfig::default()),
-        ),
-        ("sinks.postgres", json(&drakkar::sections::PostgresSinkConfig::default())),
-        ("executor.programs", json(&drakkar::sections::ProgramConfig::default())),
-        ("sinks.redis", json(&drakkar::sections::RedisSinkConfig::default())),
-        ("sinks.custom", json(&drakkar::sections::CustomSinkConfig::default())),
-    ];
-    for (kind, mut instance) in instances {
-        // Described once, for every kind.
-        if let Some(batch) = instance.as_object_mut().and_then(|keys| keys.remove("batch")) {
-            collect("sinks.<kind>.<name>.batch", &batch, &mut keys);
-        }
-        assert_eq!(keys.remove(kind), Some(Value::Object(serde_json::Map::new())), "{kind}");
-        if instance != json(&serde_json::Map::new()) {
-            collect(&format!("{kind}.<name>"), &instance, &mut keys);
-        }
-    }
-    keys
-}
-
-fn json(section: &impl Serialize) -> Value {
-    serde_json::to_value(section).unwrap()
-}
-
-fn collect(at: &str, value: &Value, keys: &mut BTreeMap<String, Value>) {
-    match value {
-        Value::Object(below) if !below.is_empty() => {
-            for (name, value) in below {
-                let key = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
-                collect(&key, value, keys);
-            }
-        }
-        value => drop(keys.insert(at.to_owned(), value.clone())),
-    }
-}
-
 /// Key and second cell of each row whose first cell is a key, from the line `begin` on.
 fn rows(document: &str, begin: &str) -> Vec<(String, String)> {
     let text = read(document);
@@ -189,29 +142,6 @@ fn rows(document: &str, begin: &str) -> Vec<(String, String)> {
         Some((key.to_owned(), cells.next()?.trim().to_owned()))
     });
     cells.collect()
-}
-
-#[test]
-fn the_documentation_lists_every_key_with_its_default_and_no_other() {
-    let documented: BTreeMap<String, String> =
-        rows("docs/configuration.md", "## Identity").into_iter().collect();
-    let built: BTreeMap<String, String> = keys()
-        .into_iter()
-        .map(|(key, value)| {
-            let default = match value {
-                Value::Null => "none".to_owned(),
-                Value::String(text) if text.is_empty() => "empty".to_owned(),
-                value => format!("`{value}`").replace('"', ""),
-            };
-            (key, default)
-        })
-        .collect();
-    for (key, default) in &built {
-        assert_eq!(documented.get(key), Some(default), "docs/configuration.md: {key}");
-    }
-    for key in documented.keys() {
-        assert!(built.contains_key(key), "docs/configuration.md lists {key}, which is not there");
-    }
 }
 
 #[test]
