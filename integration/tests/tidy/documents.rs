@@ -132,33 +132,6 @@ fn the_code_map_is_the_listing_of_each_crate() {
     }
 }
 
-/// Key and second cell of each row whose first cell is a key, from the line `begin` on.
-fn rows(document: &str, begin: &str) -> Vec<(String, String)> {
-    let text = read(document);
-    let (_, text) = text.split_once(begin).unwrap();
-    let cells = text.lines().filter_map(|line| {
-        let mut cells = line.strip_prefix("| `")?.split(" | ");
-        let key = cells.next()?.strip_suffix('`')?;
-        Some((key.to_owned(), cells.next()?.trim().to_owned()))
-    });
-    cells.collect()
-}
-
-#[test]
-fn the_guide_for_migration_says_same_and_different_only_of_keys_that_exist() {
-    let keys = keys();
-    let rows = rows("docs/migration.md", "## Keys");
-    assert!(!rows.is_empty());
-    for (key, verdict) in rows {
-        let expected = match verdict.as_str() {
-            "same" | "different" => true,
-            "not in this build" => false,
-            other => panic!("docs/migration.md: {key}: {other}"),
-        };
-        assert_eq!(keys.contains_key(&key), expected, "docs/migration.md: {key}: {verdict}");
-    }
-}
-
 #[test]
 fn every_key_that_is_named_exists() {
     let keys = keys();
@@ -169,23 +142,6 @@ fn every_key_that_is_named_exists() {
             let is_key = sections.iter().any(|section| named.starts_with(section))
                 && named.chars().all(|c| c.is_ascii_lowercase() || "._<>".contains(c));
             assert!(!is_key || keys.contains_key(named), "{document} names the key {named}");
-        }
-    }
-}
-
-#[test]
-fn a_file_of_the_original_is_accepted_with_every_key() {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    for (key, _) in rows("docs/migration.md", "## Keys") {
-        // `a.b.c` as nested sections in the flow style of YAML.
-        let path: Vec<&str> = key.split('.').collect();
-        let written = format!("{}: 1{}", path.join(": {"), "}".repeat(path.len() - 1));
-        std::fs::write(file.path(), written.replace("<name>", "name")).unwrap();
-        let loaded =
-            drakkar::config::load(Some(file.path()), std::iter::empty::<(String, String)>());
-        if let Err(error) = loaded {
-            // A number may be no value for it, but the key is known.
-            assert!(!error.to_string().contains("unknown key"), "{key}: {error}");
         }
     }
 }
