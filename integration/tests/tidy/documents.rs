@@ -1,6 +1,9 @@
 //! What people read: links that lead somewhere, keys that exist, code that compiles.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use crate::{
     keys::keys,
@@ -20,18 +23,32 @@ fn between<'a>(text: &'a str, open: &'a str, close: &'a str) -> impl Iterator<It
 }
 
 #[test]
-fn every_link_to_a_file_of_the_repository_leads_somewhere() {
+fn every_link_to_a_file_of_the_repository_leads_to_it_and_to_its_heading() {
     for document in documents() {
         let text = read(&document);
         let here = Path::new(&document).parent().unwrap();
         for target in between(&text, "](", ")") {
-            let path = target.split('#').next().unwrap();
-            if path.is_empty() || path.contains("://") {
+            let (path, heading) = target.split_once('#').unwrap_or((target, ""));
+            if path.contains("://") {
                 continue;
             }
-            assert!(root().join(here).join(path).exists(), "{document} links to {target}");
+            let leads_to = if path.is_empty() { Path::new(&document) } else { &here.join(path) };
+            assert!(root().join(leads_to).exists(), "{document} links to {target}");
+            let is_there = heading.is_empty() || anchors(leads_to).contains(heading);
+            assert!(is_there, "{document} links to {target}, and there is no such heading");
         }
     }
+}
+
+/// The headings of a page as links name them.
+fn anchors(document: &Path) -> BTreeSet<String> {
+    let text = read(document.to_str().unwrap());
+    let headings = text.lines().filter_map(|line| line.trim_start_matches('#').strip_prefix(' '));
+    let named = headings.map(|heading| {
+        let kept = |c: &char| c.is_alphanumeric() || " -_".contains(*c);
+        heading.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")
+    });
+    named.collect()
 }
 
 #[test]
