@@ -143,7 +143,7 @@ fn page(text: &str, rows: &[Row]) -> String {
         let (_, after) = rest.split_once(close).unwrap_or_else(|| panic!("{mark}: has no end"));
         let lines = tables.remove(mark).unwrap_or_else(|| panic!("{PAGE}: {mark}: has no keys"));
         let head = "| key | type | default | |\n|---|---|---|---|";
-        written.push_str(&format!("{open}{mark} -->\n\n{head}\n{lines}\n{close}{after}"));
+        written.extend([open, mark, " -->\n\n", head, "\n", &lines, "\n", close, after]);
     }
     written
 }
