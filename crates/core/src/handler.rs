@@ -144,7 +144,7 @@ pub trait Handler: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// The message is dead-lettered.
+    /// The message is dead-lettered. While its partition is held it waits instead, and is asked about again.
     fn on_message_complete(
         &self,
         group: &MessageGroup<Self::Input>,
@@ -158,7 +158,8 @@ pub trait Handler: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Every message of the window is dead-lettered.
+    /// Every message of the window is dead-lettered. While its partition is held the window waits instead, and
+    /// is asked about again.
     fn on_window_complete(
         &self,
         window: &WindowGroup<Self::Input>,

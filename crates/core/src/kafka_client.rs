@@ -74,27 +74,30 @@ impl SaslMechanism {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Security {
-    /// Wire protocol.
+    /// Wire protocol: `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`. Default: `PLAINTEXT`.
     pub protocol: Protocol,
-    /// SASL mechanism, where the protocol authenticates.
+    /// How to authenticate, where the protocol does: `PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512` or
+    /// `GSSAPI`. Default: none.
     pub sasl_mechanism: Option<SaslMechanism>,
-    /// SASL user name.
+    /// User name. Default: none.
     #[serde(deserialize_with = "lenient::text")]
     pub sasl_username: String,
-    /// SASL password.
+    /// Password; never shown. Default: none.
     pub sasl_password: Secret,
-    /// PEM file with the authorities that may sign the brokers' certificates.
+    /// PEM file with the authorities that may sign the brokers' certificates. Default: those of the
+    /// system.
     #[serde(deserialize_with = "lenient::text")]
     pub ssl_ca_location: String,
-    /// PEM file with our certificate.
+    /// PEM file with the worker's certificate. Default: none.
     #[serde(deserialize_with = "lenient::text")]
     pub ssl_certificate_location: String,
-    /// PEM file with our private key.
+    /// PEM file with its private key. Default: none.
     #[serde(deserialize_with = "lenient::text")]
     pub ssl_key_location: String,
-    /// Passphrase of the private key.
+    /// Passphrase of the key; never shown. Default: none.
     pub ssl_key_password: Secret,
-    /// How the brokers' host names are verified: `https` (default) or `none`.
+    /// How the brokers' host names are verified: `https` or `none`. Default: that of the client,
+    /// `https`.
     #[serde(deserialize_with = "lenient::option")]
     pub ssl_endpoint_identification_algorithm: Option<String>,
 }

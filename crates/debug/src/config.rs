@@ -6,13 +6,14 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MetricsConfig {
-    /// Whether `/metrics` is served; default true. The probes are served in any case.
+    /// Whether `/metrics` is served; `/healthz` and `/readyz` are served in any case. Default:
+    /// `true`.
     pub enabled: bool,
-    /// Address to listen on; default `0.0.0.0`, because the kubelet and Prometheus come from
-    /// outside. No payload is shown here.
+    /// Address to listen on. The kubelet and Prometheus come from outside; no payload is shown
+    /// here. Default: `0.0.0.0`.
     #[serde(deserialize_with = "drakkar_core::lenient::text")]
     pub host: String,
-    /// Port of metrics and probes; default 9090. 0 takes a free one, which the log names.
+    /// Port of metrics and probes; 0 takes a free one, which the log names. Default: `9090`.
     pub port: u16,
 }
 

@@ -25,12 +25,12 @@ use serde_json::{Value, json};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HealthConfig {
-    /// How long a hook may block its thread before `/healthz` fails; default 2 minutes. A hook that
-    /// waits is ended by its time-out and never gets here.
+    /// How long a hook may block its thread before `/healthz` fails. One that waits is ended by
+    /// `executor.hook_timeout_seconds` and never gets here. Default: `2m`.
     #[serde(with = "lenient::duration")]
     pub hook_stuck: Duration,
-    /// How long a sink that holds something may accept nothing, or one that is idle not answer, before
-    /// `/readyz` fails; default 1 minute.
+    /// How long a sink that holds something may accept nothing, or one that is idle not answer,
+    /// before `/readyz` fails. Default: `1m`.
     #[serde(with = "lenient::duration")]
     pub sink_window: Duration,
 }

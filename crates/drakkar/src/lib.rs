@@ -76,8 +76,6 @@ mod guides {
     mod handler {}
     #[doc = include_str!("../../../docs/fan-out.md")]
     mod fan_out {}
-    #[doc = include_str!("../../../docs/sinks.md")]
-    mod sinks {}
     #[doc = include_str!("../../../docs/sinks/kafka.md")]
     mod kafka_sinks {}
     #[doc = include_str!("../../../docs/sinks/files.md")]

@@ -72,54 +72,60 @@ pub struct ExecutorConfig {
     /// Program of the tasks that name none; a bare name is looked up in `PATH`, a relative path
     /// starts at the worker's directory. Default: none.
     pub binary_path: Option<PathBuf>,
-    /// Variables of every process, over what is inherited. Default: none.
+    /// Variables of every program, over what is inherited. Default: none.
     pub env: Variables,
-    /// Whether processes inherit the worker's environment. Default: `true`.
+    /// Whether programs inherit the worker's environment. Default: `true`.
     pub env_inherit_parent: bool,
-    /// Names that are not inherited: patterns with `*`, `?` and `[…]`, upper and lower case are the
-    /// same. Default: `DK_*`, `DRAKKAR_*`, `*PASSWORD*`, `*PASSWD*`, `*SECRET*`, `*TOKEN*`, `*_KEY`,
-    /// `*_DSN`, `*CREDENTIAL*`.
+    /// Names that are not inherited: patterns with `*`, `?` and `[…]`; upper and lower case are the
+    /// same. Default: `DK_*`, `DRAKKAR_*`, `*PASSWORD*`, `*PASSWD*`, `*SECRET*`, `*TOKEN*`,
+    /// `*_KEY`, `*_DSN`, `*CREDENTIAL*`.
     #[serde(deserialize_with = "lenient::list")]
     pub env_inherit_deny: Vec<String>,
-    /// Processes alive at once. Default: as many as [effective CPUs](crate::effective_cpus).
+    /// Programs that run at once. Default: as many as CPUs that the worker may use (affinity and
+    /// cgroup quota).
     pub max_executors: Option<NonZeroUsize>,
-    /// Wall-clock limit of one run, where the task sets none. Default: 120 s.
+    /// Wall-clock limit of one run, where the task sets none. Default: `2m`.
     #[serde(with = "lenient::duration")]
     pub task_timeout_seconds: Duration,
-    /// Messages per window, at most. Default: 100.
+    /// Messages per `arrange`, at most. Default: `100`.
     pub window_size: NonZeroUsize,
-    /// Which messages of a partition are processed one after the other: `unordered` (none), `key` (those
-    /// of the same key) or `partition` (all). Default: `unordered`.
+    /// Which messages of a partition are processed one after the other: `unordered` (none), `key`
+    /// (those of the same key) or `partition` (all). See `docs/delivery.md#ordering`. Default:
+    /// `unordered`.
     pub ordering: Ordering,
-    /// How long a task waits for a slot, from its arrangement, until it goes first whatever its
-    /// priority; 0 is by age alone. Default: 60 s.
+    /// A task that has waited that long since it was arranged gets the next slot whatever its
+    /// priority; 0 is by age alone. Default: `1m`.
     #[serde(with = "lenient::duration")]
     pub priority_ageing: Duration,
-    /// Runs of a task after its first failed one. Default: 3.
+    /// Runs of a task after its first failed one. Default: `3`.
     pub max_retries: u32,
-    /// Upper bound of the wait before the first retry; doubled for every further one. Default: 200 ms.
+    /// Upper bound of the wait before the first retry; doubled for each further one. Default:
+    /// `200ms`.
     #[serde(with = "lenient::duration")]
     pub retry_backoff_initial: Duration,
-    /// Upper bound of every wait before a retry. Default: 30 s.
+    /// Upper bound of every wait before a retry. Default: `30s`.
     #[serde(with = "lenient::duration")]
     pub retry_backoff_max: Duration,
-    /// How long a shutdown waits for what is running. Default: 30 s.
+    /// How long a stop of the worker waits for what was started. Whoever kills the worker has to
+    /// wait for longer (`docs/delivery.md#when-the-worker-stops`). Default: `30s`.
     #[serde(with = "lenient::duration")]
     pub drain_timeout_seconds: Duration,
-    /// Tasks of each program that one partition may have in the pool, as a multiple of what runs at
-    /// once: slots, and requests to persistent programs. With as many of all programs together it
-    /// arranges no further window. Default: 32.
+    /// Tasks of each program that one partition may have in the pool
+    /// (`docs/executor.md#sharing-the-slots`), as a multiple of what runs at once: slots, and
+    /// requests to persistent programs. With as many of all programs together it arranges no
+    /// further window. Default: `32`.
     pub backpressure_high_multiplier: NonZeroUsize,
-    /// Bytes of standard output kept per run; the rest is read, discarded and counted.
-    /// Default: 1 MiB.
+    /// Bytes of standard output kept per run; the rest is read, discarded and counted. Default:
+    /// `1048576` (1 MiB).
     pub max_stdout_bytes: usize,
-    /// Bytes of standard error kept per run. Default: 256 KiB.
+    /// Bytes of standard error kept per run; the rest is read, discarded and counted. Default:
+    /// `262144` (256 KiB).
     pub max_stderr_bytes: usize,
-    /// Time between TERM and KILL. Default: 2 s.
+    /// Time between SIGTERM and SIGKILL. Default: `2s`.
     #[serde(with = "lenient::duration")]
     pub kill_grace: Duration,
-    /// How long output is still awaited when a program has ended and something it started holds the
-    /// pipes open. Default: 500 ms.
+    /// How long output is awaited when the program has ended and something it started holds the
+    /// pipes open. Default: `500ms`.
     #[serde(with = "lenient::duration")]
     pub pipe_grace: Duration,
     /// What a program may use at most. Default: what the worker may.
@@ -130,18 +136,21 @@ pub struct ExecutorConfig {
     pub spool: SpoolConfig,
     /// A line for each run of a task. Default: none.
     pub job_log: JobLogConfig,
-    /// How long one call of a hook may take. Default: 60 s.
+    /// How long one call of a hook may take. Default: `1m`.
     #[serde(with = "lenient::duration")]
     pub hook_timeout_seconds: Duration,
-    /// Hooks of one partition that run at once. Default: 256.
+    /// Tasks of one partition whose results may be in hooks or on their way to sinks. Default:
+    /// `256`.
     pub max_hooks: NonZeroUsize,
-    /// Windows of one partition in flight. Default: 4.
+    /// Windows of one partition in flight. Default: `4`.
     pub max_windows: NonZeroUsize,
-    /// Bytes of output that the hooks of one partition may hold at once. Default: 64 MiB.
+    /// Bytes of output that the tasks counted by `max_hooks` may hold. Default: `67108864` (64
+    /// MiB).
     pub max_result_bytes: usize,
-    /// The same for all partitions together: none may hold more than an equal share. Default: 64 MiB.
+    /// Bytes of output that those of all partitions may hold together: none may hold more than an
+    /// equal share of it. Default: `67108864` (64 MiB).
     pub max_result_bytes_total: usize,
-    /// Length of a chain of tasks of which each replaces the one before. Default: 10.
+    /// Length of a chain of tasks of which each replaces the one before. Default: `10`.
     pub max_replacements: u32,
     /// Programs that tasks call by a name, and how each is run. Default: none.
     pub programs: BTreeMap<String, ProgramConfig>,

@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct JobLogConfig {
-    /// The file. Default: none, no log.
+    /// File with a line for each run of a task (`docs/executor.md#the-job-log`). Default: none: no
+    /// log.
     pub path: Option<PathBuf>,
-    /// Bytes after which the file is renamed to `{path}.1`, in the place of the one before, and begun
-    /// anew. Default: 100 MiB.
+    /// Bytes after which the file is renamed to `<path>.1`, in the place of the one before, and
+    /// begun anew. Default: `104857600` (100 MiB).
     pub max_bytes: u64,
 }
 

@@ -23,20 +23,23 @@ use tracing::warn;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Bytes of address space. Programs that reserve much more than they use need much. Default: none.
+    /// Bytes of address space of a program. Programs that reserve much more than they use need
+    /// much. Default: that of the worker.
     pub address_space: Option<u64>,
-    /// Seconds of processor time; then SIGXCPU, and SIGKILL five seconds later. Default: none.
+    /// Seconds of processor time: then SIGXCPU, and SIGKILL five seconds of it later. Default: that
+    /// of the worker.
     pub cpu_seconds: Option<u64>,
-    /// Open descriptors. Default: none.
+    /// Open descriptors. Default: that of the worker.
     pub open_files: Option<u64>,
-    /// Bytes of one file that it writes. Default: none.
+    /// Bytes of one file that it writes. Default: that of the worker.
     pub file_size: Option<u64>,
-    /// Bytes of a core dump; 0 forbids them. Default: none.
+    /// Bytes of a core dump; 0 forbids them. Default: that of the worker.
     pub core_size: Option<u64>,
-    /// Niceness, from -20 to 19; below the worker's own only with privileges. Default: none.
+    /// Niceness, from -20 to 19; below the worker's own only with privileges. Default: that of the
+    /// worker.
     pub nice: Option<i32>,
-    /// How readily the kernel kills it when memory runs out, from -1000 (never) to 1000 (first); below
-    /// the worker's own only with privileges. Default: none.
+    /// How readily the kernel kills it when memory runs out, from -1000 (never) to 1000 (first);
+    /// below the worker's own only with privileges. Default: that of the worker.
     pub oom_score_adj: Option<i32>,
 }
 

@@ -20,10 +20,11 @@ const EVERY: Duration = Duration::from_millis(250);
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MemoryGuardConfig {
-    /// No further task is started while less than this is free. Default: 0, off.
+    /// Percent of the memory that the worker may use: no further task is started while less is
+    /// free. Default: `0`, off.
     pub pause_below_percent: u8,
-    /// The task that started last is ended and put back in line, uncharged, when less than this is
-    /// free. Default: 0, off.
+    /// Percent of the memory that the worker may use: the task that started last is ended and put
+    /// back in line, uncharged, when less is free. Default: `0`, off.
     pub kill_below_percent: u8,
 }
 

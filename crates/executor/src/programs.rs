@@ -65,37 +65,41 @@ impl fmt::Display for Protocol {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProgramConfig {
-    /// A process per task, or processes that stay. Default: `one_shot`.
+    /// `one_shot` (a process per task) or `persistent` (processes that stay and answer many tasks).
+    /// Default: `one_shot`.
     pub mode: Mode,
-    /// What is started. Default: the name.
+    /// What is started; a bare name is looked up in `PATH`. Default: the name.
     pub binary: Option<PathBuf>,
-    /// First arguments; those of the task follow in a one-shot program. Default: none.
+    /// Its first arguments; those of a task follow in a one-shot program, and are part of the
+    /// request in a persistent one. Default: none.
     #[serde(deserialize_with = "lenient::list")]
     pub args: Vec<String>,
     /// Variables of its processes, over `executor.env`. Default: none.
     pub env: Variables,
-    /// Slots that a one-shot program may have at once. Default: all.
+    /// Slots that a one-shot program may have at once (`docs/executor.md#sharing-the-slots`).
+    /// Default: all.
     pub max_concurrent: Option<NonZeroUsize>,
-    /// Time in slots that a one-shot program gets beside others, while tasks of the same priority wait
-    /// for them. Default: 1.
+    /// Time in slots that a one-shot program gets beside others while tasks of the same priority
+    /// wait for them. Default: `1`.
     pub weight: NonZeroU32,
-    /// How a persistent program is talked to. Default: `json_lines`.
+    /// How a persistent program is talked to: `json_lines`, `frames` or `lines`. Default:
+    /// `json_lines`.
     pub protocol: Protocol,
-    /// Processes of a persistent program; they take no slots of `executor.max_executors`.
-    /// Default: as many as there are slots.
+    /// Processes of a persistent program; they take no slots of `executor.max_executors`. Default:
+    /// as many as there are slots.
     pub instances: Option<NonZeroUsize>,
-    /// Requests on their way to one process; 1 with `lines`. Default: 1.
+    /// Requests on their way to one process, at most 1024; 1 with `lines`. Default: `1`.
     pub depth: NonZeroUsize,
-    /// Whether it answers pings: at its start, before it is given a task, and when it is idle.
-    /// Default: `false`.
+    /// Whether it answers pings: at its start, before it is given a task, and when it is idle; not
+    /// with `lines`. Default: `false`.
     pub ping: bool,
-    /// How long the first ping may take. Default: 1 minute.
+    /// How long the first ping may take. Default: `1m`.
     #[serde(with = "lenient::duration")]
     pub start_timeout: Duration,
-    /// After how much idleness it is pinged. Default: 10 s.
+    /// After how much idleness it is pinged. Default: `10s`.
     #[serde(with = "lenient::duration")]
     pub ping_interval: Duration,
-    /// How long a later ping may take. Default: 10 s.
+    /// How long a later ping may take. Default: `10s`.
     #[serde(with = "lenient::duration")]
     pub ping_timeout: Duration,
     /// Tasks after which a process is replaced. Default: never.
@@ -103,21 +107,22 @@ pub struct ProgramConfig {
     /// Age at which a process is replaced. Default: never.
     #[serde(with = "lenient::optional_duration")]
     pub recycle_after: Option<Duration>,
-    /// Resident memory above which a process is replaced. Default: never.
+    /// Bytes of resident memory above which a process is replaced, looked at once a second.
+    /// Default: never.
     pub recycle_rss_bytes: Option<NonZeroU64>,
-    /// Upper bound of the wait before a process that failed is replaced; doubled for every further
-    /// failure in a row. Default: 200 ms.
+    /// Upper bound of the wait before a process that failed is replaced; doubled for each further
+    /// failure in a row. Default: `200ms`.
     #[serde(with = "lenient::duration")]
     pub backoff_initial: Duration,
-    /// Upper bound of every such wait. Default: 30 s.
+    /// Upper bound of every such wait. Default: `30s`.
     #[serde(with = "lenient::duration")]
     pub backoff_max: Duration,
-    /// How long a process whose input was closed may take to end by itself; then TERM,
-    /// `executor.kill_grace`, KILL. Default: 2 s.
+    /// How long a process may take to end when its input has ended; then SIGTERM,
+    /// `executor.kill_grace`, SIGKILL. Default: `2s`.
     #[serde(with = "lenient::duration")]
     pub stop_grace: Duration,
-    /// Bytes of one answer as it is printed; a longer one is a fault of the program.
-    /// Default: 16 MiB.
+    /// Bytes of one answer as it is printed; a longer one is a fault of the program. Default:
+    /// `16777216` (16 MiB).
     pub max_answer_bytes: usize,
 }
 

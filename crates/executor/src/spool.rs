@@ -47,11 +47,14 @@ const LOCK: &str = "lock";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SpoolConfig {
-    /// Where the files are; workers may share it. Default: none, and a task that asks for it fails.
+    /// Directory for the output of tasks that ask for a file (`docs/executor.md#output-in-a-file`);
+    /// workers may share it. Default: none: such a task fails.
     pub dir: Option<PathBuf>,
-    /// Bytes of one file; the rest is read, discarded and counted. Default: 1 GiB.
+    /// Bytes of one file; the rest is read, discarded and counted. Default: `1073741824` (1 GiB).
     pub max_task_bytes: u64,
-    /// Bytes of all files of a worker together; a run for which there is no room fails. Default: 8 GiB.
+    /// Bytes of all files of a worker together; a run for which there is no room fails. When
+    /// results that wait hold half of it, nothing more begins
+    /// (`docs/executor.md#output-in-a-file`). Default: `8589934592` (8 GiB).
     pub max_bytes: u64,
 }
 

@@ -21,74 +21,83 @@ use crate::rebalance::OVERTIME;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct KafkaConfig {
-    /// Bootstrap servers, comma-separated. Default `localhost:9092`.
+    /// Bootstrap servers, comma-separated. Default: `localhost:9092`.
     #[serde(deserialize_with = "lenient::text")]
     pub brokers: String,
-    /// Topic to read. Default `input-events`. Excludes `source_topics`.
+    /// Topic to read; excludes `source_topics`. Default: `input-events`.
     #[serde(deserialize_with = "lenient::text")]
     pub source_topic: String,
-    /// Topics to read, where there are several. Default none: `source_topic` alone is read.
+    /// Topics to read, where there are several; excludes `source_topic`. Default: none:
+    /// `source_topic` alone is read.
     #[serde(deserialize_with = "lenient::list")]
     pub source_topics: Vec<String>,
-    /// Put before the name of every topic. Default empty.
+    /// Put before the name of every topic that is read. Default: nothing.
     #[serde(deserialize_with = "lenient::text")]
     pub topic_prefix: String,
-    /// Consumer group. Default `drakkar-workers`.
+    /// Consumer group; its workers share the partitions. Default: `drakkar-workers`.
     #[serde(deserialize_with = "lenient::text")]
     pub consumer_group: String,
     /// Encryption and authentication. Default plaintext.
     pub security: Security,
-    /// Any other librdkafka property. Default none.
+    /// Any other librdkafka property; those that a worker relies on are refused, and so is what the
+    /// client does not know, both by `drakkar check`. Default: none.
     #[serde(deserialize_with = "lenient::map")]
     pub client_config: BTreeMap<String, String>,
-    /// How the group shares its partitions. Default `classic`.
+    /// How the group shares its partitions: `classic` (cooperative-sticky) or `consumer` (KIP-848,
+    /// brokers from 4.0 on; experimental). Default: `classic`.
     pub group_protocol: GroupProtocol,
-    /// Name of this worker in the group, for static membership: a restart within the session
-    /// time-out moves no partition. Must differ between workers; `{worker_id}` stands for the id of the
-    /// worker. Default none.
+    /// Name of this worker in the group, for static membership
+    /// (`docs/delivery.md#static-membership`): a restart within the session time-out moves no
+    /// partition. Must differ between workers; `{worker_id}` stands for the id of the worker.
+    /// Default: none.
     #[serde(deserialize_with = "lenient::option")]
     pub group_instance_id: Option<String>,
-    /// Messages read between two looks at what the pipeline asks for. Default 100.
+    /// Messages read between two looks at what the pipeline asks for. Default: `100`.
     pub max_poll_records: NonZeroUsize,
-    /// Milliseconds without a poll after which the group gives our partitions away. Default 300 000.
+    /// Milliseconds without a poll after which the group gives the partitions of this worker away.
+    /// Default: `300000`.
     pub max_poll_interval_ms: u32,
-    /// Milliseconds without a heartbeat after which the group gives our partitions away. Default
-    /// 45 000. With `group_protocol: consumer` the brokers decide.
+    /// Milliseconds without a heartbeat after which the group gives the partitions of this worker
+    /// away. With `group_protocol: consumer` the brokers decide. Default: `45000`.
     pub session_timeout_ms: u32,
-    /// Milliseconds between heartbeats. Default 3 000. With `group_protocol: consumer` the brokers
-    /// decide.
+    /// Milliseconds between heartbeats. With `group_protocol: consumer` the brokers decide.
+    /// Default: `3000`.
     pub heartbeat_interval_ms: u32,
-    /// Whether workers that start together wait for a common moment to join the group, so that the
-    /// group rebalances once. Default true.
+    /// Whether workers that start together wait for a common moment to join the group, so that it
+    /// rebalances once. Default: `true`.
     pub startup_align_enabled: bool,
-    /// Shortest wait before joining, in seconds. Default 4.
+    /// Seconds to wait at least before joining. Default: `4.0`.
     pub startup_min_wait_seconds: f64,
-    /// The common moments are the multiples of this many seconds on the wall clock. Default 10.
+    /// Seconds whose multiples on the wall clock are the common moments. Default: `10`.
     pub startup_align_interval_seconds: u64,
-    /// How long to wait at start for brokers that do not answer, those of sinks and dead letters
-    /// too, and for source topics that do not exist. Default 30 s.
+    /// How long a start waits for brokers that do not answer, those of sinks and dead letters too,
+    /// and for source topics that do not exist. Default: `30s`.
     #[serde(with = "lenient::duration")]
     pub start_timeout: Duration,
-    /// What becomes of a message whose value does not decode. Default `dead_letter`.
+    /// What becomes of a message whose value does not decode: `dead_letter`, `skip` (counted and
+    /// logged) or `fail` (the worker stops). Default: `dead_letter`.
     pub on_invalid: OnInvalid,
-    /// How long partitions that are taken from us may work on before they are handed over. No
-    /// partition of this worker is read meanwhile. Default 5 s.
+    /// How long partitions that are taken away may work on before they are handed over; no
+    /// partition of this worker is read meanwhile. Must be below `max_poll_interval_ms`. Default:
+    /// `5s`.
     #[serde(with = "lenient::duration")]
     pub revoke_timeout: Duration,
-    /// Commit at least this often while something settles. Default 500 ms.
+    /// Time from the first settled message to the commit, at most. Default: `500ms`.
     #[serde(with = "lenient::duration")]
     pub commit_interval: Duration,
-    /// Commit at the latest after this many settled messages of a partition. Default 5 000.
+    /// Settled messages of a partition after which it is committed at once. Default: `5000`.
     pub commit_every: NonZeroUsize,
-    /// Messages of one partition held at once; above, the partition is paused. Default 10 000.
+    /// Messages of one partition held at once; above, it is paused, and goes on at half of it.
+    /// Default: `10000`.
     pub max_held_messages: NonZeroUsize,
-    /// Bytes of one partition held at once; above, the partition is paused. Default 8 MiB.
+    /// Bytes of one partition held at once; above, it is paused, and goes on at half of it.
+    /// Default: `8388608` (8 MiB).
     pub max_held_bytes: NonZeroUsize,
-    /// Messages held at once of all partitions together: each may hold an equal share of it, and no
-    /// more than `max_held_messages`. Default 50 000.
+    /// Messages of all partitions held at once: each may hold an equal share of it, and no more
+    /// than `max_held_messages`. Default: `50000`.
     pub max_held_messages_total: NonZeroUsize,
-    /// Bytes held at once of all partitions together: each may hold an equal share of it, and no
-    /// more than `max_held_bytes`. Default 32 MiB.
+    /// Bytes of all partitions held at once: each may hold an equal share of it, and no more than
+    /// `max_held_bytes`. Default: `33554432` (32 MiB).
     pub max_held_bytes_total: NonZeroUsize,
 }
 

@@ -51,18 +51,19 @@ pub struct SinksConfig {
     /// Sinks that the worker's own code registers, by the name it registers them by. Only needed to
     /// change how they are written to. Default none.
     pub custom: BTreeMap<String, CustomSinkConfig>,
-    /// Upper bound of the first wait before a payload is tried again. Default 100 ms.
+    /// Upper bound of the first wait before a held payload is tried again; doubled for each further
+    /// one. Default: `100ms`.
     #[serde(with = "lenient::duration")]
     pub retry_backoff_initial: Duration,
-    /// Upper bound of every wait before a payload is tried again. Default 30 s.
+    /// Upper bound of every wait before a held payload is tried again. Default: `30s`.
     #[serde(with = "lenient::duration")]
     pub retry_backoff_max: Duration,
-    /// How long one write may take, where the sink has no limit of its own (Kafka has, a file has
-    /// none). Default 30 s.
+    /// How long one write may take, where the sink has no limit of its own (Kafka and HTTP have;
+    /// files have none). Default: `30s`.
     #[serde(with = "lenient::duration")]
     pub delivery_timeout_seconds: Duration,
-    /// How long a payload is tried before it counts as refused for good, in seconds. Default none: for
-    /// as long as it lasts.
+    /// How long a payload is tried before it counts as refused for good. Default: none: for as long
+    /// as it lasts.
     #[serde(with = "lenient::optional_duration")]
     pub give_up_after: Option<Duration>,
     /// When a sink that fails again and again is left alone for a while.

@@ -26,13 +26,13 @@ static DROPS: OnceLock<ErrorCounter> = OnceLock::new();
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoggingConfig {
-    /// Least severe level that is written; default `INFO`. The environment variable `RUST_LOG`
-    /// wins and may tell modules apart.
+    /// Least severe level that is written: `DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`. The
+    /// variable `RUST_LOG` wins and may tell modules apart. Default: `INFO`.
     pub level: LogLevel,
-    /// `json` (default): one object per line with ECS field names; `console`: for people.
+    /// `json` (one object per line with ECS field names) or `console`, for people. Default: `json`.
     pub format: LogFormat,
-    /// `stderr` (default), `stdout`, or a file that is appended to; `{worker_id}` and
-    /// `{cluster_name}` in its name are replaced.
+    /// `stderr`, `stdout`, or a file that is appended to; `{worker_id}` and `{cluster_name}` in its
+    /// name are replaced. Default: `stderr`.
     pub output: LogOutput,
 }
 

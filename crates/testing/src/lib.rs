@@ -49,7 +49,11 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The guide: its examples are tests.
+/// Guides whose examples are tests.
 #[cfg(doctest)]
-#[doc = include_str!("../../../docs/testing.md")]
-mod guide {}
+mod guides {
+    #[doc = include_str!("../../../docs/testing.md")]
+    mod testing {}
+    #[doc = include_str!("../../../docs/sinks.md")]
+    mod sinks {}
+}

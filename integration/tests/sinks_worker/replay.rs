@@ -1,11 +1,11 @@
-//! What a database refused is delivered to it by `drakkar dlq replay --to-sink` once the cause is gone: that
+//! What a sink refused is delivered to it by `drakkar dlq replay --to-sink` once the cause is gone: that
 //! alone, and once.
 
 use std::{path::Path, process::Command};
 
 use drakkar_integration::{Act, Order, World, worker::built};
 
-use crate::sites::{Mongo, PASSWORD, Postgres, Redis, Store, UNLUCKY};
+use crate::sites::{Http, Mongo, PASSWORD, Postgres, Redis, Store, UNLUCKY};
 
 /// Exit code and everything that the command said.
 fn replay(config: &Path, more: &[&str]) -> (Option<i32>, String) {
@@ -77,4 +77,9 @@ fn documents_that_were_refused_are_delivered_when_their_cause_is_gone_and_once()
 #[test]
 fn commands_that_were_refused_are_delivered_when_their_cause_is_gone_and_once() {
     check(&Redis::start());
+}
+
+#[test]
+fn requests_that_were_refused_are_delivered_when_their_cause_is_gone_and_once() {
+    check(&Http::start());
 }

@@ -3,12 +3,12 @@
 
 use drakkar_integration::{Act, Order, SOON, World, until};
 
-use crate::sites::{Mongo, PASSWORD, Postgres, Redis, Store};
+use crate::sites::{Mongo, PASSWORD, Postgres, Redis, Rights};
 
 /// Messages to each partition.
 const COUNT: u32 = 20;
 
-fn check(site: &dyn Store) {
+fn check(site: &dyn Rights) {
     let kind = site.kind();
     let world = World::new(2)
         .with(&format!("sinks.{kind}.site"), site.section(PASSWORD))

@@ -39,14 +39,8 @@ pub(crate) trait Site {
     fn set_password(&self, password: &str);
 }
 
-/// A server with places that can be looked at.
+/// A server that refuses some numbers, and shows the others.
 pub(crate) trait Store: Site {
-    /// A number for the place that the user must not write to.
-    fn closed(&self, number: u32) -> Payload;
-
-    /// She may from now on.
-    fn allow(&self);
-
     /// A number is refused from now on.
     fn obstruct(&self, number: u32);
 
@@ -55,7 +49,16 @@ pub(crate) trait Store: Site {
 
     /// The numbers that were written, in order.
     fn written(&self) -> Vec<u32>;
+}
 
-    /// Those in the place that must not be written to.
+/// A server with a place that the user must not write to.
+pub(crate) trait Rights: Store {
+    /// A number for that place.
+    fn closed(&self, number: u32) -> Payload;
+
+    /// She may from now on.
+    fn allow(&self);
+
+    /// The numbers that were written to it.
     fn written_closed(&self) -> Vec<u32>;
 }

@@ -1,11 +1,14 @@
 //! What people read: links that lead somewhere, keys that exist, code that compiles.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
-use serde::Serialize;
-use serde_json::Value;
-
-use crate::workspace::{files, read, root};
+use crate::{
+    keys::keys,
+    workspace::{files, read, root},
+};
 
 fn documents() -> Vec<String> {
     let mut found: Vec<String> = ["README.md", "CHANGELOG.md"].map(str::to_owned).into();
@@ -20,18 +23,32 @@ fn between<'a>(text: &'a str, open: &'a str, close: &'a str) -> impl Iterator<It
 }
 
 #[test]
-fn every_link_to_a_file_of_the_repository_leads_somewhere() {
+fn every_link_to_a_file_of_the_repository_leads_to_it_and_to_its_heading() {
     for document in documents() {
         let text = read(&document);
         let here = Path::new(&document).parent().unwrap();
         for target in between(&text, "](", ")") {
-            let path = target.split('#').next().unwrap();
-            if path.is_empty() || path.contains("://") {
+            let (path, heading) = target.split_once('#').unwrap_or((target, ""));
+            if path.contains("://") {
                 continue;
             }
-            assert!(root().join(here).join(path).exists(), "{document} links to {target}");
+            let leads_to = if path.is_empty() { Path::new(&document) } else { &here.join(path) };
+            assert!(root().join(leads_to).exists(), "{document} links to {target}");
+            let is_there = heading.is_empty() || anchors(leads_to).contains(heading);
+            assert!(is_there, "{document} links to {target}, and there is no such heading");
         }
     }
+}
+
+/// The headings of a page as links name them.
+fn anchors(document: &Path) -> BTreeSet<String> {
+    let text = read(document.to_str().unwrap());
+    let headings = text.lines().filter_map(|line| line.trim_start_matches('#').strip_prefix(' '));
+    let named = headings.map(|heading| {
+        let kept = |c: &char| c.is_alphanumeric() || " -_".contains(*c);
+        heading.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")
+    });
+    named.collect()
 }
 
 #[test]
@@ -132,103 +149,6 @@ fn the_code_map_is_the_listing_of_each_crate() {
     }
 }
 
-/// Every key with its default, as JSON.
-fn keys() -> BTreeMap<String, Value> {
-    let mut keys = BTreeMap::new();
-    collect("", &json(&drakkar::Config::default()), &mut keys);
-    let instances = [
-        ("sinks.kafka", json(&drakkar::sections::KafkaSinkConfig::default())),
-        ("sinks.filesystem", json(&drakkar::sections::FileSinkConfig::default())),
-        ("sinks.http", json(&drakkar::sections::HttpSinkConfig::default())),
-        ("sinks.mongo", json(&drakkar::sections::MongoSinkConfig::default())),
-        (
-            "sinks.mongo.<name>.statements",
-            json(&drakkar::sections::MongoStatementConfig::default()),
-        ),
-        ("sinks.postgres", json(&drakkar::sections::PostgresSinkConfig::default())),
-        ("executor.programs", json(&drakkar::sections::ProgramConfig::default())),
-        ("sinks.redis", json(&drakkar::sections::RedisSinkConfig::default())),
-        ("sinks.custom", json(&drakkar::sections::CustomSinkConfig::default())),
-    ];
-    for (kind, mut instance) in instances {
-        // Described once, for every kind.
-        if let Some(batch) = instance.as_object_mut().and_then(|keys| keys.remove("batch")) {
-            collect("sinks.<kind>.<name>.batch", &batch, &mut keys);
-        }
-        assert_eq!(keys.remove(kind), Some(Value::Object(serde_json::Map::new())), "{kind}");
-        if instance != json(&serde_json::Map::new()) {
-            collect(&format!("{kind}.<name>"), &instance, &mut keys);
-        }
-    }
-    keys
-}
-
-fn json(section: &impl Serialize) -> Value {
-    serde_json::to_value(section).unwrap()
-}
-
-fn collect(at: &str, value: &Value, keys: &mut BTreeMap<String, Value>) {
-    match value {
-        Value::Object(below) if !below.is_empty() => {
-            for (name, value) in below {
-                let key = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
-                collect(&key, value, keys);
-            }
-        }
-        value => drop(keys.insert(at.to_owned(), value.clone())),
-    }
-}
-
-/// Key and second cell of each row whose first cell is a key, from the line `begin` on.
-fn rows(document: &str, begin: &str) -> Vec<(String, String)> {
-    let text = read(document);
-    let (_, text) = text.split_once(begin).unwrap();
-    let cells = text.lines().filter_map(|line| {
-        let mut cells = line.strip_prefix("| `")?.split(" | ");
-        let key = cells.next()?.strip_suffix('`')?;
-        Some((key.to_owned(), cells.next()?.trim().to_owned()))
-    });
-    cells.collect()
-}
-
-#[test]
-fn the_documentation_lists_every_key_with_its_default_and_no_other() {
-    let documented: BTreeMap<String, String> =
-        rows("docs/configuration.md", "## Identity").into_iter().collect();
-    let built: BTreeMap<String, String> = keys()
-        .into_iter()
-        .map(|(key, value)| {
-            let default = match value {
-                Value::Null => "none".to_owned(),
-                Value::String(text) if text.is_empty() => "empty".to_owned(),
-                value => format!("`{value}`").replace('"', ""),
-            };
-            (key, default)
-        })
-        .collect();
-    for (key, default) in &built {
-        assert_eq!(documented.get(key), Some(default), "docs/configuration.md: {key}");
-    }
-    for key in documented.keys() {
-        assert!(built.contains_key(key), "docs/configuration.md lists {key}, which is not there");
-    }
-}
-
-#[test]
-fn the_guide_for_migration_says_same_and_different_only_of_keys_that_exist() {
-    let keys = keys();
-    let rows = rows("docs/migration.md", "## Keys");
-    assert!(!rows.is_empty());
-    for (key, verdict) in rows {
-        let expected = match verdict.as_str() {
-            "same" | "different" => true,
-            "not in this build" => false,
-            other => panic!("docs/migration.md: {key}: {other}"),
-        };
-        assert_eq!(keys.contains_key(&key), expected, "docs/migration.md: {key}: {verdict}");
-    }
-}
-
 #[test]
 fn every_key_that_is_named_exists() {
     let keys = keys();
@@ -239,23 +159,6 @@ fn every_key_that_is_named_exists() {
             let is_key = sections.iter().any(|section| named.starts_with(section))
                 && named.chars().all(|c| c.is_ascii_lowercase() || "._<>".contains(c));
             assert!(!is_key || keys.contains_key(named), "{document} names the key {named}");
-        }
-    }
-}
-
-#[test]
-fn a_file_of_the_original_is_accepted_with_every_key() {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    for (key, _) in rows("docs/migration.md", "## Keys") {
-        // `a.b.c` as nested sections in the flow style of YAML.
-        let path: Vec<&str> = key.split('.').collect();
-        let written = format!("{}: 1{}", path.join(": {"), "}".repeat(path.len() - 1));
-        std::fs::write(file.path(), written.replace("<name>", "name")).unwrap();
-        let loaded =
-            drakkar::config::load(Some(file.path()), std::iter::empty::<(String, String)>());
-        if let Err(error) = loaded {
-            // A number may be no value for it, but the key is known.
-            assert!(!error.to_string().contains("unknown key"), "{key}: {error}");
         }
     }
 }

@@ -9,6 +9,10 @@ mod workspace; // what the others look at
 mod crates; // who may use whom
 mod files; // how a source file begins, and how long it is
 mod documents; // links, keys and code in what people read
+mod keys; // what can be configured
+mod sections; // what the sources say of it
+mod configuration; // the page that lists it
+mod migration; // the page for those who come from the Python original
 mod proofs; // tests that documents name
 mod compose; // the world for people with Docker
 mod licences; // what may enter the dependency tree

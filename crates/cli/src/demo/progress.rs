@@ -101,8 +101,9 @@ fn line(standing: Standing, total: u64, rate: f64, running: Option<usize>) -> St
     let filled = usize::try_from(BAR as u64 * done / total.max(1)).unwrap_or(BAR);
     let bar = format!("{:<BAR$}", "#".repeat(filled));
     let running = running.map_or(String::new(), |count| format!(" | {count} running"));
+    let dead = if letters == 1 { "dead letter" } else { "dead letters" };
     format!(
-        "[{bar}] {}/{} | {rate:.0} msg/s{running} | {} dead letters",
+        "[{bar}] {}/{} | {rate:.0} msg/s{running} | {} {dead}",
         number(done),
         number(total),
         number(letters)
@@ -132,6 +133,8 @@ mod tests {
             line(standing, 20_000, 1_999.6, Some(4)),
             "[######      ] 10 000/20 000 | 2000 msg/s | 4 running | 7 dead letters"
         );
+        let first = line(Standing { letters: 1, ..standing }, 20_000, 1_999.6, Some(4));
+        assert!(first.ends_with(" | 1 dead letter"), "{first}");
     }
 
     #[test]

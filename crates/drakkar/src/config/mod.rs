@@ -43,13 +43,14 @@ use schema::Schema;
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Environment variable that holds the id of this worker; default `WORKER_ID`.
+    /// Variable that holds the id of this worker; without it, the host name; without that, a random
+    /// name with a warning. Default: `WORKER_ID`.
     #[serde(deserialize_with = "lenient::text")]
     pub worker_name_env: String,
-    /// Logical cluster this worker belongs to; default none.
+    /// Logical cluster this worker belongs to, for logs. Default: none.
     #[serde(deserialize_with = "lenient::text")]
     pub cluster_name: String,
-    /// Environment variable that holds the cluster name and wins over `cluster_name`; default none.
+    /// Variable that holds the cluster name and wins over `cluster_name`. Default: none.
     #[serde(deserialize_with = "lenient::text")]
     pub cluster_name_env: String,
     /// Where to read.

@@ -14,16 +14,19 @@ const MOST: usize = 1_000_000;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BatchConfig {
-    /// Payloads of one write, at most; not above 1 000 000. Default: what suits the kind of
-    /// sink.
+    /// Payloads of one write, at most; not above 1 000 000. Default: what suits the kind: `kafka`,
+    /// `postgres`, `mongo` and `redis` 1000, `filesystem` 4096, `http` 1, as `ndjson` 500, `custom`
+    /// 500.
     pub max_items: Option<NonZeroUsize>,
-    /// Bytes of one write, at most; a larger payload is written alone. Default: what suits the kind.
+    /// Bytes of one write, at most; a larger payload is written alone. Default: what suits the
+    /// kind: `filesystem` 8 MiB, the others 4 MiB.
     pub max_bytes: Option<NonZeroUsize>,
-    /// How long a payload waits for others. Default 0: a write takes what is there.
+    /// How long a payload waits for others; with 0 a write takes what is there. Default: `0s`.
     #[serde(with = "lenient::duration")]
     pub linger: Duration,
-    /// Writes under way at once, not above 1 000 000; with 1 the order of payloads is kept. Default:
-    /// what suits the kind.
+    /// Writes under way at once, not above 1 000 000; with 1 the order of payloads is kept.
+    /// Default: what suits the kind: `kafka` 64, `filesystem`, `postgres`, `mongo` and `redis` 1,
+    /// `http` 8, `custom` 4.
     pub in_flight: Option<NonZeroUsize>,
 }
 
@@ -58,13 +61,14 @@ impl BatchConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CircuitBreakerConfig {
-    /// Writes in a row of which nothing was accepted, until the sink is left alone. 0: never.
-    /// Default 5.
+    /// Writes in a row of which nothing was accepted, until the sink is left alone; 0: never.
+    /// Default: `5`.
     pub failure_threshold: u32,
-    /// How long it is left alone before one write tries it. Default 30 s.
+    /// How long it is left alone before one write tries it. Default: `30s`.
     #[serde(with = "lenient::duration")]
     pub cooldown_seconds: Duration,
-    /// What becomes of payloads for it meanwhile. Default `hold`.
+    /// What becomes of payloads for it meanwhile: `hold` (they wait) or `dead_letter` (they count
+    /// as refused for good). Default: `hold`.
     pub on_open: OnOpen,
 }
 

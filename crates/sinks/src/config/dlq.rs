@@ -14,27 +14,30 @@ use super::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DlqConfig {
-    /// Topic for all of them. Default empty: `{topic of the message}_dlq`.
+    /// Topic for all of them. Default: the topic of the message with `_dlq` behind it.
     #[serde(deserialize_with = "lenient::text")]
     pub topic: String,
-    /// Bootstrap servers, comma-separated. Default empty: the cluster that is consumed, with its
+    /// Bootstrap servers, comma-separated. Default: the cluster that is consumed, with its
     /// security.
     #[serde(deserialize_with = "lenient::text")]
     pub brokers: String,
     /// Encryption and authentication; only together with `brokers`. Default plaintext.
     pub security: Security,
-    /// Any other librdkafka property. Default none.
+    /// Any other librdkafka property; those the worker relies on are refused. Default: none.
     #[serde(deserialize_with = "lenient::map")]
     pub client_config: BTreeMap<String, String>,
-    /// What becomes of a letter that is too large for its topic. Default `hold`.
+    /// What becomes of a letter that is too large for its topic
+    /// (`docs/dead-letters.md#a-letter-that-its-topic-refuses`): `hold` (it waits) or `skip_value`
+    /// (it is written without the value of its message). Default: `hold`.
     pub on_too_large: OnTooLarge,
-    /// Dead-lettered messages in a row at which their partition is held. Default 100; 0 is off.
+    /// Dead-lettered messages in a row at which their partition is held
+    /// (`docs/delivery.md#too-many-dead-letters`); 0 is off. Default: `100`.
     pub max_consecutive: u32,
     /// Part of the last 1 000 messages of a partition at which it is held, if they were
-    /// dead-lettered. Default 0.5; 0 is off.
+    /// dead-lettered; 0 is off. Default: `0.5`.
     pub max_ratio: f64,
     /// How long after a message of a held partition was tried and failed the next one is tried.
-    /// Default 30 s.
+    /// Default: `30s`.
     #[serde(with = "lenient::duration")]
     pub probe_interval: Duration,
 }

@@ -12,14 +12,15 @@ use crate::file::template::Template;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FileSinkConfig {
-    /// Directory below which every file is; it is made if it does not exist. Required.
+    /// Directory below which every file is, made if it does not exist. Default: none, required.
     pub base_path: PathBuf,
     /// File for payloads that name none, with placeholders: `{date}` and `{hour}` (UTC, when it is
-    /// written), `{worker_id}`, and the parameters of the payload. Default empty: a payload must name
-    /// its file.
+    /// written), `{worker_id}`, and the parameters of the payload. See `docs/sinks/files.md`.
+    /// Default: none: a payload must name its file.
     #[serde(deserialize_with = "lenient::text")]
     pub path: String,
-    /// When a line counts as written. Default `batch`.
+    /// When a line counts as written: `batch` (on the disk, one `fdatasync` for all lines that were
+    /// waiting) or `never` (the kernel has it). Default: `batch`.
     pub fsync: Fsync,
     /// When a file is renamed and a new one begun.
     pub rotate: RotateConfig,
@@ -42,14 +43,15 @@ pub enum Fsync {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RotateConfig {
-    /// Bytes of a file, at most; a larger payload has a file of its own. Default none: no limit.
+    /// Bytes of a file: one that would get larger is renamed, and a new one begun; a larger payload
+    /// has a file of its own. Default: no limit.
     pub max_bytes: Option<NonZeroU64>,
-    /// Age at which the next payload begins a new file. Default none: no limit.
+    /// Age at which the next payload begins a new file. Default: no limit.
     #[serde(with = "lenient::optional_duration")]
     pub max_age: Option<Duration>,
-    /// What is done with a renamed file. Default `none`.
+    /// What is done with a renamed file: `none` or `gzip`. Default: `none`.
     pub compress: Compress,
-    /// Renamed files that are kept of each file; older ones are deleted. Default 0: all.
+    /// Renamed files that are kept of each file; older ones are deleted. Default: `0`, all.
     pub keep: usize,
 }
 

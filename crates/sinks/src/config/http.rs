@@ -11,51 +11,53 @@ use super::{BatchConfig, TlsConfig};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpSinkConfig {
-    /// Where requests go; `{name}` in its path or query is filled in by the payload. Never shown: user,
-    /// path and query often hold a secret. Required.
+    /// Where requests go; `{name}` in its path or query is filled in by the payload. Never shown:
+    /// user, path and query often hold a secret. Default: none, required.
     pub url: Secret,
-    /// Method of requests that name none. Default `POST`.
+    /// Method of requests that name none. Default: `POST`.
     #[serde(deserialize_with = "lenient::text")]
     pub method: String,
-    /// How values are sent. Default `json`.
+    /// How values are sent: `json`, `form`, `multipart` or `ndjson` (many in one request). Default:
+    /// `json`.
     pub encoding: HttpEncoding,
-    /// Headers of every request; the values are never shown. Default none.
+    /// Headers of every request; the values are never shown. Default: none.
     pub headers: BTreeMap<String, Secret>,
-    /// Header that carries the idempotency key; empty: none does. Default `Idempotency-Key`.
+    /// Header that carries the idempotency key; empty: none does. Default: `Idempotency-Key`.
     #[serde(deserialize_with = "lenient::text")]
     pub idempotency_header: String,
-    /// What is put before the keys that the worker makes of coordinates. Default empty.
+    /// What is put before the keys that the worker makes of coordinates. Default: nothing.
     #[serde(deserialize_with = "lenient::text")]
     pub idempotency_prefix: String,
-    /// How long a request may take, with its answer. Default 30 s.
+    /// How long a request may take, with its answer. Default: `30s`.
     #[serde(with = "lenient::duration")]
     pub timeout_seconds: Duration,
-    /// How long a connection may take to be made. Default 5 s.
+    /// How long a connection may take to be made. Default: `5s`.
     #[serde(with = "lenient::duration")]
     pub connect_timeout: Duration,
-    /// Whether a worker starts only when the endpoint accepts connections. Default true.
+    /// Whether a worker starts only when the endpoint accepts connections. Default: `true`.
     pub check_on_start: bool,
-    /// Bytes of an answer that are read; a longer one costs its connection. Default 64 KiB.
+    /// Bytes of an answer that are read; a longer one costs its connection. Default: `65536` (64
+    /// KiB).
     pub max_response_bytes: usize,
-    /// Redirects that are followed, on the same host. Default 0.
+    /// Redirects that are followed, if they are 307 or 308 and on the same host. Default: `0`.
     pub max_redirects: usize,
-    /// Statuses that are tried again, beside those that always are. Default none.
+    /// Statuses that are tried again, beside those that always are. Default: none.
     pub transient_statuses: Vec<u16>,
-    /// Statuses that refuse a payload for good, beside those that always do. Default none.
+    /// Statuses that refuse a payload for good, beside those that always do. Default: none.
     pub permanent_statuses: Vec<u16>,
-    /// Connections that are kept while they are not used. Default 8.
+    /// Connections that are kept while they are not used. Default: `8`.
     pub max_idle_connections: usize,
-    /// How long. Default 30 s.
+    /// How long a connection that is not used is kept. Default: `30s`.
     #[serde(with = "lenient::duration")]
     pub idle_timeout: Duration,
-    /// Proxy that requests go through; never shown. Default empty: none, also where `HTTP_PROXY` is set.
+    /// Proxy that requests go through; never shown. Default: none, also where `HTTP_PROXY` is set.
     pub proxy: Secret,
     /// What to trust and what to show, for `https`.
     pub tls: TlsConfig,
-    /// Whether the metadata services of clouds may be asked. Default false.
+    /// Whether the metadata services of clouds may be asked. Default: `false`.
     pub allow_metadata_addresses: bool,
     /// Whether fewer requests than `batch.in_flight` are sent at once while the endpoint is
-    /// overloaded. Default false.
+    /// overloaded. Default: `false`.
     pub adaptive_concurrency: bool,
     /// How payloads are written together: one per request (`ndjson`: 500 and 4 MiB), 8 in flight,
     /// unless said.

@@ -14,25 +14,25 @@ use super::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct KafkaSinkConfig {
-    /// Topic that records are written to unless they name another. Required.
+    /// Topic that records are written to unless they name another. Default: none, required.
     #[serde(deserialize_with = "lenient::text")]
     pub topic: String,
-    /// Bootstrap servers, comma-separated. Default empty: the cluster that is consumed, with its
+    /// Bootstrap servers, comma-separated. Default: the cluster that is consumed, with its
     /// security.
     #[serde(deserialize_with = "lenient::text")]
     pub brokers: String,
     /// Encryption and authentication; only together with `brokers`. Default plaintext.
     pub security: Security,
-    /// Any other librdkafka property. Default none.
+    /// Any other librdkafka property; those the sink relies on are refused. Default: none.
     #[serde(deserialize_with = "lenient::map")]
     pub client_config: BTreeMap<String, String>,
-    /// How long the client waits for more records before it sends a batch. Default 5 ms.
+    /// How long the client waits for more records before it sends a batch. Default: `5ms`.
     #[serde(with = "lenient::duration")]
     pub linger: Duration,
-    /// How batches are compressed. Default `none`.
+    /// How batches are compressed: `none`, `gzip`, `snappy`, `lz4` or `zstd`. Default: `none`.
     pub compression: Compression,
     /// How long the client tries to deliver a record before the worker hears of it; the record is
-    /// then held and tried again. Default 30 s.
+    /// then held and tried again. Default: `30s`.
     #[serde(with = "lenient::duration")]
     pub delivery_timeout: Duration,
     /// How records are given to the client together: 1 000 items, 4 MiB, 64 in flight, unless said.

@@ -12,12 +12,13 @@ use super::BatchConfig;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MongoSinkConfig {
-    /// Where the server is and who we are: `mongodb://` or `mongodb+srv://`. Required.
+    /// Where the server is and who we are: `mongodb://` or `mongodb+srv://` with hosts, user,
+    /// password, options; never shown. Default: none, required.
     pub uri: Secret,
-    /// The database whose collections are written. Required.
+    /// Database whose collections are written. Default: none, required.
     pub database: String,
-    /// Whether writes are carried out in the order of payloads. Without, those of one collection and
-    /// kind go together, which is faster. Default true.
+    /// Whether writes are carried out in the order of payloads. Without, those of one collection
+    /// and kind go together, which is faster. Default: `true`.
     pub ordered: bool,
     /// Writes that payloads call by name. Default none.
     pub statements: BTreeMap<String, MongoStatementConfig>,
@@ -44,13 +45,16 @@ impl Default for MongoSinkConfig {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MongoStatementConfig {
-    /// The collection that is written. Required.
+    /// Collection that is written. Default: none, required.
     pub collection: String,
-    /// What is done. Default `update_one`.
+    /// What is done: `update_one`, `update_many`, `upsert`, `delete_one` or `delete_many`. Default:
+    /// `update_one`.
     pub op: MongoOp,
-    /// Which documents; must not be empty. Required.
+    /// Which documents; must not be empty. A value that is `":name"` and nothing else is replaced
+    /// by the parameter. Default: none, required.
     pub filter: Value,
-    /// What is done to them: an object of update operators. Required, but for deletes.
+    /// What is done to them: an object of update operators. Default: none, required but for
+    /// deletes.
     pub update: Value,
 }
 

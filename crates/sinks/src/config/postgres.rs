@@ -11,17 +11,18 @@ use super::BatchConfig;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PostgresSinkConfig {
-    /// Where it is, as `postgres://user:password@host:port/database?sslmode=...`. Required.
+    /// Where it is, as `postgres://user:password@host:port/database?sslmode=...`; never shown.
+    /// Default: none, required.
     pub dsn: Secret,
-    /// Connections that are kept open. Default 2.
+    /// Connections that are kept open. Default: `2`.
     pub pool_min: u32,
-    /// Connections at most; a handler that uses the pool shares them. Default 10.
+    /// Connections at most; a handler that uses the pool shares them. Default: `10`.
     pub pool_max: NonZeroU32,
-    /// SQL that payloads ask for by name, with `:parameters`. Default none.
+    /// SQL that payloads ask for by name, with `:parameters`. Default: none.
     #[serde(deserialize_with = "lenient::map")]
     pub statements: BTreeMap<String, String>,
     /// How long one statement may take; the server ends it then, and its rows are tried again.
-    /// Default 10 s.
+    /// Default: `10s`.
     #[serde(with = "lenient::duration")]
     pub statement_timeout: Duration,
     /// How rows are written together: 1 000 items, 4 MiB, one in flight, unless said.

@@ -11,14 +11,14 @@ use super::{BatchConfig, TlsConfig};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RedisSinkConfig {
-    /// The server, with its credentials and the number of its database. Default
-    /// `redis://localhost:6379/0`.
+    /// The server, `redis://[user][:password@]host[:port][/database]`, with `rediss` for
+    /// encryption; never shown. Default: `redis://localhost:6379/0`.
     pub url: Secret,
-    /// What stands before every key. Default nothing.
+    /// What stands before every key, those of scripts too; not before channels. Default: nothing.
     pub key_prefix: String,
-    /// Lua scripts, by the name payloads call them. Default none.
+    /// Lua scripts, by the name payloads call them. Default: none.
     pub scripts: BTreeMap<String, String>,
-    /// Whether `url` is a node of a Redis Cluster. Default false.
+    /// Whether `url` is a node of a Redis Cluster. Default: `false`.
     pub cluster: bool,
     /// What to trust and what to show, for `rediss`.
     pub tls: TlsConfig,

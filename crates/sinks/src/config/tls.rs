@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TlsConfig {
-    /// PEM file with authorities to trust; HTTP trusts those of the system as well. Default none.
+    /// PEM file with authorities to trust: in place of those of the system, with HTTP beside them.
+    /// Default: none.
     pub ca_location: Option<PathBuf>,
-    /// PEM file with the worker's certificate. Default none.
+    /// PEM file with the worker's certificate. Default: none.
     pub certificate_location: Option<PathBuf>,
-    /// PEM file with its private key (PKCS #8). Default none.
+    /// PEM file with its private key (PKCS #8). Default: none.
     pub key_location: Option<PathBuf>,
 }
 

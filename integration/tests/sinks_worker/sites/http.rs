@@ -1,19 +1,43 @@
 //! An endpoint that wants a token, and repeats what it was sent in all it says.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
 
 use drakkar_core::{HttpPayload, Payload};
 use drakkar_integration::http::{Answer, Endpoint, Request};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use super::{PASSWORD, Site, UNLUCKY, USER};
+use super::{PASSWORD, Site, Store, UNLUCKY, USER};
 
 pub(crate) struct Http {
     endpoint: Endpoint,
     proxied: bool,
-    token: Arc<Mutex<String>>,
+    memory: Arc<Mutex<Memory>>,
     _runtime: Runtime,
+}
+
+/// What the endpoint goes by, and what it took.
+struct Memory {
+    token: String,
+    refused: BTreeSet<u32>,
+    taken: Vec<u32>,
+}
+
+impl Memory {
+    fn answer(&mut self, request: &Request) -> Answer {
+        if request.header("x-token") != Some(&*self.token) {
+            return Answer::Status(401, Vec::new(), repeated(request));
+        }
+        let number = request.text().parse().unwrap();
+        if self.refused.contains(&number) {
+            return Answer::Status(400, Vec::new(), repeated(request));
+        }
+        self.taken.push(number);
+        Answer::status(200)
+    }
 }
 
 impl Http {
@@ -29,18 +53,11 @@ impl Http {
     fn asked(proxied: bool) -> Self {
         let runtime = Runtime::new().unwrap();
         let endpoint = runtime.block_on(Endpoint::start());
-        let token = Arc::new(Mutex::new(PASSWORD.to_owned()));
-        let right = Arc::clone(&token);
-        endpoint.answer(move |request| {
-            let is_right = request.header("x-token") == Some(&**right.lock().unwrap());
-            let status = match request.text() {
-                _ if !is_right => 401,
-                body if body == UNLUCKY.to_string() => 400,
-                _ => return Answer::status(200),
-            };
-            Answer::Status(status, Vec::new(), repeated(request))
-        });
-        Self { endpoint, proxied, token, _runtime: runtime }
+        let (token, refused) = (PASSWORD.to_owned(), BTreeSet::from([UNLUCKY]));
+        let memory = Arc::new(Mutex::new(Memory { token, refused, taken: Vec::new() }));
+        let asked = Arc::clone(&memory);
+        endpoint.answer(move |request| asked.lock().unwrap().answer(request));
+        Self { endpoint, proxied, memory, _runtime: runtime }
     }
 
     fn at(&self, port: u16, token: &str) -> Value {
@@ -86,6 +103,22 @@ impl Site for Http {
     }
 
     fn set_password(&self, password: &str) {
-        password.clone_into(&mut self.token.lock().unwrap());
+        password.clone_into(&mut self.memory.lock().unwrap().token);
+    }
+}
+
+impl Store for Http {
+    fn obstruct(&self, number: u32) {
+        self.memory.lock().unwrap().refused.insert(number);
+    }
+
+    fn mend(&self, number: u32) {
+        self.memory.lock().unwrap().refused.remove(&number);
+    }
+
+    fn written(&self) -> Vec<u32> {
+        let mut taken = self.memory.lock().unwrap().taken.clone();
+        taken.sort_unstable();
+        taken
     }
 }

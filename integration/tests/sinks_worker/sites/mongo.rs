@@ -10,7 +10,7 @@ use mongodb::{
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use super::{PASSWORD, Site, Store, UNLUCKY, USER, gate::Gate};
+use super::{PASSWORD, Rights, Site, Store, UNLUCKY, USER, gate::Gate};
 
 const DATABASE: &str = "site";
 
@@ -95,14 +95,6 @@ impl Site for Mongo {
 }
 
 impl Store for Mongo {
-    fn closed(&self, number: u32) -> Payload {
-        document("closed", number)
-    }
-
-    fn allow(&self) {
-        self.gate.open();
-    }
-
     fn obstruct(&self, number: u32) {
         let insert = async {
             let taken = doc! {"_id": i32::try_from(number).unwrap(), "ours": false};
@@ -118,6 +110,16 @@ impl Store for Mongo {
 
     fn written(&self) -> Vec<u32> {
         self.numbers("open")
+    }
+}
+
+impl Rights for Mongo {
+    fn closed(&self, number: u32) -> Payload {
+        document("closed", number)
+    }
+
+    fn allow(&self) {
+        self.gate.open();
     }
 
     fn written_closed(&self) -> Vec<u32> {

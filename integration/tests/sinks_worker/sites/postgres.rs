@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::runtime::Runtime;
 
-use super::{PASSWORD, Site, Store, UNLUCKY, USER};
+use super::{PASSWORD, Rights, Site, Store, UNLUCKY, USER};
 
 pub(crate) struct Postgres {
     server: OwnServer,
@@ -84,14 +84,6 @@ impl Site for Postgres {
 }
 
 impl Store for Postgres {
-    fn closed(&self, number: u32) -> Payload {
-        row("closed", number)
-    }
-
-    fn allow(&self) {
-        self.run(&format!("GRANT ALL ON closed TO {USER}"));
-    }
-
     fn obstruct(&self, number: u32) {
         self.run(&format!("INSERT INTO open VALUES ({number}, false)"));
     }
@@ -102,6 +94,16 @@ impl Store for Postgres {
 
     fn written(&self) -> Vec<u32> {
         self.numbers("open")
+    }
+}
+
+impl Rights for Postgres {
+    fn closed(&self, number: u32) -> Payload {
+        row("closed", number)
+    }
+
+    fn allow(&self) {
+        self.run(&format!("GRANT ALL ON closed TO {USER}"));
     }
 
     fn written_closed(&self) -> Vec<u32> {

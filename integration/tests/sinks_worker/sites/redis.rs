@@ -5,7 +5,7 @@ use drakkar_integration::{OwnServer, SOON, until};
 use redis::FromRedisValue;
 use serde_json::{Value, json};
 
-use super::{PASSWORD, Site, Store, UNLUCKY, USER};
+use super::{PASSWORD, Rights, Site, Store, UNLUCKY, USER};
 
 pub(crate) struct Redis(OwnServer);
 
@@ -73,14 +73,6 @@ impl Site for Redis {
 }
 
 impl Store for Redis {
-    fn closed(&self, number: u32) -> Payload {
-        push("closed", number)
-    }
-
-    fn allow(&self) {
-        self.tell(&["ACL", "SETUSER", USER, "~closed:*"]);
-    }
-
     fn obstruct(&self, number: u32) {
         self.tell(&["SET", &format!("open:{number}"), "no list"]);
     }
@@ -91,6 +83,16 @@ impl Store for Redis {
 
     fn written(&self) -> Vec<u32> {
         self.numbers("open")
+    }
+}
+
+impl Rights for Redis {
+    fn closed(&self, number: u32) -> Payload {
+        push("closed", number)
+    }
+
+    fn allow(&self) {
+        self.tell(&["ACL", "SETUSER", USER, "~closed:*"]);
     }
 
     fn written_closed(&self) -> Vec<u32> {
