@@ -60,8 +60,7 @@ impl Families {
             )?,
             done_map_left_out: gauges(
                 "drakkar_done_map_left_out",
-                "Messages settled ahead that the metadata of the commit has no room for; the next owner \
-                 does them again",
+                "Messages settled ahead that a commit has no room to name; the next owner does them again",
             )?,
             lag: gauges(
                 "drakkar_offset_lag",
