@@ -172,6 +172,16 @@ impl Kafka {
 
     /// Writes `records` to the partitions of `topic` in turns, and returns when all are confirmed.
     pub fn produce(&self, topic: &str, records: impl IntoIterator<Item = Given>) {
+        self.produce_compressed(topic, "none", records);
+    }
+
+    /// The same, in batches that are compressed by `codec`.
+    pub fn produce_compressed(
+        &self,
+        topic: &str,
+        codec: &str,
+        records: impl IntoIterator<Item = Given>,
+    ) {
         let observer = self.observer("none");
         let ends = until("the partitions of the topic", SOON, || observer.ends(topic));
         let partitions = i32::try_from(ends.len()).unwrap();
@@ -181,6 +191,7 @@ impl Kafka {
             .set("message.max.bytes", "8000000")
             .set("enable.idempotence", "true")
             .set("linger.ms", "5")
+            .set("compression.type", codec)
             .create_with_context(Reports(Arc::clone(&failed)))
             .unwrap();
         for (partition, given) in (0..partitions).cycle().zip(records) {

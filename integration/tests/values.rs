@@ -36,6 +36,24 @@ fn a_tombstone_is_an_ordinary_message() {
 }
 
 #[test]
+fn a_default_build_reads_whatever_its_producers_compress_with() {
+    let world = World::new(1).raw();
+    let _worker = world.start();
+    let codecs = ["gzip", "snappy", "lz4", "zstd"];
+    for codec in codecs {
+        let given = Given::new(codec, "again and again ".repeat(1_000));
+        world.kafka.produce_compressed(&world.source, codec, [given]);
+    }
+    world.drained();
+    let books = world.books();
+    books.balance();
+    for codec in codecs {
+        let value = books.result(codec).value.clone().unwrap();
+        assert_eq!(value.len(), 16_000, "{codec}");
+    }
+}
+
+#[test]
 fn a_tombstone_that_is_dead_lettered_is_still_a_tombstone() {
     // Orders are optional in this handler, so only a sink that is not there makes it fail.
     let mut world = World::new(1);

@@ -123,6 +123,12 @@ impl Load {
         self.bytes.load(Ordering::SeqCst)
     }
 
+    /// Bytes that may be held.
+    #[must_use]
+    pub fn max_bytes(&self) -> usize {
+        self.max_bytes.load(Ordering::SeqCst)
+    }
+
     /// Whether the partition is paused for want of room.
     #[must_use]
     pub fn is_paused(&self) -> bool {

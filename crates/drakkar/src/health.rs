@@ -5,7 +5,7 @@
 //! `/readyz` says whether the group has told the worker which partitions are its own, be it none, and
 //! it is not on its way out. A sink that is down is waited for, not restarted for: it is shown in the
 //! details and makes the worker unready only. A partition that is held because too many of its messages
-//! were dead-lettered is shown in the details.
+//! were dead-lettered is shown in the details, and so is what the Kafka client cannot read.
 
 use std::{
     collections::BTreeMap,
@@ -18,8 +18,13 @@ use drakkar_debug::{Health, HealthSnapshot};
 use drakkar_executor::{PoolWatch, ProgramStats};
 use drakkar_pipeline::{HeldPartition, Status};
 use drakkar_sinks::Sinks;
+use drakkar_telemetry::Metrics;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+/// For how long the details show what the Kafka client reported. What is wrong for good it reports again
+/// and again.
+const RECENT: Duration = Duration::from_mins(1);
 
 /// When probes fail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +61,7 @@ impl HealthConfig {
 pub(crate) struct WorkerHealth {
     pub worker_id: String,
     pub status: Arc<Status>,
+    pub metrics: Arc<Metrics>,
     pub config: HealthConfig,
     pub connected: OnceLock<Connected>,
 }
@@ -114,6 +120,9 @@ impl WorkerHealth {
             "held_partitions": held_partitions(&self.status),
             "refused_dead_letter": sinks.refused_dead_letter().map(|(error, since)| json!({
                 "reason": error.to_string(), "seconds": since.as_secs(),
+            })),
+            "kafka_error": self.metrics.client_error_within(RECENT).map(|(reason, ago)| json!({
+                "reason": reason, "seconds": ago.as_secs(),
             })),
             "programs": programs(pool),
         });

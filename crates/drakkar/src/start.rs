@@ -65,6 +65,7 @@ impl<H: Handler> Parts<H> {
         let health = Arc::new(WorkerHealth {
             worker_id: worker.id.clone(),
             status: Arc::clone(&status),
+            metrics: Arc::clone(&metrics),
             config: config.health.clone(),
             connected: OnceLock::new(),
         });

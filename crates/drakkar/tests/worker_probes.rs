@@ -120,6 +120,15 @@ fn while_it_waits_for_its_broker_a_worker_is_alive_and_not_ready() {
 }
 
 #[test]
+fn what_the_client_cannot_read_is_in_the_details_and_a_restart_is_not_asked_for() {
+    let world = World::new();
+    world.refuse_fetches(1_000);
+    let (_stop, _) = world.run(Worker::new(ready()).config(world.config()).unwrap());
+    let answer = world.until("/healthz", |answer| answer.contains("Fetch from broker"));
+    assert!(answer.contains(" 200 ") && answer.contains(r#""kafka_error":{"reason":"#), "{answer}");
+}
+
+#[test]
 fn what_piles_up_behind_a_partition_that_is_stuck_is_seen_in_the_scrape() {
     let world = World::new();
     let (release, _stop) = blocked(&world, Some(0), Duration::from_hours(1));

@@ -90,8 +90,8 @@ pub struct KafkaConfig {
     /// Messages of one partition held at once; above, it is paused, and goes on at half of it.
     /// Default: `10000`.
     pub max_held_messages: NonZeroUsize,
-    /// Bytes of one partition held at once; above, it is paused, and goes on at half of it.
-    /// Default: `8388608` (8 MiB).
+    /// Bytes of one partition held at once; above, it is paused, and goes on at half of it. The tasks that
+    /// `arrange` made of them may take as many again (`docs/fan-out.md`). Default: `8388608` (8 MiB).
     pub max_held_bytes: NonZeroUsize,
     /// Messages of all partitions held at once: each may hold an equal share of it, and no more
     /// than `max_held_messages`. Default: `50000`.

@@ -29,7 +29,9 @@ pub(crate) fn lags(
             // What the client has read since were no messages: markers of transactions, and gaps.
             committed.max(Some(Offset(known.next_offset)))
         } else {
-            committed.or(owned.first)
+            // Before anything was read, where reading begins: what is read is behind it, or waits.
+            let begins = (known.fetchq_cnt == 0).then_some(Offset(known.next_offset));
+            committed.or(owned.first).or(begins.filter(|begins| 0 <= begins.0))
         };
         if let Some(lag) = lag(known.lo_offset, known.hi_offset, from) {
             lags.push((owned.partition.clone(), lag));

@@ -228,6 +228,9 @@ impl<'a> Poller<'a> {
                 Notice::Error { code: Some(RDKafkaErrorCode::AutoOffsetReset), reason } => {
                     return Err(self.nowhere_to_start(&reason));
                 }
+                Notice::Error { code: Some(code), reason } if self.is_unreadable(code) => {
+                    return Err(self.unreadable(code, &reason));
+                }
                 Notice::Error { reason, .. } => self.trouble(reason),
                 Notice::Log => {}
             }
@@ -302,6 +305,38 @@ impl<'a> Poller<'a> {
                  kafka.client_config.auto.offset.reset is error: {reason}; set the offsets of the \
                  group to where it should go on, or choose earliest or latest",
                 self.config.consumer_group
+            ),
+        }
+    }
+
+    /// Whether the client knows a compression or a format not, which no worker of this build does, or
+    /// found a checksum wrong: it passes over that. What is compressed and damaged it tries for ever,
+    /// in that partition alone.
+    fn is_unreadable(&self, code: RDKafkaErrorCode) -> bool {
+        let yes =
+            |value: &String| ["true", "t", "1"].iter().any(|it| it.eq_ignore_ascii_case(value));
+        let checks = || self.config.client_config.get("check.crcs").is_some_and(yes);
+        match code {
+            RDKafkaErrorCode::NotImplemented => true,
+            RDKafkaErrorCode::BadMessage => checks(),
+            _ => false,
+        }
+    }
+
+    /// Nobody may commit past what cannot be read, and waiting cures nothing.
+    fn unreadable(&self, code: RDKafkaErrorCode, reason: &str) -> SourceFailure {
+        let ours: Vec<TopicPartition> =
+            self.ours.iter().map(|owned| owned.partition.clone()).collect();
+        let advice = match code {
+            RDKafkaErrorCode::NotImplemented if cfg!(not(feature = "zstd")) => {
+                "; zstd is not compiled in: build with the cargo feature `zstd`"
+            }
+            _ => "",
+        };
+        SourceFailure {
+            message: format!(
+                "messages of one of {} cannot be read by this client: {reason}{advice}",
+                assignment::shown(&ours)
             ),
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use drakkar_core::{
     DoneMap, Offset,
-    done_map::{Extras, Noted},
+    done_map::{Extras, Fits, Noted},
     source::Position,
     watermark::Watermark,
 };
@@ -62,20 +62,25 @@ impl CommitClock {
 
 /// What may be committed, with the done map of what is settled above it: by us, and by earlier owners
 /// (`inherited`) as far as it was not delivered to us yet; and with what else the next owner must know.
+/// Beside it, how many settled offsets found no room.
 ///
 /// `None` as long as nothing was delivered to us.
 pub(crate) fn position(
     watermark: &Watermark,
     inherited: &DoneMap,
     extras: &Extras,
-) -> Option<Position> {
+) -> Option<(Position, u64)> {
     // Before the first offset settles, everything below it is settled all the same.
     let next: Offset = watermark.position().or(watermark.first_unsettled())?;
     let last = watermark.last()?;
     let ahead = inherited.iter().skip_while(|offset| *offset <= last);
     let settled = watermark.settled_above().chain(ahead);
     let encoded = Noted::encode(next, settled, extras, METADATA_LIMIT);
-    Some(Position { next, metadata: encoded.metadata })
+    let left_out = match encoded.fits {
+        Fits::All { .. } => 0,
+        Fits::Over { left_out } => left_out,
+    };
+    Some((Position { next, metadata: encoded.metadata }, left_out))
 }
 
 #[cfg(test)]
@@ -113,7 +118,8 @@ mod tests {
             mark.begin(Offset(offset));
         }
         mark.settle(Offset(9));
-        let reported = position(&mark, &none, &Extras::default()).unwrap();
+        let (reported, left_out) = position(&mark, &none, &Extras::default()).unwrap();
+        assert_eq!(left_out, 0);
         assert_eq!(reported.next, Offset(7));
         let done = DoneMap::decode(reported.next, &reported.metadata).unwrap();
         assert!(done.contains(Offset(9)) && !done.contains(Offset(8)));
@@ -127,7 +133,7 @@ mod tests {
         for offset in 7..10 {
             mark.begin(Offset(offset));
         }
-        let reported = position(&mark, &inherited, &Extras::default()).unwrap();
+        let (reported, _) = position(&mark, &inherited, &Extras::default()).unwrap();
         let done = DoneMap::decode(reported.next, &reported.metadata).unwrap();
         assert_eq!(done.iter().collect::<Vec<_>>(), [Offset(20)], "8 is ours to tell by now");
     }

@@ -226,7 +226,7 @@ impl<H: Handler> Partition<H> {
                 self.retries.insert(key, wait);
             }
             Ended::Replace(replacements) => {
-                let Some(parent) = self.tasks.remove(&key) else { return };
+                let Some(parent) = self.forget_task(key) else { return };
                 self.count_replaced(key);
                 let Some((keys, freed)) = self.ledger.replace(key, replacements.len()) else {
                     return;
@@ -241,7 +241,7 @@ impl<H: Handler> Partition<H> {
 
     /// A task has ended, and all it led to.
     fn finished(&mut self, key: TaskKey, outcome: Option<Outcome>, freed: &mut Freed<Held>) {
-        self.tasks.remove(&key);
+        self.forget_task(key);
         self.keep(key, outcome);
         self.ledger.finish_into(key, freed);
     }

@@ -244,7 +244,7 @@ impl<H: Handler> Partition<H> {
             Failed::Task { key, outcome } => {
                 self.collecting -= 1;
                 self.result_bytes -= size(outcome.as_ref());
-                self.tasks.remove(&key);
+                self.forget_task(key);
                 self.keep(key, outcome);
                 let freed = self.ledger.finish(key);
                 self.freed(freed);

@@ -75,7 +75,7 @@ impl<H: Handler> Partition<H> {
         self.take_back_from_pool();
         let unstarted = self.ledger.drop_unstarted(|offset| self.order.before(offset));
         for key in &unstarted.tasks {
-            if let Some(Active { stage: TaskStage::Backlog(place), .. }) = self.tasks.remove(key) {
+            if let Some(Active { stage: TaskStage::Backlog(place), .. }) = self.forget_task(*key) {
                 self.backlog.withdraw(place);
             }
             self.order.withdraw(*key);

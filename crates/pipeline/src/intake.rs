@@ -30,7 +30,18 @@ impl<H: Handler> Partition<H> {
             && self.order.waiting() < settings.max_in_flight
             && self.ledger.watermark().span() < MAX_SPAN;
         let room = settings.max_in_flight.saturating_sub(self.ledger.open_messages());
-        if may { self.gate.room(room.min(settings.window_size)) } else { 0 }
+        let room = room.min(settings.window_size).min(self.room_for_tasks());
+        if may { self.gate.room(room) } else { 0 }
+    }
+
+    /// For how many messages there is room in memory for what `arrange` makes of them, if it is as much as
+    /// in the last window. One at least while there is no task: what it makes is known only then.
+    fn room_for_tasks(&self) -> usize {
+        let left = self.load.max_bytes().saturating_sub(self.task_bytes);
+        match left / self.message_task_bytes.max(1) {
+            0 if self.task_bytes == 0 => 1,
+            room => room,
+        }
     }
 
     /// Admits what was received and has it arranged.

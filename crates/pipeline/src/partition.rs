@@ -197,6 +197,10 @@ pub(crate) struct Partition<H: Handler> {
     /// Those of them that were not seen to have a slot.
     pub queued: Lines,
     pub collecting: usize,
+    /// Bytes of what was said of these tasks.
+    pub task_bytes: usize,
+    /// The same for one message, as the last window had it.
+    pub message_task_bytes: usize,
     /// Bytes of output of the tasks that have run and not ended.
     pub result_bytes: Weight,
     pub report_run: mpsc::UnboundedSender<(TaskKey, Run)>,
@@ -272,6 +276,8 @@ impl<H: Handler> Partition<H> {
             ran: VecDeque::new(),
             pooled: 0,
             collecting: 0,
+            task_bytes: 0,
+            message_task_bytes: 0,
             result_bytes: Weight::default(),
             report_run,
             runs,
@@ -408,7 +414,13 @@ impl<H: Handler> Partition<H> {
     /// What may be committed, and what the next owner must know.
     pub(crate) fn position(&self) -> Option<Position> {
         let extras = Extras { flood: self.gate.flood().mark() };
-        position(self.ledger.watermark(), &self.done, &extras)
+        let (position, left_out) = position(self.ledger.watermark(), &self.done, &extras)?;
+        let gauge = &self.metrics.done_map_left_out;
+        if gauge.get() == 0 && 0 < left_out {
+            self.shared.metrics.done_map_over(&self.id, position.next, left_out);
+        }
+        gauge.set(i64::try_from(left_out).unwrap_or(i64::MAX));
+        Some(position)
     }
 
     fn report(&mut self) {

@@ -56,6 +56,8 @@ impl<H: Handler> Partition<H> {
             return; // Its messages were dropped: the next owner arranges them.
         }
         self.line_up(&plan);
+        let bytes: usize = plan.tasks.iter().map(|task| task.size()).sum();
+        self.message_task_bytes = bytes / plan.arranged.len().max(1);
         let since = Instant::now();
         for task in plan.tasks {
             // `arrange` saw to it that links are in the window, and the window is open.
@@ -136,8 +138,16 @@ impl<H: Handler> Partition<H> {
         } else {
             TaskStage::Waiting
         };
+        self.task_bytes += task.size();
         let active = Active { task, attempt: 1, forgiven: 0, chain, rank, line, stage };
         self.tasks.insert(key, active);
+    }
+
+    /// A task has ended, or will not be begun.
+    pub(crate) fn forget_task(&mut self, key: TaskKey) -> Option<Active> {
+        let active = self.tasks.remove(&key)?;
+        self.task_bytes -= active.task.size();
+        Some(active)
     }
 
     /// Something ended: messages settled, groups became complete, and others may have their turn.

@@ -6,7 +6,7 @@ mod common;
 use std::{
     num::NonZeroUsize,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -16,7 +16,7 @@ use bytes::Bytes;
 use common::{Echo, shell};
 use drakkar_core::{
     Collect, Delivery, Handler, HookResult, KafkaPayload, Message, MessageGroup, Pending,
-    SinkError, Task, TaskResult,
+    SinkError, Task, TaskResult, backpressure::Limits,
 };
 use drakkar_executor::ExecutorConfig;
 use drakkar_testing::{Script, Scripted, World};
@@ -197,6 +197,58 @@ async fn nothing_is_arranged_while_as_many_tasks_wait_as_the_pool_may_be_given()
         (executor.window_size, executor.max_windows) = (number(1), number(50));
     });
     assert_eq!(arranged.await, 3);
+}
+
+const MIB: usize = 1 << 20;
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_makes_much_of_little_holds_no_more_of_it_than_of_messages() {
+    const MESSAGES: i64 = 100;
+    let (now, held) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
+    let (made, at_each_window) = (Arc::clone(&now), Arc::clone(&held));
+    let handler = Echo::default()
+        .arrange(move |window| {
+            let before = made.fetch_add(window.len(), Ordering::SeqCst);
+            at_each_window.lock().unwrap().push(before + window.len());
+            let task = |message| Task::for_message(message).program("reads it").stdin(vec![0; MIB]);
+            Ok(window.iter().map(task).collect())
+        })
+        .complete(move |_| {
+            now.fetch_sub(1, Ordering::SeqCst);
+            Ok(Collect::new())
+        });
+    let mut world = World::of(handler)
+        .in_memory()
+        .executor(|executor| {
+            (executor.window_size, executor.max_windows) = (number(10), number(5));
+        })
+        .limits(Limits::new(1_000, 4 * MIB))
+        .processes(|_| Scripted::prints("x").takes(Duration::from_secs(1)))
+        .start();
+    for _ in 0..MESSAGES {
+        world.produce(0, "x");
+    }
+    world.committed(0, MESSAGES).await;
+    let held = held.lock().unwrap();
+    assert_eq!(held[0], 10, "the first window shows how much it is");
+    assert!(held[1..].iter().all(|mebibytes| *mebibytes <= 4), "{held:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_larger_than_all_that_may_be_held_is_run_alone() {
+    let handler = Echo::default().arrange(|window| {
+        let task = |message| Task::for_message(message).program("reads it").stdin(vec![0; MIB]);
+        Ok(window.iter().map(task).collect())
+    });
+    let mut world = World::of(handler)
+        .in_memory()
+        .limits(Limits::new(1_000, 10))
+        .processes(|_| Scripted::prints("x"))
+        .start();
+    for _ in 0..30 {
+        world.produce(0, "x");
+    }
+    world.committed(0, 30).await;
 }
 
 #[tokio::test]

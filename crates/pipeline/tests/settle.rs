@@ -2,18 +2,23 @@
 
 mod common;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
+use bytes::Bytes;
 use common::{Echo, echo, reasons, record, values};
 use drakkar_core::{
-    Collect, Delivery, DoneMap, FilePayload, KafkaPayload, Offset, OnInvalid, SinkError,
+    Collect, Delivery, DoneMap, FilePayload, KafkaPayload, Message, Offset, OnInvalid, SinkError,
     SourceMessage, Stage, Task, source::Position,
 };
 use drakkar_pipeline::PipelineError;
-use drakkar_testing::{Script, World, message};
+use drakkar_testing::{Script, Scripted, World, message};
+use tokio::time::sleep;
 
 fn produce(world: &mut World, values: impl IntoIterator<Item = &'static str>) {
     for value in values {
@@ -329,4 +334,36 @@ async fn a_window_of_100_000_tasks_is_data_not_futures() {
     world.committed(0, 1).await;
     assert_eq!(world.metrics.tasks_precomputed.get(), TASKS as u64);
     assert!(peak.load(Ordering::SeqCst) <= 64, "hooks at once are bounded");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_commit_has_no_room_to_name_is_counted_until_the_commit_is_beyond_it() {
+    const SETTLED: i64 = 20_000;
+    let handler = Echo::default().arrange(|window| {
+        let task = |message: &Message<Bytes>| match message.offset.0 {
+            0 => Task::for_message(message).program("slow"),
+            _ => echo(message),
+        };
+        Ok(window.iter().map(task).collect())
+    });
+    let mut world = World::of(handler)
+        .in_memory()
+        .processes(|_| Scripted::prints("x").takes(Duration::from_mins(1)))
+        .start();
+    // With a gap behind each, as markers of transactions leave.
+    for number in 0..=SETTLED {
+        world.send(message(0, 2 * number, "x"));
+    }
+    let metrics = world.metrics.partition(&message(0, 0, "").partition);
+    while metrics.settled.get() < SETTLED as u64 {
+        tokio::task::yield_now().await;
+    }
+    sleep(Duration::from_secs(1)).await; // Of the minute that the first takes.
+    let position = world.position(0).unwrap();
+    let named = DoneMap::decode(position.next, &position.metadata).unwrap().len();
+    let left_out = SETTLED - i64::try_from(named).unwrap();
+    assert!(0 < left_out && 0 < named, "{named} of {SETTLED} are named");
+    assert_eq!(metrics.done_map_left_out.get(), left_out);
+    world.committed(0, 2 * SETTLED + 1).await;
+    assert_eq!(metrics.done_map_left_out.get(), 0);
 }

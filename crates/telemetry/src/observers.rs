@@ -1,11 +1,12 @@
 //! What the poll thread and the sinks report, logged and counted.
 
-use std::time::Duration;
+use std::{sync::PoisonError, time::Duration};
 
 use drakkar_core::{
     SinkError, SinkKind, SinkName, TopicPartition,
     observe::{Circuit, SinkObserver, SourceObserver},
 };
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::Metrics;
@@ -96,6 +97,10 @@ impl SourceObserver for Metrics {
 
     fn client_error(&self, error: &str) {
         self.consumer_errors.inc();
+        // Replaced as a whole: a panic elsewhere cannot leave it half changed.
+        let mut last = self.last_client_error.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Some((error.to_owned(), Instant::now()));
+        drop(last);
         if let Some(suppressed) = self.throttles.client_error.admit() {
             warn!(category = "kafka", error, suppressed, "kafka client error");
         }
@@ -129,6 +134,16 @@ impl SourceObserver for Metrics {
     fn lag(&self, partition: &TopicPartition, messages: i64) {
         let number = partition.partition.to_string();
         self.by_partition.lag.with_label_values(&[&*partition.topic, &number]).set(messages);
+    }
+}
+
+impl Metrics {
+    /// What the Kafka client reported last, and how long ago, unless that is longer than `within`.
+    #[must_use]
+    pub fn client_error_within(&self, within: Duration) -> Option<(String, Duration)> {
+        let last = self.last_client_error.lock().unwrap_or_else(PoisonError::into_inner);
+        let (error, at) = last.as_ref()?;
+        Some((error.clone(), at.elapsed())).filter(|(_, ago)| *ago <= within)
     }
 }
 

@@ -27,6 +27,7 @@ pub(crate) struct Throttles {
     pub(crate) client_error: Throttle,
     pub(crate) commit_refused: Throttle,
     pub(crate) rewound: Throttle,
+    pub(crate) done_map_over: Throttle,
 }
 
 #[derive(Debug, Default)]

@@ -14,27 +14,40 @@ use super::{
 pub(crate) struct When {
     text: String,
     millis: i64,
+    /// It moves on as time does.
+    is_age: bool,
+}
+
+/// Whether a letter is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Meant {
+    Yes,
+    No,
+    /// `--until` is an age that it has not reached yet.
+    Later,
 }
 
 impl FromStr for When {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let at = moment(text).ok_or_else(|| {
+        let (at, is_age) = moment(text).ok_or_else(|| {
             format!("{text:?} is neither a time (2026-11-21T13:00:00Z, 2026-11-21) nor an age (2h)")
         })?;
         let since = at.duration_since(SystemTime::UNIX_EPOCH).map_err(|error| error.to_string())?;
         let millis = i64::try_from(since.as_millis()).map_err(|error| error.to_string())?;
-        Ok(Self { text: text.to_owned(), millis })
+        Ok(Self { text: text.to_owned(), millis, is_age })
     }
 }
 
-fn moment(text: &str) -> Option<SystemTime> {
+/// The moment, and whether it was given as an age.
+fn moment(text: &str) -> Option<(SystemTime, bool)> {
     if let Ok(age) = humantime::parse_duration(text) {
-        return SystemTime::now().checked_sub(age);
+        return SystemTime::now().checked_sub(age).map(|at| (at, true));
     }
     let at = humantime::parse_rfc3339_weak(text);
-    at.or_else(|_| humantime::parse_rfc3339_weak(&format!("{text}T00:00:00"))).ok()
+    let at = at.or_else(|_| humantime::parse_rfc3339_weak(&format!("{text}T00:00:00")));
+    at.ok().map(|at| (at, false))
 }
 
 /// `NAME=VALUE` on the command line.
@@ -66,8 +79,13 @@ impl Equal {
 }
 
 impl Choice {
-    /// Whether `letter` is meant. Partitions are chosen before anything is read.
+    /// Whether `letter` is meant now. Partitions are chosen before anything is read.
     pub(super) fn matches(&self, letter: &Letter) -> bool {
+        self.meant(letter) == Meant::Yes
+    }
+
+    /// Whether `letter` is meant, now or by a later run with the same filters.
+    pub(super) fn meant(&self, letter: &Letter) -> Meant {
         let has = |wanted: &[String], name: &str| {
             let found = letter.ours(name);
             wanted.is_empty() || found.is_some_and(|found| wanted.iter().any(|one| *one == *found))
@@ -76,14 +94,19 @@ impl Choice {
             let Some(limit) = limit else { return true };
             letter.time().is_some_and(|time| holds(time, limit.millis))
         };
-        has(&self.stage, "stage")
+        let matches = has(&self.stage, "stage")
             && has(&self.class, "error-class")
             && has(&self.sink, "sink")
             && at(&self.since, |time, since| since <= time)
-            && at(&self.until, |time, until| time < until)
             && self.has_key(letter)
             && self.header.iter().all(|wanted| has_header(letter, wanted))
-            && self.has_json(letter)
+            && self.has_json(letter);
+        let grows = self.until.as_ref().is_some_and(|until| until.is_age);
+        match (matches, at(&self.until, |time, until| time < until)) {
+            (true, true) => Meant::Yes,
+            (true, false) if grows && letter.time().is_some() => Meant::Later,
+            _ => Meant::No,
+        }
     }
 
     fn has_key(&self, letter: &Letter) -> bool {
@@ -202,6 +225,17 @@ mod tests {
         assert!(meant(&["--since", at]) && !meant(&["--until", at]));
         assert!(meant(&["--since", "2026-11-18", "--until", "2026-11-19"]));
         assert!(!meant(&["--until", "100000h"]) && meant(&["--since", "100000h"]));
+    }
+
+    #[test]
+    fn a_letter_that_is_too_young_is_meant_later_and_what_else_does_not_match_never() {
+        let mut letter = letter(&[]);
+        let meant = |letter: &Letter, line: &[&str]| choice(line).meant(letter);
+        assert_eq!(meant(&letter, &["--until", "100000h"]), Meant::Later);
+        assert_eq!(meant(&letter, &["--until", "100000h", "--class", "timeout"]), Meant::No);
+        assert_eq!(meant(&letter, &["--until", "2020-01-01"]), Meant::No, "that stays where it is");
+        letter.record.timestamp = None;
+        assert_eq!(meant(&letter, &["--until", "100000h"]), Meant::No, "it has no age");
     }
 
     #[test]

@@ -1,8 +1,13 @@
 //! Which letters are in the parking topic: each copy there says what it is a copy of.
+//!
+//! Where it was alone does not say so: a topic that was made anew has other letters at the same places.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+};
 
-use drakkar::SourceMessage;
+use drakkar::{Header, SourceMessage};
 
 use super::{
     connect::{Kafka, READER},
@@ -10,11 +15,14 @@ use super::{
     read::Reader,
 };
 
-/// Letters of one dead-letter topic that were parked: 12 bytes each, while a command runs.
+/// Letters of one dead-letter topic that were parked: 24 bytes each, while a command runs.
 #[derive(Debug, Default)]
 pub(super) struct Parked {
-    from: HashSet<(i32, i64)>,
+    letters: HashSet<Trace>,
 }
+
+/// Partition and offset of a letter, and a hash of all it holds.
+type Trace = (i32, i64, u64);
 
 impl Parked {
     /// What the topic `park_to` holds now. One that is not there holds nothing.
@@ -28,25 +36,37 @@ impl Parked {
         let Some(ranges) = reader.ranges(&[])? else { return Ok(parked) };
         reader.read(ranges);
         while let Some(copy) = reader.next(&is_stopped)? {
-            parked.from.extend(source(&copy.record, &kafka.topic));
+            parked.letters.extend(source(&copy.record, &kafka.topic));
         }
         Ok(parked)
     }
 
     pub(super) fn holds(&self, letter: &Letter) -> bool {
         let record = &letter.record;
-        self.from.contains(&(record.partition.partition, record.offset.0))
+        let hash = content(record, &record.headers);
+        self.letters.contains(&(record.partition.partition, record.offset.0, hash))
     }
 }
 
-/// Partition and offset of the letter in `topic` that this is a copy of.
-fn source(copy: &SourceMessage, topic: &str) -> Option<(i32, i64)> {
+/// The letter in `topic` that this is a copy of.
+fn source(copy: &SourceMessage, topic: &str) -> Option<Trace> {
     // The last: a parked letter may be parked again.
-    let header = copy.headers.iter().rfind(|header| &*header.name == PARKED_FROM)?;
-    let text = std::str::from_utf8(header.value.as_ref()?).ok()?;
+    let last = copy.headers.iter().rposition(|header| &*header.name == PARKED_FROM)?;
+    let text = std::str::from_utf8(copy.headers[last].value.as_ref()?).ok()?;
     let mut parts = text.strip_prefix(topic)?.strip_prefix(':')?.split(':');
-    let at = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-    parts.next().is_none().then_some(at)
+    let (partition, offset) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    let hash = content(copy, &copy.headers[..last]);
+    parts.next().is_none().then_some((partition, offset, hash))
+}
+
+/// A hash of the key, the value and these headers.
+fn content(record: &SourceMessage, headers: &[Header]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&record.key, &record.value).hash(&mut hasher);
+    for Header { name, value } in headers {
+        (name, value).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 #[cfg(test)]
@@ -57,12 +77,24 @@ mod tests {
     };
 
     #[test]
-    fn a_parked_letter_is_known_by_where_it_was() {
+    fn a_parked_letter_is_known_by_where_it_was_and_by_what_it_is() {
         let letter = letter(&[]);
         let mut copy = letter.record.clone();
         copy.headers = parked(&letter, "orders_dlq_parked").headers;
-        assert_eq!(source(&copy, "orders_dlq"), Some((1, 7)));
+        let trace = source(&copy, "orders_dlq").unwrap();
+        assert_eq!((trace.0, trace.1), (1, 7));
         assert_eq!(source(&copy, "orders"), None, "that is the beginning of another topic");
         assert_eq!(source(&letter.record, "orders_dlq"), None, "that was never parked");
+        let known = Parked { letters: [trace].into() };
+        assert!(known.holds(&letter));
+        let mut other = letter.clone();
+        other.record.offset = drakkar::Offset(8);
+        assert!(!known.holds(&other), "it was somewhere else");
+        let mut anew = letter.clone();
+        anew.record.value = Some("of a topic that was made anew".into());
+        assert!(!known.holds(&anew), "it is another message");
+        let mut anew = letter;
+        anew.record.headers[6].value = Some("43".into());
+        assert!(!known.holds(&anew), "it is of another message");
     }
 }

@@ -13,6 +13,7 @@ use super::{
     Ended,
     args::{Choice, Pace},
     bar::{Bar, clear},
+    filter::Meant,
     letter::Letter,
     pace::Pacer,
     parked::Parked,
@@ -34,6 +35,8 @@ pub(super) enum Fate<P> {
     Goes(P),
     /// It is none of those that are meant.
     Unmatched,
+    /// It will be meant when it is older.
+    TooYoung,
     /// It is in the parking topic already.
     ParkedBefore,
     /// The letter of another message carries what would go.
@@ -107,6 +110,8 @@ pub(super) struct Tally {
     pub replayed: u64,
     pub parked: u64,
     pub unmatched: u64,
+    /// Partitions of which the rest is for a later run.
+    pub too_young: u64,
     pub parked_before: u64,
     pub elsewhere: u64,
     pub without: u64,
@@ -148,6 +153,8 @@ struct Sent {
 pub(super) struct Pass<'a, D: Destination> {
     orders: Orders<'a>,
     progress: Option<Progress>,
+    /// Whether a later run goes on where this one ends, or would if this one were no dry run.
+    goes_on: bool,
     to: D,
     sent: Vec<Sent>,
     /// What of them goes, in the same order.
@@ -164,6 +171,7 @@ impl<'a, D: Destination> Pass<'a, D> {
     /// A pass that keeps its progress, if it has one to keep.
     pub(super) fn new(orders: Orders<'a>, progress: Option<Progress>, to: D) -> Self {
         Self {
+            goes_on: progress.is_some(),
             progress: progress.filter(|_| !orders.pace.dry_run),
             pacer: Pacer::new(orders.pace),
             orders,
@@ -211,7 +219,13 @@ impl<'a, D: Destination> Pass<'a, D> {
             });
             let Some(letter) = reader.next(|| self.orders.stop.is_set())? else { break };
             match self.fate(&letter) {
-                Fate::Unmatched => self.tally.unmatched += 1,
+                Fate::TooYoung if self.goes_on => {
+                    // The next run must find it, so what is behind it waits as well.
+                    self.tally.too_young += 1;
+                    reader.leave_partition();
+                    continue;
+                }
+                Fate::Unmatched | Fate::TooYoung => self.tally.unmatched += 1,
                 Fate::ParkedBefore => self.tally.parked_before += 1,
                 Fate::Elsewhere => self.tally.elsewhere += 1,
                 Fate::Without(why) => {
@@ -244,12 +258,11 @@ impl<'a, D: Destination> Pass<'a, D> {
     }
 
     fn fate(&self, letter: &Letter) -> Fate<D::Parcel> {
-        if !self.orders.choice.matches(letter) {
-            Fate::Unmatched
-        } else if self.orders.parked.holds(letter) {
-            Fate::ParkedBefore
-        } else {
-            self.to.fate(letter)
+        match self.orders.choice.meant(letter) {
+            Meant::No => Fate::Unmatched,
+            Meant::Yes | Meant::Later if self.orders.parked.holds(letter) => Fate::ParkedBefore,
+            Meant::Later => Fate::TooYoung,
+            Meant::Yes => self.to.fate(letter),
         }
     }
 

@@ -81,6 +81,13 @@ impl Reader {
         self.fetching = false;
     }
 
+    /// What is left of the partition that is being read is not read.
+    pub(super) fn leave_partition(&mut self) {
+        if let Some(range) = self.left.front_mut() {
+            range.next = range.end;
+        }
+    }
+
     /// How many offsets are left to read.
     pub(super) fn left(&self) -> u64 {
         self.left.iter().map(Range::len).sum()

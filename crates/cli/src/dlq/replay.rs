@@ -109,15 +109,20 @@ pub(super) fn parking_topic(named: Option<&str>, topic: &str) -> anyhow::Result<
     Ok(park_to)
 }
 
+/// What became of the rest of a partition.
+pub(super) const TOO_YOUNG: &str =
+    "partitions with letters that are younger than --until: a later run goes on there";
+
 /// What became of the letters.
 pub(super) fn summary(pace: &Pace, tally: Tally, park_to: &str) -> Vec<String> {
-    let Tally { replayed, parked, unmatched, parked_before, refused, .. } = tally;
+    let Tally { replayed, parked, unmatched, too_young, parked_before, refused, .. } = tally;
     let would = pace.would();
     rows(
         (replayed, format!("{would}replayed")),
         [
             (parked, format!("{would}parked in {park_to}")),
             (unmatched, "left out by the filters".to_owned()),
+            (too_young, TOO_YOUNG.to_owned()),
             (parked_before, "left out because they were parked before".to_owned()),
             (refused, "not sent, as said above".to_owned()),
         ],

@@ -13,7 +13,7 @@ use super::{
     connect::{Kafka, configuration},
     letter::Letter,
     pass::{Answer, BATCH, Destination, Fate, Way},
-    replay::{Begun, rows},
+    replay::{Begun, TOO_YOUNG, rows},
 };
 use desk::Desk;
 
@@ -54,6 +54,7 @@ pub(super) fn replay(args: &Replay) -> anyhow::Result<Ended> {
                 (tally.without, "not delivered for want of a payload, as said above".to_owned()),
                 (tally.elsewhere, "whose payloads are in the letter of another message".to_owned()),
                 (tally.unmatched, "left out by the filters, or not about a delivery".to_owned()),
+                (tally.too_young, TOO_YOUNG.to_owned()),
                 (tally.parked_before, "left out because they were parked before".to_owned()),
             ],
         )

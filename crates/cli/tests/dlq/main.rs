@@ -181,6 +181,17 @@ fn what_was_parked_is_left_out_by_replay_and_parked_once() {
 }
 
 #[test]
+fn a_letter_of_a_topic_that_was_made_anew_is_not_taken_for_the_one_that_was_parked_before() {
+    let world = World::new();
+    let copy = letter(7, &[]).refused(&[("parked-from", &format!("{}:0:0", world.letters))]);
+    world.letters_to(&world.parked, [copy]);
+    world.letters([letter(0, &[])]);
+    let ended = world.dlq(&["replay"]).succeeds();
+    assert!(ended.stdout.contains("1 replayed"), "{}", ended.stdout);
+    assert_eq!(world.read(&world.source).len(), 1);
+}
+
+#[test]
 fn a_record_of_somebody_else_is_named_and_the_rest_is_replayed() {
     let world = World::new();
     world.letters([letter(0, &[]), letter(1, &[]).foreign(), letter(2, &[])]);

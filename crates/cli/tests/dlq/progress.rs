@@ -1,6 +1,10 @@
 //! How far a replay came, over several runs: what is kept, and what a run begins with.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use drakkar_mock::SOON;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr as Refusal};
+use tokio::time::Instant;
 
 use crate::world::{World, letter};
 
@@ -39,4 +43,32 @@ fn a_partition_that_is_left_out_keeps_its_place() {
     }
     let none = world.dlq(&["replay", "--partition", "7"]);
     assert!(none.stderr.contains("has no partition 7"), "{}", none.stderr);
+}
+
+#[test]
+fn a_letter_that_was_too_young_is_replayed_when_it_is_old_enough() {
+    let world = World::new();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+    // Given up in a moment, so that the first runs come early enough, however slow they are.
+    let young = letter(1, &[]).at(i64::try_from(now).unwrap() + 10_000);
+    world.letters([letter(0, &[]), young, letter(2, &[]), letter(3, &[]).elsewhere()]);
+    let dry = world.dlq(&["replay", "--until", "1s", "--dry-run"]).succeeds();
+    assert!(dry.stdout.contains("2 would be replayed"), "{}", dry.stdout);
+    let first = world.dlq(&["replay", "--until", "1s"]).succeeds();
+    assert!(first.stdout.contains("2 replayed"), "{}", first.stdout);
+    assert!(
+        first.stdout.contains("1 partitions with letters that are younger"),
+        "{}",
+        first.stdout
+    );
+    assert!(!first.stdout.contains("This was not all"), "{}", first.stdout);
+    assert_eq!(world.committed(&format!("drakkar-replay.{}", world.letters)), [Some(1), Some(1)]);
+    let until = Instant::now() + SOON;
+    while world.read(&world.source).len() < 4 {
+        assert!(Instant::now() < until, "it is never replayed");
+        world.dlq(&["replay", "--until", "1s"]).succeeds();
+    }
+    let last = world.dlq(&["replay", "--until", "1s"]).succeeds();
+    assert!(last.stdout.contains(" 0 replayed"), "{}", last.stdout);
+    assert_eq!(world.read(&world.source).len(), 4, "each of them once");
 }

@@ -58,6 +58,12 @@ impl Letter {
         self
     }
 
+    /// Given up so many milliseconds after 1970.
+    pub(crate) fn at(mut self, millis: i64) -> Self {
+        self.record.timestamp = Some(millis);
+        self
+    }
+
     /// In partition 1 of the dead-letter topic.
     pub(crate) fn elsewhere(mut self) -> Self {
         self.record.partition = 1;
@@ -202,8 +208,13 @@ impl World {
         }
     }
 
-    /// Writes letters to partition 0 of the dead-letter topic.
+    /// Writes letters to the dead-letter topic.
     pub(crate) fn letters(&self, letters: impl IntoIterator<Item = Letter>) {
+        self.letters_to(&self.letters, letters);
+    }
+
+    /// Writes letters to `topic`.
+    pub(crate) fn letters_to(&self, topic: &str, letters: impl IntoIterator<Item = Letter>) {
         let producer: BaseProducer =
             self.broker.client().set("enable.idempotence", "true").create().unwrap();
         for letter in letters {
@@ -213,7 +224,7 @@ impl World {
                 all.insert(Header { key, value: value.as_ref() })
             });
             let mut record =
-                BaseRecord::<[u8], [u8]>::to(&self.letters).partition(partition).headers(headers);
+                BaseRecord::<[u8], [u8]>::to(topic).partition(partition).headers(headers);
             record.timestamp = timestamp;
             record.key = key.as_deref();
             record.payload = value.as_deref();

@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use serde_json::Value;
 
 use super::{Precomputed, Task, TaskId};
 use crate::{Offset, control::Control};
@@ -28,7 +29,7 @@ pub(crate) struct Details {
     pub(crate) working_dir: Option<PathBuf>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) control: Control,
-    pub(crate) metadata: serde_json::Value,
+    pub(crate) metadata: Value,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) parent: Option<TaskId>,
 }
@@ -107,7 +108,7 @@ impl Task {
 
     /// What the handler attached.
     #[must_use]
-    pub fn meta(&self) -> &serde_json::Value {
+    pub fn meta(&self) -> &Value {
         &self.said.metadata
     }
 
@@ -136,9 +137,58 @@ impl Task {
         self.ordinal.iter().map(u32::to_string).collect::<Vec<_>>().join(".")
     }
 
+    /// Bytes of what a handler said of it: what it reads, arguments, variables, metadata, labels, a result
+    /// that is known. Also what it shares with its message counts.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let Details { program, args, stdin, env, working_dir, metadata, labels, .. } = &*self.said;
+        let path = |path: &Option<PathBuf>| path.as_ref().map_or(0, |path| path.as_os_str().len());
+        let known = self.precomputed.as_ref();
+        stdin.as_ref().map_or(0, Bytes::len)
+            + known.map_or(0, |known| known.stdout.len() + known.stderr.len())
+            + path(program)
+            + path(working_dir)
+            + args.iter().map(|arg| arg.len()).sum::<usize>()
+            + env.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+            + labels.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+            + size_of_json(metadata)
+    }
+
     /// The task this one replaces.
     #[must_use]
     pub fn parent_task_id(&self) -> Option<&TaskId> {
         self.said.parent.as_ref()
+    }
+}
+
+/// Bytes of the texts in `value`, and of the values themselves.
+fn size_of_json(value: &Value) -> usize {
+    let within = match value {
+        Value::Null => return 0,
+        Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.len(),
+        Value::Array(values) => values.iter().map(size_of_json).sum(),
+        Value::Object(values) => {
+            values.iter().map(|(name, value)| name.len() + size_of_json(value)).sum()
+        }
+    };
+    size_of::<Value>() + within
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_size_of_a_task_is_all_that_was_said_of_it() {
+        assert_eq!(Task::new().size(), 0);
+        let task = Task::new().program("1234").arg("12").stdin("123").env("1", "2");
+        assert_eq!(task.size(), 4 + 2 + 3 + 2);
+        let known = Precomputed { stdout: "123".into(), stderr: "12".into(), exit_code: 0 };
+        assert_eq!(Task::new().precomputed(known).label("1", "23").size(), 3 + 2 + 3);
+        let size = Task::new().metadata(json!({"123": ["1".repeat(1_000), 7]})).size();
+        assert_eq!(size, 1_003 + 4 * size_of::<Value>());
     }
 }

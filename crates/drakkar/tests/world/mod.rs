@@ -20,6 +20,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer},
     mocking::MockCluster,
     producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer},
+    types::{RDKafkaApiKey, RDKafkaRespErr},
 };
 use tokio::{
     runtime::{Builder, Runtime},
@@ -154,6 +155,12 @@ impl World {
         let record = BaseRecord::<(), _>::to("orders").partition(partition).payload("a");
         producer.send(record).unwrap();
         producer.flush(SOON).unwrap();
+    }
+
+    /// Has the broker refuse the next fetches for a reason that no client knows.
+    pub(crate) fn refuse_fetches(&self, count: usize) {
+        let errors = vec![RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN; count];
+        self.cluster.request_errors(RDKafkaApiKey::Fetch, &errors);
     }
 
     /// Waits until the group has committed `next`.

@@ -80,6 +80,21 @@ impl Metrics {
         debug!(category = "worker", %partition, epoch, committed, "partition started");
     }
 
+    /// The metadata of a commit has no room for so many settled offsets; the one before had room for all.
+    pub fn done_map_over(&self, partition: &TopicPartition, next: Offset, left_out: u64) {
+        if let Some(suppressed) = self.throttles.done_map_over.admit() {
+            warn!(
+                category = "kafka",
+                %partition,
+                %next,
+                left_out,
+                suppressed,
+                "so much is settled ahead of an open message that a commit cannot name all of it; the next \
+                 owner does the rest again"
+            );
+        }
+    }
+
     /// A partition was handed over. `dropped` messages were given back unsettled, for the next owner
     /// to read again.
     pub fn partition_revoked(

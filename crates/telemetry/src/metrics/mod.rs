@@ -20,6 +20,7 @@ use prometheus::{
     Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
     TextEncoder,
 };
+use tokio::time::Instant;
 
 pub use hook::{Hook, HookMetrics};
 pub use partition::PartitionMetrics;
@@ -51,6 +52,8 @@ pub struct Metrics {
     hooks: Hooks,
     programs: Programs,
     held: Mutex<Held>,
+    /// What the Kafka client said last, and when.
+    pub(crate) last_client_error: Mutex<Option<(String, Instant)>>,
     pub(crate) throttles: Throttles,
     pub(crate) job_log: OnceLock<JobLog>,
 
@@ -171,6 +174,7 @@ impl Metrics {
             hooks: Hooks::new(&add)?,
             programs: Programs::new(&add)?,
             held: Mutex::default(),
+            last_client_error: Mutex::default(),
             throttles: Throttles::default(),
             job_log: OnceLock::new(),
             tasks_started: tasks.with_label_values(&["started"]),

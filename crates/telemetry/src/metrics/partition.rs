@@ -26,6 +26,7 @@ pub(crate) struct Families {
     pub(super) dropped_at_revoke: IntCounterVec,
     pub(crate) committed: IntCounterVec,
     pub(super) queue_size: IntGaugeVec,
+    pub(super) done_map_left_out: IntGaugeVec,
     pub(crate) lag: IntGaugeVec,
     pub(super) held: IntGaugeVec,
     pub(crate) holds: IntCounterVec,
@@ -56,6 +57,10 @@ impl Families {
             queue_size: gauges(
                 "drakkar_partition_queue_size",
                 "Messages held: polled and not yet settled",
+            )?,
+            done_map_left_out: gauges(
+                "drakkar_done_map_left_out",
+                "Messages settled ahead that a commit has no room to name; the next owner does them again",
             )?,
             lag: gauges(
                 "drakkar_offset_lag",
@@ -88,6 +93,8 @@ pub struct PartitionMetrics {
     pub dropped_at_revoke: IntCounter,
     /// `drakkar_partition_queue_size`; `drakkar_total_queued` is their sum.
     pub queue_size: IntGauge,
+    /// `drakkar_done_map_left_out`
+    pub done_map_left_out: IntGauge,
 }
 
 /// Which partitions are ours, for the gauges that count them.
@@ -110,6 +117,7 @@ impl Metrics {
             settled: families.settled.with_label_values(&labels),
             dropped_at_revoke: families.dropped_at_revoke.with_label_values(&labels),
             queue_size: families.queue_size.with_label_values(&labels),
+            done_map_left_out: families.done_map_left_out.with_label_values(&labels),
         }
     }
 
@@ -125,7 +133,8 @@ impl Metrics {
     pub fn forget_partition(&self, partition: &TopicPartition) {
         let number = partition.partition.to_string();
         let labels = [&*partition.topic, number.as_str()];
-        for family in [&self.by_partition.queue_size, &self.by_partition.lag] {
+        let Families { queue_size, done_map_left_out, lag, .. } = &self.by_partition;
+        for family in [queue_size, done_map_left_out, lag] {
             // Absent is as good as removed: the lag of a short assignment was never reported.
             drop(family.remove_label_values(&labels));
         }

@@ -71,6 +71,7 @@ fn gauges_of_a_partition_go_with_it_and_counters_stay() {
     let handles = metrics.partition(&orders(0));
     handles.consumed.inc_by(5);
     handles.queue_size.set(5);
+    handles.done_map_left_out.set(5);
     metrics.lag(&orders(0), 9);
     metrics.paused(&orders(0), true);
     check(&metrics, &["drakkar_assigned_partitions 2", "drakkar_backpressure_active 1"]);
@@ -93,6 +94,7 @@ fn gauges_of_a_partition_go_with_it_and_counters_stay() {
     let text = metrics.render().unwrap();
     assert!(!text.contains("drakkar_offset_lag{"), "{text}");
     assert!(!text.contains("drakkar_partition_queue_size{"), "{text}");
+    assert!(!text.contains("drakkar_done_map_left_out{"), "{text}");
 }
 
 #[test]
