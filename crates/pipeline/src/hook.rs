@@ -67,6 +67,7 @@ impl HookFailure {
 
     pub(crate) fn cause(&self, stage: Stage) -> Cause {
         Cause::new(stage, self.class(), self.to_string())
+            .in_logs("a hook failed; what it said was logged then")
     }
 }
 
