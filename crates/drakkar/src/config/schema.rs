@@ -87,7 +87,8 @@ impl Schema {
         // A section that cannot be written would have no known keys; a test reads every one.
         let default = serde_json::to_value(T::default()).unwrap_or_default();
         let takes_text = |at: &[&str]| {
-            let section = at.iter().rev().fold(json!("any text"), |below, key| json!({*key: below}));
+            let section =
+                at.iter().rev().fold(json!("any text"), |below, key| json!({*key: below}));
             T::deserialize(section).is_ok()
         };
         Self::from_json(&default, &[], &takes_text)
