@@ -85,7 +85,7 @@ fn waits(config: &Config) -> Vec<String> {
         row("a task may run for", task, "executor.task_timeout_seconds, unless it sets its own"),
         row("a hand-over waits for it", revoke, "kafka.revoke_timeout"),
         row("a shutdown waits for it", drain, "executor.drain_timeout_seconds"),
-        row("a stop of the worker may take", stop, "that, the end of programs, sinks, the last commit"),
+        row("a stop of the worker may take", stop, "that, the end of programs, sinks, the last commit, hooks"),
         cut("A hand-over", task, revoke, "kafka.revoke_timeout"),
         cut("A shutdown", task, drain, "executor.drain_timeout_seconds"),
         format!(

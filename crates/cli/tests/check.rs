@@ -65,13 +65,20 @@ fn a_good_file_is_shown_in_effect_with_the_origin_of_every_value() {
 #[test]
 fn how_long_a_stop_takes_is_shown_for_whoever_kills_after_a_while() {
     let checked = check("", &[]);
-    assert!(checked.stdout.contains("a stop of the worker may take     47s"), "{}", checked.stdout);
+    assert!(
+        checked.stdout.contains("a stop of the worker may take     1m 15s"),
+        "{}",
+        checked.stdout
+    );
     assert!(checked.stdout.contains("terminationGracePeriodSeconds"), "{}", checked.stdout);
     let programs = "{model: {mode: persistent, stop_grace: 20}, other: {stop_grace: 50}}";
     let yaml =
         format!("executor: {{drain_timeout_seconds: 5, kill_grace: 3, programs: {programs}}}\n");
     let stdout = check(&yaml, &[]).stdout;
-    assert!(stdout.contains("a stop of the worker may take     43s"), "5 + 3 + 20 + 15: {stdout}");
+    assert!(
+        stdout.contains("a stop of the worker may take     1m 11s"),
+        "5 + 3 + 20 + 43: {stdout}"
+    );
 }
 
 #[test]

@@ -9,7 +9,12 @@ use drakkar_debug::{Probes, Server};
 use drakkar_executor::{Pool, PoolStats, ProgramStats};
 use drakkar_pipeline::Status;
 use drakkar_telemetry::{Metrics, ProgramView};
-use tokio::{runtime, sync::oneshot, task::JoinSet, time::timeout};
+use tokio::{
+    runtime,
+    sync::oneshot,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 use tracing::warn;
 
 use crate::{Config, health::WorkerHealth};
@@ -72,9 +77,10 @@ async fn show_pool(metrics: Arc<Metrics>, pool: Pool, status: Arc<Status>) {
     let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     metrics.effective_cpus.set(drakkar_executor::effective_cpus());
     let mut tick = tokio::time::interval(GAUGES_EVERY);
+    let mut looked = Instant::now();
     loop {
         tick.tick().await;
-        status.show_loads();
+        let held = status.show_loads();
         let PoolStats { slots, active, escaped, paused, pauses, taken_back, .. } = pool.stats();
         metrics.memory_paused.set(paused.into());
         for (shown, total) in [
@@ -86,9 +92,13 @@ async fn show_pool(metrics: Arc<Metrics>, pool: Pool, status: Arc<Status>) {
         }
         metrics.pool_max.set(signed(slots));
         metrics.pool_active.set(signed(active));
+        let mut running = active;
         for (name, stats) in pool.programs() {
+            running += stats.in_flight;
             metrics.program(&name, &view(&stats));
         }
+        metrics.idled(looked.elapsed(), slots.saturating_sub(active), running, held);
+        looked = Instant::now();
     }
 }
 
@@ -110,14 +120,12 @@ fn view(stats: &ProgramStats) -> ProgramView {
 mod tests {
     use std::num::NonZeroU64;
 
+    use super::*;
     use drakkar_core::Task;
     use drakkar_executor::{
         ExecutorConfig, FreeMemory, Job, MemoryGuardConfig, Mode, ProgramConfig, Protocol, Rank,
         StandIn, Ticket,
     };
-    use tokio::time::Instant;
-
-    use super::*;
 
     fn submit(pool: &Pool, task: Task) -> Ticket {
         let rank = Rank::at(Instant::now());

@@ -27,11 +27,20 @@ use crate::{
     startup::{self, HookFuture, OnStartup},
 };
 
-/// How long sinks, pool and client each get to close once all partitions were handed over.
-const CLOSE_WITHIN: Duration = Duration::from_secs(10);
+/// How long sinks get to close once all partitions were handed over.
+const SINKS_WITHIN: Duration = Duration::from_secs(10);
 
 /// What the last commits get in any case, also when finishing took all the time there was.
 const COMMIT_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long the client gets to leave the group and to close after them.
+const LEAVE_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long the last `on_revoke` hooks may take together.
+const HOOKS_WITHIN: Duration = Duration::from_secs(10);
+
+/// What is left then: probes, spool, job log and log get 2 s each at most, threads [`ABANDON_AFTER`].
+const REST_WITHIN: Duration = Duration::from_secs(7);
 
 /// How long the disk gets to remove what was spooled.
 const SPOOL_WITHIN: Duration = Duration::from_secs(2);
@@ -44,12 +53,15 @@ const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
 impl Config {
     /// How long a stop of the worker may take, from the signal on: tasks that were started, programs that
-    /// are ended, what sinks hold, the last commit. Whoever would kill it has to wait for longer.
+    /// are ended, what sinks hold, the last commit, the last hooks. Whoever would kill it has to wait for
+    /// longer. Only what hangs takes all the time it has.
     #[must_use]
     pub fn stopping(&self) -> Duration {
         let executor = &self.executor;
         let programs = executor.drain_timeout_seconds.saturating_add(executor.ending());
-        programs.saturating_add(CLOSE_WITHIN).saturating_add(COMMIT_WITHIN)
+        [SINKS_WITHIN, COMMIT_WITHIN, LEAVE_WITHIN, HOOKS_WITHIN, REST_WITHIN]
+            .into_iter()
+            .fold(programs, Duration::saturating_add)
     }
 }
 
@@ -233,11 +245,11 @@ impl<H: Handler> Worker<H> {
         }
         let spool = pool.spool();
         drop(pool);
-        sinks.close(CLOSE_WITHIN).await;
+        sinks.close(SINKS_WITHIN).await;
         let left = time_left(asked, drain_timeout).await;
         let within = if stop.now.is_cancelled() { COMMIT_WITHIN } else { left.max(COMMIT_WITHIN) };
         control.send(SourceCommand::Close { within });
-        let closed = poll_thread.join(within + CLOSE_WITHIN);
+        let closed = poll_thread.join(within + LEAVE_WITHIN);
         if stop.now.is_cancelled() {
             closed.await;
         } else {
@@ -248,7 +260,7 @@ impl<H: Handler> Worker<H> {
         }
         // Nothing will be committed any more: the handler hears of its last partitions.
         tokio::select! {
-            () = pipeline.close(CLOSE_WITHIN) => {}
+            () = pipeline.close(HOOKS_WITHIN) => {}
             () = asked_twice(&stop) => {}
         }
         probes.stop().await;

@@ -50,6 +50,24 @@ fn hooks_that_block_every_thread_for_ever_fail_the_liveness_probe_which_names_on
     world.until("/healthz", |answer| answer.contains(" 200 "));
 }
 
+/// The value of a series without labels.
+fn value(answer: &str, series: &str) -> f64 {
+    let mut lines = answer.lines().filter_map(|line| line.strip_prefix(series));
+    lines.find_map(|rest| rest.trim().parse().ok()).unwrap_or_default()
+}
+
+#[test]
+fn time_without_messages_is_told_from_time_in_which_slots_are_free_although_there_are_some() {
+    let nothing = "drakkar_consumer_idle_seconds_total";
+    let slots = "drakkar_executor_idle_slot_seconds_total";
+    let world = World::new();
+    let (release, _stop) = blocked(&world, Some(0), Duration::from_hours(1));
+    world.until("/metrics", |answer| 0.5 < value(answer, slots));
+    drop(release);
+    let before = value(&world.get("/metrics").unwrap(), nothing);
+    world.until("/metrics", |answer| before + 1.0 < value(answer, nothing));
+}
+
 #[test]
 fn a_hook_that_blocks_shorter_than_allowed_fails_no_probe() {
     let world = World::new();

@@ -17,6 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{JobLogConfig, Limits, MemoryGuardConfig, Mode, ProgramConfig, SpoolConfig, cpus, env};
 
+/// How much longer than its graces the kernel may take to make a killed process disappear.
+const DISAPPEARING: Duration = Duration::from_secs(5);
+
 const fn non_zero(value: usize) -> NonZeroUsize {
     match NonZeroUsize::new(value) {
         Some(value) => value,
@@ -210,13 +213,16 @@ impl ExecutorConfig {
         requests.fold(self.slots(), usize::saturating_add)
     }
 
-    /// How long programs may take to end that are asked to. Tasks that ask for
-    /// [steps of their own](drakkar_core::Task::stop_with) may take longer.
+    /// How long programs may take to end that are asked to, until the kernel has cleared them away. Tasks
+    /// that ask for [steps of their own](drakkar_core::Task::stop_with) may take longer.
     #[must_use]
     pub fn ending(&self) -> Duration {
         let persistent = self.programs.values().filter(|program| program.mode == Mode::Persistent);
         let longest = persistent.map(|program| program.stop_grace).max();
-        self.kill_grace.saturating_add(longest.unwrap_or_default())
+        DISAPPEARING
+            .saturating_add(self.kill_grace)
+            .saturating_add(self.pipe_grace.saturating_mul(2))
+            .saturating_add(longest.unwrap_or_default())
     }
 
     /// What cannot be, each text with its full key; empty when all is well.

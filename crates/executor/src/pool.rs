@@ -42,9 +42,6 @@ use crate::{
     ticket::Claim,
 };
 
-/// How much longer than its graces the kernel may take to make a killed process disappear.
-const DISAPPEARING: Duration = Duration::from_secs(5);
-
 /// How full a pool is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolStats {
@@ -217,10 +214,7 @@ impl Pool {
             };
             memory_guard.spawn_on(memory_guard::watch(config.memory_guard, held, free), &runtime);
         }
-        let patience = DISAPPEARING
-            .saturating_add(config.kill_grace)
-            .saturating_add(config.pipe_grace.saturating_mul(2))
-            .saturating_add(programs.patience());
+        let patience = config.ending();
         let owner = Owner {
             shared,
             programs,

@@ -188,10 +188,9 @@ fn decode<H: Handler>(
 
 /// Decoding is user code as well: a panic in it is an invalid message, not the end of a partition.
 fn decode_one<H: Handler>(shared: &Shared<H>, source: &SourceMessage) -> Result<H::Input, String> {
-    let decode = || shared.handler.decode(source);
+    let decode = || shared.handler.decode(source).map_err(|error| chain(&*error));
     match shared.ask_now(Hook::Decode, &source.partition, decode) {
-        Ok(Ok(input)) => Ok(input),
-        Ok(Err(error)) => Err(chain(&*error)),
+        Ok(answer) => answer,
         Err(failure) => Err(format!("decoding {failure}")),
     }
 }

@@ -158,6 +158,8 @@ pub(crate) async fn appeal<H: Handler>(
             }
             Err(more) => {
                 let mut cause = cause(failed, writes);
+                // What the hook said was logged when it failed.
+                cause.in_logs = Some(format!("{} (on_delivery_error failed)", cause.for_logs()));
                 cause.message = format!("{} (on_delivery_error {more})", cause.message);
                 return Some(cause);
             }

@@ -14,7 +14,7 @@ use std::{
 
 use drakkar_core::{Cause, Handler, HookResult, SourceMessage, Stage, TopicPartition};
 use drakkar_telemetry::{Hook, prometheus::HistogramTimer};
-use futures_util::FutureExt;
+use futures_util::{FutureExt, TryFutureExt};
 use tokio::{
     task::unconstrained,
     time::{Instant, sleep, timeout},
@@ -67,6 +67,7 @@ impl HookFailure {
 
     pub(crate) fn cause(&self, stage: Stage) -> Cause {
         Cause::new(stage, self.class(), self.to_string())
+            .in_logs("a hook failed; what it said was logged then")
     }
 }
 
@@ -173,6 +174,8 @@ async fn contained_since<T>(
     limit: Duration,
     hook: impl Future<Output = HookResult<T>> + Send,
 ) -> Result<T, HookFailure> {
+    // The text of an error is user code as well.
+    let hook = hook.map_err(|error| chain(&*error));
     let mut hook = pin!(AssertUnwindSafe(hook).catch_unwind());
     let mut over = None;
     let answer = poll_fn(|cx| match hook.as_mut().poll(cx) {
@@ -188,7 +191,7 @@ async fn contained_since<T>(
     .await?;
     match answer {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(HookFailure::Error(chain(&*error))),
+        Ok(Err(error)) => Err(HookFailure::Error(error)),
         Err(panic) => Err(HookFailure::Panic(panic_text(&*panic))),
     }
 }
@@ -225,6 +228,24 @@ mod tests {
     async fn a_panic_comes_back_as_data() {
         let failed = contained::<()>(LIMIT, async { panic!("boom {}", 7) }).await;
         assert_eq!(failed, Err(HookFailure::Panic("boom 7".to_owned())));
+    }
+
+    /// An error whose text cannot be had.
+    #[derive(Debug)]
+    struct Mute;
+
+    impl Error for Mute {}
+
+    impl std::fmt::Display for Mute {
+        fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            panic!("no text")
+        }
+    }
+
+    #[tokio::test]
+    async fn an_error_that_panics_when_it_is_shown_is_a_panic_of_the_hook() {
+        let failed = contained::<()>(LIMIT, async { Err(Mute.into()) }).await;
+        assert_eq!(failed, Err(HookFailure::Panic("no text".to_owned())));
     }
 
     #[tokio::test(start_paused = true)]

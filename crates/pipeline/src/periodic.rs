@@ -64,7 +64,9 @@ async fn run<H: Handler>(shared: Arc<Shared<H>>, periodic: Periodic<H>) {
     loop {
         sleep(every).await;
         let begun = Instant::now();
-        let done = shared.ask(Hook::Periodic, None, work(&shared.handler)).await;
+        // Called inside: the closure may panic before there is anything to wait for.
+        let call = async { work(&shared.handler).await };
+        let done = shared.ask(Hook::Periodic, None, call).await;
         let error = done.err().map(|failure| failure.to_string());
         shared.metrics.periodic_ran(&name, begun.elapsed(), error.as_deref());
         if error.is_some() && after_error == AfterError::Stop {

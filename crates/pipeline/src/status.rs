@@ -135,12 +135,16 @@ impl Status {
         }
     }
 
-    /// Sets the gauges of what the partitions hold. A partition that is stuck does nothing by which it
-    /// could do so itself, and what it holds grows all the same.
-    pub fn show_loads(&self) {
+    /// Sets the gauges of what the partitions hold, and answers how many messages these are. A partition
+    /// that is stuck does nothing by which it could do so itself, and what it holds grows all the same.
+    pub fn show_loads(&self) -> usize {
+        let mut held = 0;
         for Shown { load, gauge, .. } in self.loads().values() {
-            gauge.set(i64::try_from(load.messages()).unwrap_or(i64::MAX));
+            let messages = load.messages();
+            gauge.set(i64::try_from(messages).unwrap_or(i64::MAX));
+            held += messages;
         }
+        held
     }
 
     fn loads(&self) -> MutexGuard<'_, HashMap<TopicPartition, Shown>> {

@@ -3,6 +3,7 @@
 mod common;
 
 use std::{
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -68,6 +69,22 @@ async fn after_a_failure_it_runs_again_or_never_as_registered() {
         assert_eq!(runs_of(&world, "error"), expected as u64);
         world.produce(0, "a");
         world.committed(0, 1).await; // A failure costs no message.
+    }
+}
+
+/// Panics before there is a future to be waited for.
+fn no_future(_: &Echo) -> Pin<Box<dyn Future<Output = HookResult<()>> + Send + '_>> {
+    panic!("boom")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_before_there_is_anything_to_wait_for_fails_the_run_alone() {
+    for (after_error, expected) in [(AfterError::Continue, 3), (AfterError::Stop, 1)] {
+        let work = Box::new(no_future);
+        let periodic = Periodic { name: "refresh".to_owned(), every: EVERY, after_error, work };
+        let world = World::of(Echo::default()).every(periodic).start();
+        sleep(EVERY * 3 + Duration::from_secs(1)).await;
+        assert_eq!(runs_of(&world, "error"), expected);
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Each method is one thing that happened. Messages are lower case, data is in fields, and every
 //! line has a `category`. Lines that could flood are throttled; counters never are. What a program
-//! printed and what a message holds is never logged here; what a hook or a sink says of its error is.
+//! printed and what a message holds is never logged here; what a hook or a sink says of its error is, once.
 
 mod partitions; // those that come, go and are held
 

@@ -1,14 +1,17 @@
 //! Where log lines go.
 //!
 //! A line is formatted where the event happens and written by a thread of its own. Between the two
-//! lies a bounded queue: when the reader of standard error is slow or the disk is full, lines are
-//! dropped and counted (`drakkar_log_lines_dropped_total`), and no message waits for them.
+//! lies a bounded queue: when the reader of standard error is slow or gone, or the disk is full, lines
+//! are dropped and counted (`drakkar_log_lines_dropped_total`), and no message waits for them.
 
 use std::{
     fs::{self, OpenOptions},
-    io,
+    io::{self, Write},
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -20,7 +23,44 @@ use crate::format::Ecs;
 /// Lines between the event and the writing thread, before lines are dropped.
 const QUEUED_LINES: usize = 16_384;
 
-static DROPS: OnceLock<ErrorCounter> = OnceLock::new();
+static DROPS: OnceLock<Drops> = OnceLock::new();
+
+/// The lines of one log that were not written.
+#[derive(Debug, Clone)]
+struct Drops {
+    /// For which the queue had no room.
+    queue: ErrorCounter,
+    /// Which the file, the pipe or the terminal did not take.
+    refused: Arc<AtomicU64>,
+}
+
+impl Drops {
+    fn lines(&self) -> u64 {
+        self.queue.dropped_lines() as u64 + self.refused.load(Ordering::Relaxed)
+    }
+}
+
+/// Counts the lines that `output` does not take. Each comes with a `write_all` of its own.
+struct Counted<W> {
+    output: W,
+    refused: Arc<AtomicU64>,
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, part: &[u8]) -> io::Result<usize> {
+        self.output.write(part)
+    }
+
+    fn write_all(&mut self, line: &[u8]) -> io::Result<()> {
+        self.output.write_all(line).inspect_err(|_| {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.output.flush()
+    }
+}
 
 /// The logs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -192,9 +232,9 @@ pub struct LogGuard {
 /// When the file cannot be opened, `RUST_LOG` is malformed, or a subscriber was set before.
 pub fn init(config: &LoggingConfig, identity: &LogIdentity) -> Result<LogGuard, LoggingError> {
     let filter = filter(config.level, std::env::var(EnvFilter::DEFAULT_ENV).ok().as_deref())?;
-    let (writer, guard) = writer(&config.output, identity)?;
-    // The first subscriber stays; a second `init` fails below and its counter is of no interest.
-    DROPS.get_or_init(|| writer.error_counter());
+    let (writer, guard, drops) = writer(&config.output, identity)?;
+    // The first subscriber stays; a second `init` fails below and what it drops is of no interest.
+    DROPS.get_or_init(|| drops);
     let registry = tracing_subscriber::registry().with(filter);
     let started = match config.format {
         LogFormat::Json => registry
@@ -213,10 +253,10 @@ pub fn init(config: &LoggingConfig, identity: &LogIdentity) -> Result<LogGuard, 
     Ok(LogGuard { _writer: guard })
 }
 
-/// Lines this process dropped because they could not be written fast enough.
+/// Lines of this process that are in no log: they came too fast, or were refused.
 #[must_use]
 pub fn dropped_lines() -> u64 {
-    DROPS.get().map_or(0, |counter| counter.dropped_lines() as u64)
+    DROPS.get().map_or(0, Drops::lines)
 }
 
 /// `RUST_LOG` where it is set, else the level.
@@ -230,20 +270,28 @@ fn filter(level: LogLevel, rust_log: Option<&str>) -> Result<EnvFilter, LoggingE
 fn writer(
     output: &LogOutput,
     identity: &LogIdentity,
-) -> Result<(NonBlocking, WorkerGuard), LoggingError> {
-    let queue = NonBlockingBuilder::default()
-        .lossy(true)
-        .buffered_lines_limit(QUEUED_LINES)
-        .thread_name("drakkar-log");
+) -> Result<(NonBlocking, WorkerGuard, Drops), LoggingError> {
     Ok(match output {
-        LogOutput::Stderr => queue.finish(io::stderr()),
-        LogOutput::Stdout => queue.finish(io::stdout()),
+        LogOutput::Stderr => queue(io::stderr()),
+        LogOutput::Stdout => queue(io::stdout()),
         LogOutput::File(template) => {
             let path = log_file(template, identity);
-            let file = open(&path).map_err(|source| LoggingError::Open { path, source })?;
-            queue.finish(file)
+            queue(open(&path).map_err(|source| LoggingError::Open { path, source })?)
         }
     })
+}
+
+/// Starts the thread that writes to `output`.
+fn queue(output: impl Write + Send + 'static) -> (NonBlocking, WorkerGuard, Drops) {
+    let refused = Arc::default();
+    let counted = Counted { output, refused: Arc::clone(&refused) };
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(QUEUED_LINES)
+        .thread_name("drakkar-log")
+        .finish(counted);
+    let drops = Drops { queue: writer.error_counter(), refused };
+    (writer, guard, drops)
 }
 
 fn open(path: &Path) -> io::Result<fs::File> {
@@ -289,6 +337,20 @@ mod tests {
         let output = LogOutput::File(below.to_string_lossy().into_owned());
         let error = writer(&output, &identity("w")).unwrap_err();
         assert_eq!(error.to_string(), format!("logging.output: cannot open {}", below.display()));
+    }
+
+    #[test]
+    fn lines_that_are_refused_are_counted() {
+        let (reader, broken) = io::pipe().unwrap();
+        drop(reader);
+        let full = open(Path::new("/dev/full")).unwrap();
+        for (mut writer, guard, drops) in [queue(broken), queue(full)] {
+            for _ in 0..3 {
+                writer.write_all(b"line\n").unwrap();
+            }
+            drop(guard);
+            assert_eq!(drops.lines(), 3);
+        }
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Which keys there are.
 //!
-//! Known keys are not listed anywhere: they are what the default configuration serialises to. Keys
-//! of the Python original whose capability this build lacks are added from the table in
+//! Known keys are not listed anywhere: they are what the default configuration serialises to. What a
+//! key that is absent by default is read as, is found out by giving it a text. Keys of the Python original whose capability this build lacks are added from the table in
 //! [`super::lacking`].
 
 use std::collections::BTreeMap;
 
-use serde_json::Value as Json;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value as Json, json};
 
 use super::{
     Config,
@@ -35,22 +36,22 @@ pub(super) enum Kind {
     Number,
     Bool,
     List,
-    /// An optional value that is absent by default.
+    /// An optional value that is absent by default and does not take any text.
     Unknown,
 }
 
 impl Schema {
     /// Every key this build knows.
     pub(super) fn new() -> Self {
-        let mut schema = Self::of(Config::default());
+        let mut schema = Self::of::<Config>();
         let instances = [
-            ("kafka", Self::of(drakkar_sinks::KafkaSinkConfig::default())),
-            ("filesystem", Self::of(drakkar_sinks::FileSinkConfig::default())),
-            ("postgres", Self::of(drakkar_sinks::PostgresSinkConfig::default())),
+            ("kafka", Self::of::<drakkar_sinks::KafkaSinkConfig>()),
+            ("filesystem", Self::of::<drakkar_sinks::FileSinkConfig>()),
+            ("postgres", Self::of::<drakkar_sinks::PostgresSinkConfig>()),
             ("mongo", Self::mongo()),
-            ("redis", Self::of(drakkar_sinks::RedisSinkConfig::default())),
-            ("http", Self::of(drakkar_sinks::HttpSinkConfig::default())),
-            ("custom", Self::of(drakkar_sinks::CustomSinkConfig::default())),
+            ("redis", Self::of::<drakkar_sinks::RedisSinkConfig>()),
+            ("http", Self::of::<drakkar_sinks::HttpSinkConfig>()),
+            ("custom", Self::of::<drakkar_sinks::CustomSinkConfig>()),
         ];
         if let Self::Section(keys) = &mut schema
             && let Some(Self::Section(sinks)) = keys.get_mut("sinks")
@@ -62,7 +63,7 @@ impl Schema {
         if let Self::Section(keys) = &mut schema
             && let Some(Self::Section(executor)) = keys.get_mut("executor")
         {
-            let program = Self::of(drakkar_executor::ProgramConfig::default());
+            let program = Self::of::<drakkar_executor::ProgramConfig>();
             executor.insert("programs".to_owned(), Self::Instances(Box::new(program)));
         }
         for capability in CAPABILITIES {
@@ -74,30 +75,41 @@ impl Schema {
 
     /// A section with sections in it whose names users choose.
     fn mongo() -> Self {
-        let mut mongo = Self::of(drakkar_sinks::MongoSinkConfig::default());
+        let mut mongo = Self::of::<drakkar_sinks::MongoSinkConfig>();
         if let Self::Section(keys) = &mut mongo {
-            let statement = Self::of(drakkar_sinks::MongoStatementConfig::default());
+            let statement = Self::of::<drakkar_sinks::MongoStatementConfig>();
             keys.insert("statements".to_owned(), Self::Instances(Box::new(statement)));
         }
         mongo
     }
 
-    fn of(section: impl serde::Serialize) -> Self {
+    fn of<T: Default + Serialize + DeserializeOwned>() -> Self {
         // A section that cannot be written would have no known keys; a test reads every one.
-        Self::from_json(&serde_json::to_value(section).unwrap_or_default())
+        let default = serde_json::to_value(T::default()).unwrap_or_default();
+        let takes_text = |at: &[&str]| {
+            let section =
+                at.iter().rev().fold(json!("any text"), |below, key| json!({*key: below}));
+            T::deserialize(section).is_ok()
+        };
+        Self::from_json(&default, &[], &takes_text)
     }
 
-    fn from_json(value: &Json) -> Self {
+    /// What the `value` at a path serialised to; `takes_text` is asked about those that are absent.
+    fn from_json(value: &Json, at: &[&str], takes_text: &dyn Fn(&[&str]) -> bool) -> Self {
         match value {
             Json::Object(keys) if keys.is_empty() => Self::Free,
             Json::Object(keys) => {
-                let known = |(key, value): (&String, &Json)| (key.clone(), Self::from_json(value));
+                let known = |(key, value): (&String, &Json)| {
+                    let below = [at, &[key.as_str()]].concat();
+                    (key.clone(), Self::from_json(value, &below, takes_text))
+                };
                 Self::Section(keys.iter().map(known).collect())
             }
             Json::String(_) => Self::Leaf(Kind::Text),
             Json::Number(_) => Self::Leaf(Kind::Number),
             Json::Bool(_) => Self::Leaf(Kind::Bool),
             Json::Array(_) => Self::Leaf(Kind::List),
+            Json::Null if takes_text(at) => Self::Leaf(Kind::Text),
             Json::Null => Self::Leaf(Kind::Unknown),
         }
     }

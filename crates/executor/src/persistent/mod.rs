@@ -26,7 +26,6 @@ use std::{
     ffi::OsString,
     path::Path,
     sync::Arc,
-    time::Duration,
 };
 
 use drakkar_core::{Failure, Task};
@@ -92,10 +91,5 @@ impl Programs {
     /// Drops what is queued and has every process ended.
     pub(crate) fn shut(&self) {
         self.0.values().for_each(|program| program.shut());
-    }
-
-    /// How long a process may take to end by itself, at most.
-    pub(crate) fn patience(&self) -> Duration {
-        self.0.values().map(|program| program.stop_grace()).max().unwrap_or_default()
     }
 }

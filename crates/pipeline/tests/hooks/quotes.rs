@@ -1,6 +1,10 @@
-//! What a program printed and what a message holds is in the letter, and in no log.
+//! What a program printed and what a message holds is in the letter, and in no log; what a hook says of
+//! its failure is in both.
 
-use drakkar_core::{Handler, HookResult, Json, Message, OnInvalid, Pending, Stage, Task};
+use drakkar_core::{
+    Collect, Handler, HookResult, Json, Message, OnInvalid, Pending, Precomputed, Stage, Task,
+    TaskResult,
+};
 use drakkar_pipeline::PipelineError;
 use drakkar_testing::World;
 
@@ -52,4 +56,45 @@ async fn neither_does_the_error_that_a_worker_stops_with() {
         other => panic!("expected an invalid message, got {other:?}"),
     }
     assert!(!log.all().contains("hunter2"), "{}", log.all());
+}
+
+/// Quotes what it was given as it fails: below 10 by an error, else by a panic.
+struct Quotes;
+
+impl Handler for Quotes {
+    type Input = Json<u64>;
+
+    async fn arrange(&self, window: &[Message<Json<u64>>], _: &Pending) -> HookResult<Vec<Task>> {
+        let task = |message: &Message<Json<u64>>| {
+            let stdout = format!("hunter{}", *message.input).into();
+            Task::for_message(message).precomputed(Precomputed { stdout, ..Precomputed::default() })
+        };
+        Ok(window.iter().map(task).collect())
+    }
+
+    async fn on_task_complete(&self, done: &TaskResult) -> HookResult<Collect> {
+        let text = String::from_utf8_lossy(&done.output.stdout).into_owned();
+        assert!(text.len() < 8, "{text} is too long");
+        Err(format!("{text} is no hit").into())
+    }
+}
+
+#[tokio::test]
+async fn what_a_hook_says_of_its_failure_is_logged_once_and_is_in_the_letter() {
+    let (log, _logging) = log();
+    let mut world = World::of(Quotes).start();
+    world.produce(0, "7");
+    world.produce(0, "10");
+    world.committed(0, 2).await;
+    for letter in world.dead_letters.all() {
+        let said = match letter.message.offset.0 {
+            0 => "hunter7 is no hit",
+            _ => "panicked: hunter10 is too long",
+        };
+        assert_eq!(letter.cause.message, said);
+        assert!(log.line(said).contains("hook failed"), "{}", log.all());
+        assert_eq!(log.all().matches(said).count(), 1, "{}", log.all());
+        let coordinates = format!("coordinates={}", letter.message.coordinates());
+        assert!(log.line(&coordinates).contains(&letter.cause.class), "{}", log.all());
+    }
 }

@@ -21,7 +21,7 @@ pub(super) fn register(registry: &Registry, families: &Families) -> Result<()> {
     registry.register(Box::new(LogDrops {
         lines: IntCounter::new(
             "drakkar_log_lines_dropped_total",
-            "Log lines dropped because the log could not be written fast enough",
+            "Log lines dropped because they came too fast for the log, or because it refused them (a full disk, a broken pipe)",
         )?,
     }))
 }

@@ -96,7 +96,7 @@ impl Hooks {
     pub(super) fn new(add: &Registrar<'_>) -> Result<Self> {
         let durations = add.histograms(
             "drakkar_handler_duration_seconds",
-            "Time a hook of the handler took",
+            "Time a call of a hook of the handler took; of decode and priority, all calls for one window",
             &["hook"],
             &BUCKETS,
         )?;

@@ -14,11 +14,14 @@ mod derived; // computed when read
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Mutex, OnceLock};
+use std::{
+    sync::{Mutex, OnceLock},
+    time::Duration,
+};
 
 use prometheus::{
-    Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
-    TextEncoder,
+    Counter, Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Registry, TextEncoder,
 };
 use tokio::time::Instant;
 
@@ -85,6 +88,10 @@ pub struct Metrics {
     pub pool_active: IntGauge,
     /// `drakkar_executor_pool_max`
     pub pool_max: IntGauge,
+    /// `drakkar_executor_idle_slot_seconds_total`; counted by [`Metrics::idled`].
+    idle_slot_seconds: Counter,
+    /// `drakkar_consumer_idle_seconds_total`; counted by [`Metrics::idled`].
+    consumer_idle_seconds: Counter,
     /// `drakkar_host_effective_cpus`
     pub effective_cpus: Gauge,
     /// `drakkar_executor_timeouts_total`
@@ -219,6 +226,14 @@ impl Metrics {
             )?,
             pool_active: add.gauge("drakkar_executor_pool_active", "Slots in use")?,
             pool_max: add.gauge("drakkar_executor_pool_max", "Slots there are")?,
+            idle_slot_seconds: add.float_counter(
+                "drakkar_executor_idle_slot_seconds_total",
+                "Free slots times the seconds in which more messages were held than tasks ran",
+            )?,
+            consumer_idle_seconds: add.float_counter(
+                "drakkar_consumer_idle_seconds_total",
+                "Seconds in which no message was held: there was nothing to do",
+            )?,
             effective_cpus: add.float_gauge(
                 "drakkar_host_effective_cpus",
                 "CPUs this worker may use, after affinity and cgroup quota",
@@ -318,6 +333,16 @@ impl Metrics {
     /// Shows how a persistent program is.
     pub fn program(&self, name: &str, view: &ProgramView) {
         self.programs.show(name, view);
+    }
+
+    /// For the last `time`, `free` slots were idle and `running` tasks ran while `held` messages were held.
+    pub fn idled(&self, time: Duration, free: usize, running: usize, held: usize) {
+        if held == 0 {
+            self.consumer_idle_seconds.inc_by(time.as_secs_f64());
+        } else if running < held {
+            let slots = u32::try_from(free).unwrap_or(u32::MAX);
+            self.idle_slot_seconds.inc_by(time.as_secs_f64() * f64::from(slots));
+        }
     }
 
     /// The registry, for metrics of the user's own.

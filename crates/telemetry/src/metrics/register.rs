@@ -4,8 +4,8 @@
 //! program, reported when the worker starts and never later.
 
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, core::Collector,
+    Counter, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
 };
 
 pub(super) type Result<T> = prometheus::Result<T>;
@@ -21,6 +21,10 @@ impl Registrar<'_> {
 
     pub(super) fn counter(&self, name: &str, help: &str) -> Result<IntCounter> {
         self.add(IntCounter::new(name, help)?)
+    }
+
+    pub(super) fn float_counter(&self, name: &str, help: &str) -> Result<Counter> {
+        self.add(Counter::new(name, help)?)
     }
 
     pub(super) fn counters(

@@ -261,3 +261,74 @@ fn a_task_of_a_process_that_stays_has_a_run_time_and_no_spawn_time() {
         &["drakkar_executor_spawn_seconds_count 0", "drakkar_executor_duration_seconds_count 1"],
     );
 }
+
+/// What both versions of the original show, and dashboards ask for: all of it but what belongs to its cache and
+/// its recorder.
+const OF_THE_ORIGINAL: [&str; 32] = [
+    "drakkar_assigned_partitions",
+    "drakkar_backpressure_active",
+    "drakkar_batch_duration_seconds",
+    "drakkar_consumer_errors_total",
+    "drakkar_consumer_idle_seconds_total",
+    "drakkar_dlq_send_failures_total",
+    "drakkar_executor_duration_seconds",
+    "drakkar_executor_idle_slot_seconds_total",
+    "drakkar_executor_pool_active",
+    "drakkar_executor_priority_fn_errors_total",
+    "drakkar_executor_tasks_total",
+    "drakkar_executor_timeouts_total",
+    "drakkar_handler_duration_seconds",
+    "drakkar_messages_consumed_total",
+    "drakkar_offset_lag",
+    "drakkar_offsets_committed_total",
+    "drakkar_partition_queue_size",
+    "drakkar_periodic_task_duration_seconds",
+    "drakkar_periodic_task_runs_total",
+    "drakkar_rebalance_events_total",
+    "drakkar_sink_circuit_open",
+    "drakkar_sink_circuit_trips_total",
+    "drakkar_sink_deliver_duration_seconds",
+    "drakkar_sink_deliver_errors_total",
+    "drakkar_sink_deliveries_skipped_total",
+    "drakkar_sink_delivery_retries_total",
+    "drakkar_sink_dlq_messages_total",
+    "drakkar_sink_payloads_delivered_total",
+    "drakkar_task_retries_total",
+    "drakkar_tasks_precomputed_total",
+    "drakkar_total_queued",
+    "drakkar_worker_info",
+];
+
+#[test]
+fn no_metric_of_the_original_is_missing() {
+    let metrics = Metrics::new().unwrap();
+    metrics.identify("worker-1", "0.1.0", "group");
+    metrics.rebalanced("assign", &[orders(0)]);
+    metrics.partition(&orders(0)).queue_size.set(1);
+    metrics.lag(&orders(0), 9);
+    metrics.committed(&orders(0), 12);
+    metrics.periodic_ran("reload", Duration::ZERO, None);
+    let (sinks, sink) = (&metrics.sinks, SinkName::new(SinkKind::Kafka, "results"));
+    let counters = [sinks.skipped(&sink), sinks.trips(&sink), sinks.retries(&sink)];
+    let more = [sinks.delivered(&sink), sinks.errors(&sink)];
+    counters.iter().chain(&more).for_each(IntCounter::inc);
+    sinks.circuit(&sink).set(0.0);
+    sinks.duration(&sink).observe(1.0);
+    let shown = metrics.render().unwrap();
+    let missing = |name: &&&str| !shown.contains(&format!("# TYPE {name} "));
+    let missing: Vec<_> = OF_THE_ORIGINAL.iter().filter(missing).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn a_free_slot_is_idle_only_while_messages_wait_and_the_worker_only_while_there_are_none() {
+    let metrics = Metrics::new().unwrap();
+    let second = Duration::from_secs(1);
+    metrics.idled(second * 3, 2, 1, 5);
+    metrics.idled(second, 2, 5, 5); // As many tasks run as there are messages.
+    metrics.idled(second * 2, 4, 0, 0);
+    check(
+        &metrics,
+        &["drakkar_executor_idle_slot_seconds_total 6", "drakkar_consumer_idle_seconds_total 2"],
+    );
+}

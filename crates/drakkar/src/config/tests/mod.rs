@@ -238,6 +238,36 @@ fn texts_are_taken_as_they_were_written() {
     assert_eq!(config.kafka.consumer_group, "123");
 }
 
+/// Optional texts and paths, where they may be set.
+const OPTIONAL_TEXTS: [&str; 12] = [
+    "executor.binary_path",
+    "executor.job_log.path",
+    "executor.programs.p.binary",
+    "executor.spool.dir",
+    "kafka.group_instance_id",
+    "kafka.security.ssl_endpoint_identification_algorithm",
+    "sinks.http.h.tls.ca_location",
+    "sinks.http.h.tls.certificate_location",
+    "sinks.http.h.tls.key_location",
+    "sinks.redis.r.tls.ca_location",
+    "sinks.redis.r.tls.certificate_location",
+    "sinks.redis.r.tls.key_location",
+];
+
+#[test]
+fn optional_texts_in_variables_are_taken_as_they_were_written() {
+    let texts = ["{worker_id}", "[a]", "1e3", "1.10", "007", "on", "a: b"];
+    for (key, text) in OPTIONAL_TEXTS.into_iter().flat_map(|key| texts.map(|text| (key, text))) {
+        let variable = format!("DRAKKAR_{}", key.to_uppercase().replace('.', "__"));
+        let mut layers = Layers::new(Schema::new());
+        env::add(&mut layers, std::iter::once((variable.into(), text.into())));
+        let read = layers.figment().extract_inner::<String>(key);
+        assert_eq!(read.as_deref(), Ok(text), "{key}");
+    }
+    let config = loaded("", &[("DRAKKAR_KAFKA__GROUP_INSTANCE_ID", "{worker_id}")]).config;
+    assert_eq!(config.kafka.group_instance_id.as_deref(), Some("{worker_id}"));
+}
+
 #[test]
 fn numbers_and_switches_may_be_quoted() {
     let yaml = "metrics:\n  port: '9191'\n  enabled: 0\n";
