@@ -31,6 +31,7 @@ pub struct Contained<'a, F>(Pin<&'a mut Option<F>>);
 
 impl<'a, F> Contained<'a, F> {
     /// Contains what is in `place`, and takes it from there in the end.
+    #[must_use]
     pub fn new(place: Pin<&'a mut Option<F>>) -> Self {
         Self(place)
     }
