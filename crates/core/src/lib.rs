@@ -11,6 +11,7 @@
 pub mod message; // what Kafka delivered
 pub mod input; // its value, decoded
 pub mod handler; // what users write
+pub mod contain; // what panics in it, as data
 pub mod task; // what they ask for
 pub mod control; // how it is run
 pub mod result; // how it ended

@@ -245,7 +245,13 @@ impl<H: Handler> Worker<H> {
         }
         let spool = pool.spool();
         drop(pool);
-        sinks.close(SINKS_WITHIN).await;
+        // What they hold is of partitions that were handed over: it is confirmed to nobody.
+        tokio::select! {
+            () = sinks.close(SINKS_WITHIN) => {}
+            () = asked_twice(&stop) => {
+                warn!(category = "worker", "sinks did not close in time; what they hold is given up");
+            }
+        }
         let left = time_left(asked, drain_timeout).await;
         let within = if stop.now.is_cancelled() { COMMIT_WITHIN } else { left.max(COMMIT_WITHIN) };
         control.send(SourceCommand::Close { within });

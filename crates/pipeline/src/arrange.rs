@@ -12,15 +12,12 @@ use std::{ops::Range, sync::Arc};
 
 use drakkar_core::{
     Cause, Handler, Message, Offset, OnInvalid, Pending, SourceMessage, Stage, Task,
+    contain::{error_text, let_go},
 };
 use drakkar_telemetry::{Hook, SkipReason};
 use tokio::time::sleep;
 
-use crate::{
-    hook::{HookFailure, chain},
-    partition::Shared,
-    turn::prioritize,
-};
+use crate::{hook::HookFailure, partition::Shared, turn::prioritize};
 
 /// What is to be done for the messages of one window.
 #[derive(Debug)]
@@ -66,9 +63,11 @@ pub(crate) async fn arrange<H: Handler>(
     search(shared, &messages, &pending, &mut plan).await;
     if H::AGGREGATES_MESSAGES || H::AGGREGATES_WINDOWS {
         // Parts were answered from left to right, so both ascend.
-        messages.retain(|message| plan.arranged.binary_search(&message.offset).is_ok());
-        plan.messages = messages;
+        let is_arranged =
+            |message: &mut Message<H::Input>| plan.arranged.binary_search(&message.offset).is_ok();
+        plan.messages = messages.extract_if(.., is_arranged).collect();
     }
+    let_go(messages);
     plan
 }
 
@@ -188,9 +187,10 @@ fn decode<H: Handler>(
 
 /// Decoding is user code as well: a panic in it is an invalid message, not the end of a partition.
 fn decode_one<H: Handler>(shared: &Shared<H>, source: &SourceMessage) -> Result<H::Input, String> {
-    let decode = || shared.handler.decode(source).map_err(|error| chain(&*error));
+    let decode = || shared.handler.decode(source);
     match shared.ask_now(Hook::Decode, &source.partition, decode) {
-        Ok(answer) => answer,
+        Ok(Ok(input)) => Ok(input),
+        Ok(Err(error)) => Err(error_text(error)),
         Err(failure) => Err(format!("decoding {failure}")),
     }
 }

@@ -8,7 +8,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use drakkar_core::{
     Cause, Collect, Failure, Handler, HookResult, Message, MessageGroup, OnError, Output, Payload,
     SourceMessage, Stage, Task, TaskFailure, TaskResult, TopicPartition, WindowGroup,
-    hold::HoldBoard, ledger::TaskKey,
+    contain::let_go, hold::HoldBoard, ledger::TaskKey,
 };
 use drakkar_executor::Run;
 use drakkar_telemetry::Hook;
@@ -71,7 +71,10 @@ impl<H: Handler> Begin for Collecting<H> {
                 Flow::Collected { key, held_bytes, payloads, ended }
             }
             What::Whole { kept, whole } => match Box::pin(complete_whole(&here, &whole)).await {
-                Ok(()) => Flow::Closed { key, kept },
+                Ok(()) => {
+                    let_go(whole);
+                    Flow::Closed { key, kept }
+                }
                 Err(cause) => {
                     let what = Failed::Closing { key, kept, whole };
                     Flow::GivenUp(Box::new(GivenUp { what, cause }))

@@ -252,7 +252,14 @@ async fn look_once<B: Begin>(
             Poll::Pending => {
                 // Without a loop there is nobody to go on with the others.
                 drop(part.send(together));
-                return Report::One(flow.await);
+                // That may have put the loop behind this task, where no other thread looks for it: so
+                // this thread goes back first. Nothing is missed: the flow knows whom to wake.
+                let mut is_back = false;
+                let rest = poll_fn(|context| match std::mem::replace(&mut is_back, true) {
+                    true => flow.as_mut().poll(context),
+                    false => Poll::Pending,
+                });
+                return Report::One(rest.await);
             }
         }
     }

@@ -3,18 +3,20 @@
 //! Nothing here decides what becomes of the messages concerned.
 
 use std::{
-    any::Any,
-    error::Error,
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     task::Poll,
+    thread,
     time::Duration,
 };
 
-use drakkar_core::{Cause, Handler, HookResult, SourceMessage, Stage, TopicPartition};
+use drakkar_core::{
+    Cause, Handler, HookResult, SourceMessage, Stage, TopicPartition,
+    contain::{Contained, error_text, panic_text},
+};
 use drakkar_telemetry::{Hook, prometheus::HistogramTimer};
-use futures_util::{FutureExt, TryFutureExt};
+use futures_util::FutureExt;
 use tokio::{
     task::unconstrained,
     time::{Instant, sleep, timeout},
@@ -81,14 +83,15 @@ impl<H: Handler> Shared<H> {
         call: impl Future<Output = HookResult<T>> + Send,
     ) -> Result<T, HookFailure> {
         let begun = Instant::now();
-        let mut call = pin!(call);
+        let place = pin!(Some(call));
+        let mut call = Contained::new(place);
         let mut since = Some(begun);
         let watched = poll_fn(|cx| {
             let since = since.take().unwrap_or_else(Instant::now);
             let _executing = self.status.hooks.enter(hook, partition, since);
-            call.as_mut().poll(cx)
+            call.poll_unpin(cx)
         });
-        let answer = contained_since(begun, self.settings.hook_timeout, watched).await;
+        let answer = in_time(begun, self.settings.hook_timeout, watched).await;
         self.metrics.hook(hook).duration.observe(begun.elapsed().as_secs_f64());
         answer.inspect_err(|failure| self.hook_failed(hook, partition, failure))
     }
@@ -110,7 +113,7 @@ impl<H: Handler> Shared<H> {
         call: impl FnOnce() -> T,
     ) -> Result<T, HookFailure> {
         let answer = catch_unwind(AssertUnwindSafe(call))
-            .map_err(|panic| HookFailure::Panic(panic_text(&*panic)));
+            .map_err(|panic| HookFailure::Panic(panic_text(panic)));
         answer.inspect_err(|failure| self.hook_failed(hook, Some(partition), failure))
     }
 
@@ -165,20 +168,18 @@ pub async fn contained<T>(
     limit: Duration,
     hook: impl Future<Output = HookResult<T>> + Send,
 ) -> Result<T, HookFailure> {
-    contained_since(Instant::now(), limit, hook).await
+    let place = pin!(Some(hook));
+    in_time(Instant::now(), limit, Contained::new(place)).await
 }
 
-/// The same for one that began at `begun`.
-async fn contained_since<T>(
+/// Waits for `hook`, which began at `begun`.
+async fn in_time<T>(
     begun: Instant,
     limit: Duration,
-    hook: impl Future<Output = HookResult<T>> + Send,
+    mut hook: impl Future<Output = thread::Result<HookResult<T>>> + Send + Unpin,
 ) -> Result<T, HookFailure> {
-    // The text of an error is user code as well.
-    let hook = hook.map_err(|error| chain(&*error));
-    let mut hook = pin!(AssertUnwindSafe(hook).catch_unwind());
     let mut over = None;
-    let answer = poll_fn(|cx| match hook.as_mut().poll(cx) {
+    let answer = poll_fn(|cx| match hook.poll_unpin(cx) {
         Poll::Ready(answer) => Poll::Ready(Ok(answer)),
         Poll::Pending => {
             // Most have their answer at once: for those no timer is made. It counts also while the hook
@@ -191,31 +192,9 @@ async fn contained_since<T>(
     .await?;
     match answer {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(HookFailure::Error(error)),
-        Err(panic) => Err(HookFailure::Panic(panic_text(&*panic))),
+        Ok(Err(error)) => Err(HookFailure::Error(error_text(error))),
+        Err(panic) => Err(HookFailure::Panic(panic_text(panic))),
     }
-}
-
-/// An error with all its sources: `outer: inner: innermost`.
-pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let inner_text = inner.to_string();
-        // Some errors print their source themselves.
-        if !text.ends_with(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        source = inner.source();
-    }
-    text
-}
-
-pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "with a value that is not text".to_owned())
 }
 
 #[cfg(test)]
@@ -264,14 +243,5 @@ mod tests {
         .await;
         assert_eq!(failed, Err(HookFailure::TimedOut(LIMIT)));
         assert_eq!(begun.elapsed(), LIMIT);
-    }
-
-    #[tokio::test]
-    async fn an_error_is_shown_with_its_sources() {
-        let failed = contained::<()>(LIMIT, async {
-            Err(std::io::Error::other("disk".parse::<i32>().unwrap_err()).into())
-        })
-        .await;
-        assert_eq!(failed, Err(HookFailure::Error("invalid digit found in string".to_owned())));
     }
 }

@@ -18,10 +18,10 @@ use drakkar_telemetry::{Hook, Metrics};
 use tokio::{
     sync::mpsc,
     task::{Id, JoinError, JoinSet},
-    time::Instant,
+    time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::{
     HookFailure, Settings, Status,
@@ -31,6 +31,9 @@ use crate::{
     partition::{Partition, Shared},
     periodic::Periodic,
 };
+
+/// How much longer than its deadline the loop of a partition may take to hand over.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// Why the pipeline ended although nobody asked it to.
 #[derive(Debug, thiserror::Error)]
@@ -255,12 +258,18 @@ impl<H: Handler> Pipeline<H> {
     async fn drain(&mut self, stop: &Stop, timeout: Duration) -> Result<(), PipelineError> {
         self.shared.status.draining.store(true, Ordering::Relaxed);
         self.shared.control.send(SourceCommand::Quiesce);
-        self.order_all(&Order::HandOver(Until::deadline(Instant::now() + timeout)));
+        let mut deadline = Instant::now() + timeout;
+        self.order_all(&Order::HandOver(Until::deadline(deadline)));
+        let mut hurried = false;
         let mut outcome = Ok(());
         loop {
             tokio::select! {
                 biased;
-                () = stop.now.cancelled() => break,
+                () = stop.now.cancelled(), if !hurried => {
+                    hurried = true;
+                    deadline = deadline.min(Instant::now());
+                    self.order_all(&Order::HandOver(Until::now()));
+                }
                 ended = self.tasks.join_next_with_id() => match ended {
                     Some(ended) => outcome = outcome.and(self.ended(&ended)),
                     None => return outcome,
@@ -268,13 +277,26 @@ impl<H: Handler> Pipeline<H> {
                 Some(event) = self.events.recv() => {
                     outcome = outcome.and(self.handle_in_drain(event));
                 }
+                () = sleep_until(deadline + ANSWER_WITHIN) => {
+                    self.abandon();
+                    return outcome;
+                }
             }
         }
-        self.order_all(&Order::HandOver(Until::now()));
-        while let Some(ended) = self.tasks.join_next_with_id().await {
-            outcome = outcome.and(self.ended(&ended));
+    }
+
+    /// Gives up the partitions whose loops do not answer: user code keeps the thread that is to go on with
+    /// them. Nothing of them is reported any more; what they settled of late is processed again.
+    fn abandon(&mut self) {
+        self.tasks.abort_all();
+        let hook = self.shared.status.stuck_hook(Duration::ZERO);
+        let hook = hook.map_or_else(|| "none is seen".to_owned(), |hook| hook.to_string());
+        for partition in self.running.keys() {
+            let unsettled = self.shared.status.load(partition);
+            self.shared.status.left_behind(0, unsettled);
+            warn!(category = "worker", %partition, unsettled, hook,
+                "a partition does not end in time; it is left to the next owner as it was last committed");
         }
-        outcome
     }
 
     /// A revoke shortens the time of the partitions concerned: the group waits less long than a stop.

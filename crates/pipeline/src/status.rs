@@ -135,6 +135,11 @@ impl Status {
         }
     }
 
+    /// Messages that a partition holds.
+    pub(crate) fn load(&self, partition: &TopicPartition) -> usize {
+        self.loads().get(partition).map_or(0, |shown| shown.load.messages())
+    }
+
     /// Sets the gauges of what the partitions hold, and answers how many messages these are. A partition
     /// that is stuck does nothing by which it could do so itself, and what it holds grows all the same.
     pub fn show_loads(&self) -> usize {

@@ -13,6 +13,7 @@ use std::{
 
 use drakkar_core::{
     Cause, Handler, Offset, SourceMessage, Task, TopicPartition,
+    contain::panic_text,
     ledger::{Freed, TaskKey},
 };
 use drakkar_executor::Rank;
@@ -23,7 +24,6 @@ use crate::{
     arrange::Plan,
     flood::{Failed, GivenUp},
     held::Held,
-    hook::panic_text,
     lines::PRECOMPUTED,
     partition::{Active, Partition, Shared, TaskStage},
 };
@@ -43,7 +43,7 @@ pub(crate) fn prioritize<H: Handler>(
         // User code: a panic leaves the task as it is.
         match catch_unwind(AssertUnwindSafe(|| shared.handler.priority(task))) {
             Ok(priority) => task.set_priority(priority),
-            Err(panic) => shared.metrics.priority_failed(task, &panic_text(&*panic)),
+            Err(panic) => shared.metrics.priority_failed(task, &panic_text(panic)),
         }
     }
 }

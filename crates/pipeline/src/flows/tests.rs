@@ -6,7 +6,6 @@ use std::sync::{
     mpsc,
 };
 
-use futures_util::future::BoxFuture;
 use tokio::{
     sync::Notify,
     time::{sleep, timeout},
@@ -82,30 +81,43 @@ async fn those_that_need_a_processor_do_not_wait_for_each_other() {
     assert_eq!((ended, flows.len()), (6, 0));
 }
 
-/// Ten that begin together. The seventh blocks its thread until the channel is closed; the others end at
-/// once, or `some_wait` and must be looked at several times.
-fn around_one_that_blocks(
-    some_wait: bool,
-) -> (Flows<Test<BoxFuture<'static, u32>>>, mpsc::Sender<()>) {
-    let mut flows = Flows::<Test<BoxFuture<'static, u32>>>::new(TaskTracker::new());
-    let (release, blocked) = mpsc::channel::<()>();
-    let mut blocked = Some(blocked);
-    for n in 0..10 {
-        let blocked = if n == 6 { blocked.take() } else { None };
-        flows.add(Test(Box::pin(async move {
-            match blocked {
-                Some(blocked) => assert!(blocked.recv().is_err(), "closed"),
-                None if n % 2 == 0 || !some_wait => {}
-                None => {
-                    for _ in 0..5 {
-                        sleep(Duration::from_millis(1)).await;
-                    }
-                }
+/// Waits and blocks as it is told, then ends with its number.
+struct Told {
+    number: u32,
+    /// How often it must be looked at again by a timer.
+    waits: usize,
+    /// How often it gives its thread back for an instant, before it blocks it until the channel is closed.
+    blocks: Option<(usize, mpsc::Receiver<()>)>,
+}
+
+impl Begin for Told {
+    type End = u32;
+
+    async fn go(self) -> u32 {
+        for _ in 0..self.waits {
+            sleep(Duration::from_millis(1)).await;
+        }
+        if let Some((yields, blocked)) = self.blocks {
+            for _ in 0..yields {
+                tokio::task::yield_now().await;
             }
-            n
-        })));
+            assert!(blocked.recv().is_err(), "closed");
+        }
+        self.number
     }
-    flows.begin();
+}
+
+/// Ten that begin together. The seventh yields so many times and then blocks its thread until the sender
+/// goes; the others end at once, or `some_wait`.
+fn around_one_that_blocks(some_wait: bool, yields: usize) -> (Flows<Told>, mpsc::Sender<()>) {
+    let mut flows = Flows::new(TaskTracker::new());
+    let (release, blocked) = mpsc::channel::<()>();
+    let mut blocks = Some((yields, blocked));
+    for number in 0..10 {
+        let waits = if some_wait && number % 2 == 1 { 5 } else { 0 };
+        let blocks = if number == 6 { blocks.take() } else { None };
+        flows.add(Told { number, waits, blocks });
+    }
     (flows, release)
 }
 
@@ -124,18 +136,25 @@ fn keep_timers_going() {
 async fn one_that_blocks_its_thread_keeps_none_of_those_it_began_with() {
     keep_timers_going();
     for some_wait in [false, true] {
-        blocks_and_keeps_none(some_wait).await;
+        for yields in [0, 1, 3] {
+            blocks_and_keeps_none(some_wait, yields).await;
+        }
     }
 }
 
-async fn blocks_and_keeps_none(some_wait: bool) {
-    let (mut flows, release) = around_one_that_blocks(some_wait);
-    let mut ended = Vec::new();
-    while ended.len() < 9 {
-        let some = timeout(Duration::from_secs(10), flows.join_next()).await;
-        let some = some.unwrap_or_else(|_| panic!("{ended:?} of nine ended"));
-        ended.extend(some.unwrap().unwrap());
-    }
+async fn blocks_and_keeps_none(some_wait: bool, yields: usize) {
+    let (mut flows, release) = around_one_that_blocks(some_wait, yields);
+    // As the loop of a partition: on the threads that may be blocked.
+    let joining = tokio::spawn(async move {
+        flows.begin();
+        let mut ended = Vec::new();
+        while ended.len() < 9 {
+            ended.extend(flows.join_next().await.unwrap().unwrap());
+        }
+        (flows, ended)
+    });
+    let joined = timeout(Duration::from_secs(10), joining).await;
+    let (mut flows, mut ended) = joined.expect("nine ended").unwrap();
     ended.sort_unstable();
     assert_eq!(ended, [0, 1, 2, 3, 4, 5, 7, 8, 9]);
     assert_eq!(flows.len(), 1);
@@ -147,7 +166,8 @@ async fn blocks_and_keeps_none(some_wait: bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_last_look_finds_what_has_ended_before_one_that_blocks() {
-    let (mut flows, release) = around_one_that_blocks(false);
+    let (mut flows, release) = around_one_that_blocks(false, 0);
+    flows.begin();
     let (mut ended, deadline) = (Vec::new(), Instant::now() + Duration::from_secs(10));
     while ended.len() < 6 && Instant::now() < deadline {
         while let Some(some) = flows.try_join_next() {
@@ -158,6 +178,24 @@ async fn the_last_look_finds_what_has_ended_before_one_that_blocks() {
     ended.sort_unstable();
     assert_eq!(ended, [0, 1, 2, 3, 4, 5]);
     drop(release);
+}
+
+#[tokio::test]
+async fn one_that_is_woken_before_its_task_has_parted_is_looked_at_again() {
+    let mut flows = Flows::new(TaskTracker::new());
+    for n in 0..2 {
+        let mut is_woken = false;
+        flows.add(Test(poll_fn(move |context| {
+            context.waker().wake_by_ref();
+            if std::mem::replace(&mut is_woken, true) { Poll::Ready(n) } else { Poll::Pending }
+        })));
+    }
+    flows.begin();
+    let mut ended = Vec::new();
+    while ended.len() < 2 {
+        let some = timeout(Duration::from_secs(10), flows.join_next()).await;
+        ended.extend(some.expect("both end").unwrap().unwrap());
+    }
 }
 
 #[tokio::test]

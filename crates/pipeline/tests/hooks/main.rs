@@ -7,3 +7,4 @@ mod refusals; // on_delivery_error
 mod messages; // decode, message_label, figures
 mod quotes; // what is not logged
 mod blocked; // a thread that is not given back
+mod remains; // what panics when a hook is over

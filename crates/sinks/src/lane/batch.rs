@@ -1,9 +1,12 @@
 //! One batch: written, and what is held of it written again, until each payload is answered.
 
-use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use drakkar_core::{Delivery, Sink, SinkError};
-use futures_util::{FutureExt, future::join_all};
+use drakkar_core::{
+    Delivery, Sink, SinkError,
+    contain::{Contained, panic_text},
+};
+use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::error;
 
@@ -173,11 +176,12 @@ impl<S: Sink> Batch<S> {
 
     /// Exactly one outcome per payload, whatever the sink does.
     async fn write(&self) -> Vec<Delivery> {
-        let write = AssertUnwindSafe(async { self.sink.deliver(&self.payloads).await });
+        let place = pin!(Some(async { self.sink.deliver(&self.payloads).await }));
+        let write = Contained::new(place);
         let limit = self.common.settings.patience.timeout;
         let written = match limit {
-            Some(limit) => timeout(limit, write.catch_unwind()).await,
-            None => Ok(write.catch_unwind().await),
+            Some(limit) => timeout(limit, write).await,
+            None => Ok(write.await),
         };
         let Ok(written) = written else {
             let text = format!("no answer within {:?}", limit.unwrap_or_default());
@@ -191,7 +195,7 @@ impl<S: Sink> Batch<S> {
                 let text = format!("the sink gave {answers} answers for {payloads} payloads");
                 SinkError::new("wrong_answer", text)
             }
-            Err(panic) => SinkError::new("panic", text_of(&*panic)),
+            Err(panic) => SinkError::new("panic", panic_text(panic)),
         };
         error!(
             sink = %self.common.settings.name,
@@ -333,10 +337,4 @@ impl<P> Ticket<P> {
         self.set_held(false);
         self.reply.send(answer);
     }
-}
-
-pub(super) fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "the sink panicked".to_owned())
 }

@@ -4,17 +4,19 @@
 //! depends on the answer: it opens no circuit, it is no delivery, and a payload that comes meanwhile is
 //! tried at once.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use drakkar_core::{Sink, SinkError};
-use futures_util::FutureExt;
+use drakkar_core::{
+    Sink, SinkError,
+    contain::{Contained, panic_text},
+};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until, timeout},
 };
 use tracing::error;
 
-use super::{Common, batch::text_of};
+use super::Common;
 
 /// How long nothing is meant for a sink before it is asked, and asked again.
 pub(super) const INTERVAL: Duration = Duration::from_secs(10);
@@ -55,11 +57,11 @@ impl<S: Sink> Idle<S> {
 /// What the sink says, whatever it does.
 async fn answer<S: Sink>(sink: Arc<S>, common: Arc<Common>) -> Result<(), SinkError> {
     let limit = common.settings.patience.timeout.unwrap_or(USUAL_TIMEOUT);
-    let probe = AssertUnwindSafe(async { sink.probe().await });
-    match timeout(limit, probe.catch_unwind()).await {
+    let place = pin!(Some(async { sink.probe().await }));
+    match timeout(limit, Contained::new(place)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(panic)) => {
-            let text = text_of(&*panic);
+            let text = panic_text(panic);
             error!(sink = %common.settings.name, error = text, "bug in a sink: its probe panicked");
             Err(SinkError::new("panic", text))
         }

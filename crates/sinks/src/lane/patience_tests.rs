@@ -100,6 +100,44 @@ async fn a_write_without_an_answer_is_given_up_and_tried_again() {
     assert!(Duration::from_secs(10) <= begun.elapsed() && calls.load(Ordering::SeqCst) == 3);
 }
 
+/// A sink that does not answer at first, and panics when it is not waited for any longer.
+struct Clinging(Arc<AtomicUsize>);
+
+impl Sink for Clinging {
+    type Payload = u32;
+
+    async fn deliver(&self, batch: &[u32]) -> Vec<Delivery> {
+        if self.0.fetch_add(1, Ordering::SeqCst) == 0 {
+            let _clinging = Clings;
+            std::future::pending::<()>().await;
+        }
+        vec![Delivery::Confirmed; batch.len()]
+    }
+}
+
+struct Clings;
+
+impl Drop for Clings {
+    fn drop(&mut self) {
+        panic!("as told");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_panics_when_its_time_is_up_is_tried_again() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let settings = Settings {
+        name: SinkName::new(SinkKind::Custom, "clinging"),
+        shape: SMALL,
+        patience: Patience { timeout: Some(Duration::from_secs(5)), ..patience() },
+        observer: Arc::new(()),
+    };
+    let lane = Lane::start(Clinging(Arc::clone(&calls)), settings);
+    let hold = Arc::new(HoldBoard::default()).task();
+    let settled = timeout(Duration::from_mins(1), lane.deliver(1, 10, &hold)).await;
+    assert_eq!((settled, calls.load(Ordering::SeqCst)), (Ok(Settled::Confirmed), 2));
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_tried_for_too_long_is_refused_with_the_last_error() {
     let limited = Patience { give_up_after: Some(Duration::from_mins(1)), ..patience() };
