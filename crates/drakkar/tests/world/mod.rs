@@ -141,6 +141,19 @@ impl World {
         (stop, ended)
     }
 
+    /// Runs `worker` until this process gets a signal.
+    pub(crate) fn run_to_signals<H: Handler>(
+        &self,
+        worker: Worker<H>,
+    ) -> Receiver<Result<(), RunError>> {
+        let (end, ended) = mpsc::channel();
+        self.runtime.spawn(async move {
+            let outcome = worker.run().await;
+            drop(end.send(outcome)); // As above.
+        });
+        ended
+    }
+
     /// Why `worker` does not start.
     pub(crate) fn refused(&self, worker: Worker<Told>) -> RunError {
         let (_stop, ended) = self.run(worker);
