@@ -39,8 +39,9 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 /// How long the last `on_revoke` hooks may take together.
 const HOOKS_WITHIN: Duration = Duration::from_secs(10);
 
-/// What is left then: probes, spool, job log and log get 2 s each at most, threads [`ABANDON_AFTER`].
-const REST_WITHIN: Duration = Duration::from_secs(7);
+/// What is left then: probes, spool, job log and log get 2 s each at most, threads [`ABANDON_AFTER`]; and a
+/// second for partitions that a hook keeps from ending.
+const REST_WITHIN: Duration = Duration::from_secs(8);
 
 /// How long the disk gets to remove what was spooled.
 const SPOOL_WITHIN: Duration = Duration::from_secs(2);

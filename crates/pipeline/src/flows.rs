@@ -255,9 +255,12 @@ async fn look_once<B: Begin>(
                 // That may have put the loop behind this task, where no other thread looks for it: so
                 // this thread goes back first. Nothing is missed: the flow knows whom to wake.
                 let mut is_back = false;
-                let rest = poll_fn(|context| match std::mem::replace(&mut is_back, true) {
-                    true => flow.as_mut().poll(context),
-                    false => Poll::Pending,
+                let rest = poll_fn(|context| {
+                    if std::mem::replace(&mut is_back, true) {
+                        flow.as_mut().poll(context)
+                    } else {
+                        Poll::Pending
+                    }
                 });
                 return Report::One(rest.await);
             }

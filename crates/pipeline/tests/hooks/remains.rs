@@ -112,7 +112,7 @@ async fn dead_letters(at: At) -> Vec<(String, String)> {
     world.stop().await.unwrap();
     letters
         .into_iter()
-        .map(|letter| (letter.cause.class.to_string(), letter.cause.message))
+        .map(|letter| (letter.cause.class.clone(), letter.cause.message))
         .collect()
 }
 
