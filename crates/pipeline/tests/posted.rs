@@ -342,39 +342,61 @@ async fn what_is_confirmed_when_the_deadline_comes_counts_although_nobody_has_lo
     assert_eq!((next(over.position.as_ref()), far.ended().len()), (1, 1));
 }
 
-/// Its first write hangs, and what it leaves behind panics when it is let go of.
-#[derive(Clone, Default)]
-struct Booby {
-    writes: Arc<AtomicUsize>,
+/// A payload that cannot be dropped once: what its sink was given with it is let go of without an answer.
+struct Trap {
+    is_set: Arc<AtomicBool>,
 }
-
-struct Trap;
 
 impl Drop for Trap {
     fn drop(&mut self) {
-        panic!("a trap");
+        assert!(!self.is_set.swap(false, Ordering::SeqCst), "a trap");
     }
 }
 
-impl Sink for Booby {
-    type Payload = String;
+/// A copy is none.
+impl Clone for Trap {
+    fn clone(&self) -> Self {
+        Self { is_set: Arc::default() }
+    }
+}
 
-    async fn deliver(&self, batch: &[String]) -> Vec<Delivery> {
-        if self.writes.fetch_add(1, Ordering::SeqCst) == 0 {
-            let _trap = Trap;
-            std::future::pending::<()>().await;
-        }
+/// Confirms everything.
+#[derive(Clone)]
+struct Kind;
+
+impl Sink for Kind {
+    type Payload = Trap;
+
+    async fn deliver(&self, batch: &[Trap]) -> Vec<Delivery> {
         vec![Delivery::Confirmed; batch.len()]
+    }
+}
+
+/// Two payloads for every message, the first a trap once.
+struct Trapper(Arc<AtomicBool>);
+
+impl Handler for Trapper {
+    type Input = Bytes;
+
+    async fn arrange(&self, window: &[Message<Bytes>], _: &Pending) -> HookResult<Vec<Task>> {
+        let task = |message| Task::for_message(message).precomputed(Precomputed::default());
+        Ok(window.iter().map(task).collect())
+    }
+
+    async fn on_task_complete(&self, _: &TaskResult) -> HookResult<Collect> {
+        let payload = |is_set| CustomPayload::new("far", Trap { is_set }, 1);
+        let first = payload(Arc::clone(&self.0));
+        Ok(Collect::new().custom(first).custom(payload(Arc::default())))
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_a_lane_lets_go_of_without_an_answer_never_settles_and_no_hand_over_waits_for_it() {
-    let booby = Booby::default();
-    let mut world = World::of(to_far()).in_memory().sink("far", booby.clone()).start();
+    let trap = Arc::new(AtomicBool::new(true));
+    let mut world = World::of(Trapper(Arc::clone(&trap))).in_memory().sink("far", Kind).start();
     world.produce(0, "a");
     world.not_committed(0, 0, Duration::from_mins(10)).await;
-    assert_eq!(booby.writes.load(Ordering::SeqCst), 1);
+    assert!(!trap.load(Ordering::SeqCst), "it was stepped into");
     let begun = Instant::now();
     let over = world.revoke(0, GRACE).await;
     assert!(begun.elapsed() < Duration::from_secs(1), "it waited for {:?}", begun.elapsed());

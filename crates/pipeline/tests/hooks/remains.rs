@@ -110,10 +110,7 @@ async fn dead_letters(at: At) -> Vec<(String, String)> {
     let letters = world.dead_letters.all();
     assert!(letters.iter().all(|letter| letter.message.offset == Offset(0)));
     world.stop().await.unwrap();
-    letters
-        .into_iter()
-        .map(|letter| (letter.cause.class.clone(), letter.cause.message))
-        .collect()
+    letters.into_iter().map(|letter| (letter.cause.class.clone(), letter.cause.message)).collect()
 }
 
 #[tokio::test(start_paused = true)]
