@@ -1,7 +1,11 @@
 //! A hook that blocks its thread, beside hooks that only wait.
 
 use std::{
-    sync::{Mutex, mpsc},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
     time::Duration,
 };
@@ -11,7 +15,7 @@ use drakkar_core::{
     Collect, Handler, HookResult, KafkaPayload, Message, Pending, Precomputed, Task, TaskResult,
 };
 use drakkar_testing::World;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// As many as begin together.
 const WINDOW: usize = 32;
@@ -80,4 +84,85 @@ async fn a_hook_that_blocks_its_thread_costs_none_of_its_neighbours() {
     world.committed(0, i64::try_from(WINDOW).unwrap()).await;
     world.assert_no_dead_letters();
     world.stop().await.unwrap();
+}
+
+/// Wakes the loop of its partition and blocks the very thread that is to go on with it.
+struct Strands {
+    world: Arc<Mutex<Option<World>>>,
+    /// Until it has.
+    blocked: Mutex<Option<mpsc::Receiver<()>>>,
+    has_begun: Arc<AtomicBool>,
+}
+
+impl Handler for Strands {
+    type Input = Bytes;
+
+    async fn arrange(&self, window: &[Message<Bytes>], _: &Pending) -> HookResult<Vec<Task>> {
+        let task = |message| Task::for_message(message).precomputed(Precomputed::default());
+        Ok(window.iter().map(task).collect())
+    }
+
+    async fn on_task_complete(&self, _: &TaskResult) -> HookResult<Collect> {
+        let blocked = self.blocked.lock().unwrap().take();
+        if let Some(blocked) = blocked {
+            self.world.lock().unwrap().as_mut().unwrap().produce(0, "wakes it");
+            self.has_begun.store(true, Ordering::SeqCst);
+            assert!(blocked.recv_timeout(Duration::from_secs(30)).is_err());
+        }
+        Ok(Collect::new())
+    }
+}
+
+/// Has a hook block and then asks for a stop, until the worker says what it left behind.
+async fn stopped(world: &Mutex<Option<World>>, has_begun: &AtomicBool, asks: fn(&World)) {
+    let metrics = {
+        let mut world = world.lock().unwrap();
+        let world = world.as_mut().unwrap();
+        world.produce(0, "first");
+        Arc::clone(&world.metrics)
+    };
+    while !has_begun.load(Ordering::SeqCst) {
+        sleep(Duration::from_millis(10)).await;
+    }
+    asks(world.lock().unwrap().as_ref().unwrap());
+    // One, where another thread went on with the partition after all.
+    let left = |line: &str| {
+        let count = line.strip_prefix("drakkar_uncommitted_offsets_at_stop ");
+        count.is_some_and(|count| count != "0")
+    };
+    while !metrics.render().unwrap().lines().any(left) {
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_ends_although_a_hook_keeps_the_thread_that_its_partition_is_next_on() {
+    keep_timers_going();
+    let asked: [fn(&World); 2] = [
+        World::begin_stop, // And its deadline comes.
+        |world| {
+            world.begin_stop();
+            world.stop_now();
+        },
+    ];
+    for asks in asked {
+        let (release, blocked) = mpsc::channel();
+        let place = Arc::new(Mutex::new(None));
+        let has_begun = Arc::<AtomicBool>::default();
+        let handler = Strands {
+            world: Arc::clone(&place),
+            blocked: Mutex::new(Some(blocked)),
+            has_begun: Arc::clone(&has_begun),
+        };
+        let world = World::of(handler)
+            .in_memory()
+            .executor(|executor| executor.drain_timeout_seconds = 2 * LIMIT)
+            .start();
+        *place.lock().unwrap() = Some(world);
+        let stopped = timeout(Duration::from_secs(20), stopped(&place, &has_begun, asks)).await;
+        drop(release);
+        stopped.expect("it stops while the hook blocks");
+        let world = place.lock().unwrap().take();
+        world.unwrap().ended().await.unwrap();
+    }
 }
