@@ -17,6 +17,7 @@ mod health; // what the probes answer
 mod probes; // where they are served
 mod startup; // the hook that sees the configuration
 mod pulse; // timers go on while a hook blocks
+mod sink_threads; // sinks are written while hooks block
 mod extras; // periodic work, sinks of one's own
 mod start; // connects everything, in the order of dependence
 mod worker; // the builder, the run, the shutdown

@@ -17,14 +17,13 @@ use tokio::runtime::Handle;
 /// The longest that timers may stand still.
 const EVERY: Duration = Duration::from_millis(100);
 
-/// The pulse of the runtime it was started on, until dropped.
+/// The pulse of a runtime, until dropped.
 pub(crate) struct Pulse {
     _alive: mpsc::Sender<()>,
 }
 
 impl Pulse {
-    pub(crate) fn start() -> io::Result<Self> {
-        let runtime = Handle::current();
+    pub(crate) fn start(runtime: Handle) -> io::Result<Self> {
         let (alive, owner) = mpsc::channel::<()>();
         thread::Builder::new().name("drakkar-pulse".to_owned()).spawn(move || {
             // Nothing is ever sent: anything but a time-out is the end of the owner.
@@ -52,7 +51,7 @@ mod tests {
         let (release, blocked) = mpsc::channel::<()>();
         let (tell, told) = mpsc::channel();
         runtime.block_on(async {
-            let _pulse = Pulse::start().unwrap();
+            let _pulse = Pulse::start(Handle::current()).unwrap();
             // A timer wakes it: so it runs on the thread that waits for timers, and keeps it.
             tokio::spawn(async move {
                 sleep(Duration::from_millis(50)).await;

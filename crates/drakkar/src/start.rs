@@ -25,6 +25,7 @@ use crate::{
     extras::Extras,
     health::{self, WorkerHealth},
     probes::ProbeServer,
+    sink_threads::SinkThreads,
 };
 
 /// A worker that is about to consume.
@@ -32,6 +33,7 @@ pub(crate) struct Parts<H: Handler> {
     pub pipeline: Pipeline<H>,
     pub pool: Pool,
     pub sinks: Sinks,
+    pub sink_threads: SinkThreads,
     pub control: drakkar_core::source::SourceControl,
     pub poll_thread: PollThread,
     pub probes: ProbeServer,
@@ -80,17 +82,22 @@ impl<H: Handler> Parts<H> {
                 SourceStartError::Config(text) => loaded.refused(&text).into(),
                 error => RunError::start("the Kafka source", error),
             })?;
-        let Connected { sinks, mut ready } = Sinks::connect(
+        let sink_threads = SinkThreads::start()
+            .map_err(|error| RunError::start("the threads of the sinks", error))?;
+        let cluster = config.kafka.cluster();
+        let connect = Sinks::connect(
             &config.sinks,
             extras.sinks,
             &config.dlq,
-            &config.kafka.cluster(),
+            &cluster,
             &identity,
             config.kafka.start_timeout,
             Arc::clone(&metrics) as _,
-        )
-        .await
-        .map_err(|error| RunError::start("the sinks", error))?;
+        );
+        let Connected { sinks, mut ready } = sink_threads
+            .bring(connect)
+            .await
+            .map_err(|error| RunError::start("the sinks", error))?;
         let pool = Pool::start(&config.executor)
             .map_err(|error| RunError::start("the process pool", error))?;
         let connected = health::Connected { sinks: sinks.clone(), pool: pool.watch() };
@@ -116,6 +123,7 @@ impl<H: Handler> Parts<H> {
             pipeline,
             pool,
             sinks,
+            sink_threads,
             control: source.control,
             poll_thread: source.thread,
             probes,

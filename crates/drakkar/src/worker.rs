@@ -11,7 +11,7 @@ use std::{
 use drakkar_core::{Handler, source::SourceCommand};
 use drakkar_pipeline::Stop;
 use tokio::{
-    runtime::Runtime,
+    runtime::{Handle, Runtime},
     signal::unix::{SignalKind, signal},
     task::JoinHandle,
     time::{Instant, timeout},
@@ -214,7 +214,7 @@ impl<H: Handler> Worker<H> {
     }
 
     async fn run_with(self, stop: Stop) -> Result<(), RunError> {
-        let _pulse = Pulse::start().map_err(|error| RunError::start("a thread", error))?;
+        let _pulse = Pulse::start(Handle::current()).map_err(|error| RunError::start("a thread", error))?;
         let started = tokio::select! {
             biased;
             () = stop.drain.cancelled() => return Ok(()), // Nothing was begun.
@@ -224,6 +224,7 @@ impl<H: Handler> Worker<H> {
             mut pipeline,
             pool,
             sinks,
+            sink_threads: _alive, // Hooks may use the connections of sinks to the end.
             control,
             poll_thread,
             probes,

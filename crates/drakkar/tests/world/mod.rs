@@ -128,9 +128,9 @@ impl World {
     }
 
     /// Runs `worker` until the returned sender goes; its outcome comes by the receiver.
-    pub(crate) fn run(
+    pub(crate) fn run<H: Handler>(
         &self,
-        worker: Worker<Told>,
+        worker: Worker<H>,
     ) -> (oneshot::Sender<()>, Receiver<Result<(), RunError>>) {
         let (stop, stopped) = oneshot::channel::<()>();
         let (end, ended) = mpsc::channel();
@@ -152,6 +152,23 @@ impl World {
             drop(end.send(outcome)); // As above.
         });
         ended
+    }
+
+    /// Blocks every thread of the runtime, as hooks may, until what it returns is dropped.
+    pub(crate) fn block(&self) -> mpsc::Sender<()> {
+        let (release, gate) = mpsc::channel();
+        let gate = Arc::new(Mutex::new(gate));
+        let (tell, blocked) = mpsc::channel();
+        for _ in 0..self.runtime.metrics().num_workers() {
+            let (gate, tell) = (Arc::clone(&gate), tell.clone());
+            self.runtime.spawn(async move {
+                tell.send(()).unwrap();
+                let ended = gate.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                assert!(ended.is_err(), "nothing is ever sent");
+            });
+            blocked.recv_timeout(SOON).unwrap();
+        }
+        release
     }
 
     /// Why `worker` does not start.
