@@ -24,8 +24,8 @@ impl SinkThreads {
         let runtime =
             Builder::new_multi_thread().thread_name("drakkar-sinks").enable_all().build()?;
         let handle = runtime.handle().clone();
-        let _pulse = Pulse::start(handle.clone())?;
-        Ok(Self { handle, runtime: Some(runtime), _pulse })
+        let pulse = Pulse::start(handle.clone())?;
+        Ok(Self { handle, runtime: Some(runtime), _pulse: pulse })
     }
 
     /// What `connect` starts, lanes and connections, stays on these threads.
