@@ -118,6 +118,15 @@ async fn a_write_that_may_succeed_later_holds_those_behind_it() {
     assert_eq!(deliver_to(&server, false, (0..4).map(insert).collect()).await, "+~++");
 }
 
+/// A guard against a full disk (`UserWritesBlocked`) refuses every write of everybody.
+#[tokio::test]
+async fn a_write_that_is_refused_for_a_reason_nobody_thought_of_is_held() {
+    for code in [371, 987] {
+        let server = Scripted::new([Ok(write_errors(&[(0, code)]))]);
+        assert_eq!(deliver_to(&server, true, (0..2).map(insert).collect()).await, "~~");
+    }
+}
+
 #[tokio::test]
 async fn what_a_majority_does_not_have_yet_is_not_confirmed() {
     let mut reply = write_errors(&[(1, 121)]);
