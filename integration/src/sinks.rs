@@ -55,3 +55,17 @@ pub async fn deliver_all(
     let hold = Arc::new(HoldBoard::default()).task();
     join_all(payloads.into_iter().map(|payload| sinks.deliver(payload.into(), &hold))).await
 }
+
+/// As [`deliver_all`], each by a task of its own, on whatever threads there are.
+pub async fn deliver_by_tasks(
+    sinks: &Sinks,
+    payloads: impl IntoIterator<Item = impl Into<Payload>>,
+) -> Vec<Settled> {
+    let board = Arc::new(HoldBoard::default());
+    let begin = |payload: Payload| {
+        let (sinks, hold) = (sinks.clone(), board.task());
+        tokio::spawn(async move { sinks.deliver(payload, &hold).await })
+    };
+    let tasks: Vec<_> = payloads.into_iter().map(|payload| begin(payload.into())).collect();
+    join_all(tasks).await.into_iter().map(|ended| ended.expect("a delivery panicked")).collect()
+}

@@ -13,6 +13,8 @@ mod sinks; // payload -> the lane of its sink
 mod outcome; // what became of a payload
 mod lane; // many payloads -> one write -> one outcome each
 mod custom; // a sink that somebody else wrote
+#[cfg(any(feature = "postgres", feature = "mongo"))]
+mod most; // how many payloads are sent at once
 mod file; // lines, rows, bytes -> files below a directory
 #[cfg(feature = "postgres")]
 mod postgres; // rows -> a table

@@ -17,6 +17,7 @@ use mongodb::{
 use crate::{
     MongoSinkConfig,
     connect::{Attempt, Connect, ConnectError, patiently},
+    most::Most,
 };
 use deliver::{How, Server};
 use statement::Statements;
@@ -35,6 +36,7 @@ pub struct MongoSink {
     database: Database,
     statements: Statements,
     how: How,
+    most: Most,
 }
 
 /// How long the driver looks for a server that can be written to, unless the connection string says it;
@@ -62,7 +64,16 @@ impl Connect for MongoSink {
             key: at.clone(),
         };
         let (database, concern) = patiently(within, error, || attempt(config, within)).await?;
-        Ok(Self { database, statements, how: How { ordered: config.ordered, concern } })
+        Ok(Self {
+            database,
+            statements,
+            how: How::new(config.ordered, concern),
+            most: Most::default(),
+        })
+    }
+
+    fn dropped_after(&mut self, limit: Duration) {
+        self.how.dropped_after(limit);
     }
 
     fn offer(&self, sink: SinkName, ready: &mut Ready) {
@@ -75,7 +86,7 @@ impl Sink for MongoSink {
 
     async fn deliver(&self, batch: &[MongoPayload]) -> Vec<Delivery> {
         let writes = batch.iter().map(|payload| Write::of(payload, &self.statements)).collect();
-        deliver::deliver(&self.database, &self.how, writes).await
+        deliver::deliver(&self.database, &self.how, &self.most, writes).await
     }
 
     async fn probe(&self) -> Result<(), SinkError> {

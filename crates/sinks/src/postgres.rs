@@ -17,11 +17,12 @@ use tracing::{debug, warn};
 use crate::{
     PostgresSinkConfig,
     connect::{Attempt, Connect, ConnectError, patiently},
+    most::Most,
 };
 pub(crate) use dsn::options;
 pub(crate) use named::Named;
 use session::Session;
-use settle::{Most, settle};
+use settle::settle;
 use types::Types;
 use verdict::Said;
 

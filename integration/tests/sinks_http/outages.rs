@@ -99,7 +99,7 @@ async fn a_connection_that_breaks_before_in_or_after_the_request_costs_nothing()
 async fn a_thousand_tasks_land_once_each_over_few_connections() {
     let endpoint = Endpoint::start().await;
     let sinks = sinks(&endpoint, "/", json!({})).await;
-    all_confirmed(&deliver_all(&sinks, (0..1_000).map(numbered)).await);
+    all_confirmed(&deliver_by_tasks(&sinks, (0..1_000).map(numbered)).await);
     assert_eq!(numbers(&endpoint.seen()), once_each(1_000));
     assert!(endpoint.most_under_way() <= 8);
     assert!(endpoint.connections() <= 1 + 3 * 8, "{} connections", endpoint.connections());

@@ -1,8 +1,8 @@
 //! What is done with rows, and which of them are refused.
 
 use drakkar_core::PostgresPayload;
-use drakkar_integration::SOON;
-use drakkar_integration::until;
+use drakkar_integration::{SOON, sinks::deliver_by_tasks, until};
+use drakkar_sinks::Settled;
 use serde_json::{Value, json};
 
 use crate::{Db, classes, confirmed, on_thread, refused};
@@ -99,6 +99,19 @@ pub(crate) async fn held_back(sinks: &drakkar_sinks::Sinks) {
     let sinks = sinks.clone();
     let look = move || if sinks.held().is_empty() { Err("nothing is held") } else { Ok(()) };
     on_thread(move || until("the sink to hold", SOON, look)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_tasks_at_once_write_their_rows_once_each() {
+    let db = Db::new().await;
+    db.run("CREATE TABLE {s}.t (id int)").await;
+    let sinks = db.sinks(&json!({})).await;
+    let row = |id: i32| PostgresPayload::insert(db.table("t"), &json!({"id": id})).unwrap();
+    for settled in deliver_by_tasks(&sinks, (0..1_000).map(row)).await {
+        assert_eq!(settled, Settled::Confirmed);
+    }
+    let written = db.rows("t").await;
+    assert_eq!(written, (0..1_000).map(|id| json!({"id": id})).collect::<Vec<_>>());
 }
 
 #[tokio::test]

@@ -140,6 +140,36 @@ async fn a_column_that_is_not_named_gets_its_default() {
 }
 
 #[tokio::test]
+async fn a_domain_that_takes_no_null_is_no_matter_for_rows_that_do_not_name_it() {
+    let db = Db::new().await;
+    db.run(
+        "CREATE DOMAIN {s}.email AS text NOT NULL; CREATE TABLE {s}.t (gone int, id int PRIMARY KEY, \
+         n int CHECK (n < 100), mail {s}.email DEFAULT 'x', code varchar(3)); \
+         ALTER TABLE {s}.t DROP gone",
+    )
+    .await;
+    let sinks = db.sinks(&json!({})).await;
+    let (table, seven) = (db.table("t"), json!({"id": 7}));
+    let insert = |id, n| PostgresPayload::insert(&table, &json!({"id": id, "n": n})).unwrap();
+    let update = PostgresPayload::update(&table, &json!({"n": 8}), &seven).unwrap();
+    let apart = json!({"id": 7, "n": 8});
+    confirmed(&sinks, vec![insert(7, 1)]).await;
+    confirmed(&sinks, vec![update]).await;
+    confirmed(&sinks, vec![PostgresPayload::update(&table, &json!({"n": 9}), &apart).unwrap()])
+        .await;
+    let expected = json!({"id": 7, "n": 9, "mail": "x", "code": null});
+    assert_eq!(db.rows("t").await, [expected]);
+    confirmed(&sinks, vec![PostgresPayload::delete(&table, &seven).unwrap()]).await;
+    assert_eq!(db.rows("t").await.len(), 0);
+    // The neighbours of a row that is refused go the same way.
+    let many = (0..20).map(|id| insert(id, if id == 13 { 100 } else { 1 })).collect();
+    assert_eq!(classes(&sinks, many).await, [(13, "23514".to_owned())]);
+    assert_eq!(db.rows("t").await.len(), 19);
+    let null = PostgresPayload::insert(&table, &json!({"id": 20, "mail": null})).unwrap();
+    assert_eq!(classes(&sinks, vec![null]).await, [(0, "23502".to_owned())]);
+}
+
+#[tokio::test]
 async fn a_table_that_is_changed_meanwhile_takes_rows_by_its_new_types() {
     let db = Db::new().await;
     db.run("CREATE TABLE {s}.t (a real, at timestamp, \"it's\" int)").await;

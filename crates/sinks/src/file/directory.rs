@@ -29,6 +29,21 @@ const LOCK_WITHIN: Duration = Duration::from_secs(5);
 /// How often in a row a file may be renamed while its lock is waited for.
 const RENAMED_MEANWHILE: usize = 100;
 
+/// Why a file was not written to.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// It was not opened: maybe there can be no such file.
+    Opening(io::Error),
+    /// It is there; whatever the error is called, it is about the disk.
+    Writing(io::Error),
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        Self::Writing(error)
+    }
+}
+
 /// A directory that files are appended to.
 pub(super) struct Directory {
     path: PathBuf,
@@ -42,7 +57,7 @@ impl Directory {
         let made = missing(path);
         Dir::create_ambient_dir_all(path, ambient_authority())?;
         for level in made {
-            File::open(named(parent(level)))?.sync_all()?;
+            sync_opened(&File::open(named(parent(level)))?)?;
         }
         let dir = Dir::open_ambient_dir(path, ambient_authority())?;
         let directory = Self { path: path.to_owned(), dir: Arc::new(dir) };
@@ -85,19 +100,19 @@ impl Directory {
 
     /// Opens the file for appending, makes it where it does not exist, and keeps other workers out
     /// until it is closed: taking back a write, or renaming the file, must not take theirs.
-    pub(super) fn open_file(&self, path: &Path) -> io::Result<File> {
+    pub(super) fn open_file(&self, path: &Path) -> Result<File, Failed> {
         for _ in 0..RENAMED_MEANWHILE {
-            let file = self.append_to(path)?;
+            let file = self.append_to(path).map_err(Failed::Opening)?;
             lock(&file)?;
             match self.dir.metadata(path) {
                 Ok(named) if is_same(&named, &file)? => return Ok(file),
                 // Renamed or removed between opening and locking: what is written now comes too late.
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
-        Err(io::ErrorKind::WouldBlock.into())
+        Err(io::Error::from(io::ErrorKind::WouldBlock).into())
     }
 
     fn append_to(&self, path: &Path) -> io::Result<File> {
@@ -121,7 +136,7 @@ impl Directory {
     /// A file is on the disk when the directories that name it are.
     pub(super) fn sync_names(&self, path: &Path) -> io::Result<()> {
         for dir in path.ancestors().skip(1) {
-            self.dir.open(named(dir))?.sync_all()?;
+            sync_opened(&self.dir.open(named(dir))?.into_std())?;
         }
         Ok(())
     }
@@ -174,7 +189,20 @@ fn is_same(named: &cap_std::fs::Metadata, file: &File) -> io::Result<bool> {
 
 /// A name is on the disk when its directory is.
 pub(super) fn sync(dir: &Dir) -> io::Result<()> {
-    dir.open(".")?.sync_all()
+    sync_opened(&dir.open(".")?.into_std())
+}
+
+fn sync_opened(dir: &File) -> io::Result<()> {
+    where_possible(dir.sync_all())
+}
+
+/// Some file systems cannot sync a directory, and call that invalid: their names are as safe as they
+/// make them, now and at any later attempt.
+fn where_possible(synced: io::Result<()>) -> io::Result<()> {
+    match synced {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        synced => synced,
+    }
 }
 
 /// Locks the file until it is closed.
@@ -199,6 +227,13 @@ pub(super) fn lock(file: &File) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_system_that_cannot_sync_directories_is_written_to_and_one_that_fails_is_not() {
+        let [invalid, broken] = [22, 5].map(|code| Err(io::Error::from_raw_os_error(code)));
+        assert!(where_possible(invalid).is_ok());
+        assert!(where_possible(broken).is_err());
+    }
 
     #[test]
     fn the_levels_that_are_missing_end_at_the_first_that_is_there() {

@@ -18,7 +18,7 @@ use tracing::debug;
 
 use super::{
     append::{self, Addition},
-    directory::{self, Directory},
+    directory::{self, Directory, Failed},
     keeper,
     rotation::Rotation,
     template::Places,
@@ -133,16 +133,16 @@ impl Writer {
         path: &Path,
         contents: &[&FileContent],
         now: SystemTime,
-    ) -> io::Result<Vec<Delivery>> {
+    ) -> Result<Vec<Delivery>, Failed> {
         let mut file = self.directory.open_file(path)?;
         let size = file.metadata()?.len();
         let seen = self.look(path, &file, size, now)?;
         if 0 < size && self.rotation.is_over(seen.begun, now) {
-            return self.rotate(path, file, now);
+            return Ok(self.rotate(path, file, now)?);
         }
         let added = Addition::to(&file, seen.clean)?.take(contents, self.rotation.max_bytes)?;
         if added.outcomes.is_empty() {
-            return self.rotate(path, file, now);
+            return Ok(self.rotate(path, file, now)?);
         }
         // Before the lines, so that a failure leaves none to be written twice.
         if self.fsync == Fsync::Batch && size == 0 {
@@ -207,9 +207,10 @@ fn of_directory(directory: &Directory, error: &io::Error) -> SinkError {
 }
 
 /// What an error of the system means for the payloads of `path`.
-fn judged(path: &Path, error: &io::Error) -> Delivery {
+fn judged(path: &Path, failed: &Failed) -> Delivery {
     use io::ErrorKind as Kind;
     let shown = path.display();
+    let (Failed::Opening(error) | Failed::Writing(error)) = failed;
     let class = |class: &str| SinkError::new(class, format!("{shown}: {error}"));
     // The directory handle's own refusal; the system's `PermissionDenied` has a number.
     let escapes = error.kind() == Kind::PermissionDenied && error.raw_os_error().is_none();
@@ -218,6 +219,9 @@ fn judged(path: &Path, error: &io::Error) -> Delivery {
         return Delivery::Permanent(class("outside_base_path"));
     }
     let error_kind = class(&format!("{:?}", error.kind()));
+    if matches!(failed, Failed::Writing(_)) {
+        return Delivery::Transient(error_kind);
+    }
     match error.kind() {
         Kind::InvalidFilename
         | Kind::InvalidInput
@@ -225,5 +229,21 @@ fn judged(path: &Path, error: &io::Error) -> Delivery {
         | Kind::NotADirectory
         | Kind::AlreadyExists => Delivery::Permanent(error_kind),
         _ => Delivery::Transient(error_kind),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_cannot_be_is_refused_and_a_disk_that_calls_a_write_invalid_is_waited_for() {
+        let path = Path::new("a.jsonl");
+        let is_final = |failed| matches!(judged(path, &failed), Delivery::Permanent(_));
+        for (code, there_can_be_no_such_file) in [(22, true), (21, true), (20, true), (28, false)] {
+            let error = || io::Error::from_raw_os_error(code);
+            assert_eq!(is_final(Failed::Opening(error())), there_can_be_no_such_file, "{code}");
+            assert!(!is_final(Failed::Writing(error())), "{code}");
+        }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The server says by index what it refused. With `ordered` it stops there: what it refused for good
 //! is left out, and what stands behind is sent. When it is away, or cannot promise that a write
-//! lasts, nothing more is sent: all that has no outcome by then is to be tried again.
+//! lasts, nothing more is sent: all that has no outcome by then is to be tried again. What is known is
+//! answered before the lane stops waiting, else all of it would be carried out again and again.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,13 +12,14 @@ use std::{
 
 use drakkar_core::{Delivery, SinkError};
 use mongodb::bson::{Bson, Document, RawDocument, RawDocumentBuf, doc, error::Error};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     run::{self, Run},
     verdict::{self, DUPLICATE_KEY, Failure},
     write::{Kind, Write},
 };
+use crate::most::Most;
 
 /// Who carries commands out.
 pub(super) trait Server: Sync {
@@ -34,29 +36,50 @@ pub(super) struct How {
     pub(super) ordered: bool,
     /// When a write counts.
     pub(super) concern: Document,
+    /// After what time the lane stops waiting for a batch.
+    limit: Duration,
 }
 
-/// How long commands are sent for one batch. What is known by then is answered, before the lane stops
-/// waiting and everything has to be found out again.
+impl How {
+    pub(super) fn new(ordered: bool, concern: Document) -> Self {
+        Self { ordered, concern, limit: Duration::from_secs(30) }
+    }
+
+    /// Hears after what time the lane stops waiting. Nobody would hear of a server that waits for its
+    /// members for longer.
+    pub(super) fn dropped_after(&mut self, limit: Duration) {
+        let longest = i64::try_from((limit / 3).as_millis()).unwrap_or(i64::MAX).max(1);
+        let asked = self.concern.get_i64("wtimeout").ok().filter(|asked| 0 < *asked);
+        self.concern.insert("wtimeout", asked.map_or(longest, |asked| asked.min(longest)));
+        self.limit = limit;
+    }
+}
+
+/// How long commands are begun for one batch, at most; it is a third of what the lane waits if that is less.
 const ENOUGH: Duration = Duration::from_secs(5);
+
+/// The class of what was not answered in time.
+const TIMEOUT: &str = "timeout";
 
 /// Carries out what can be written, in order; exactly one outcome for each, in order.
 pub(super) async fn deliver<S: Server>(
     server: &S,
     how: &How,
+    most: &Most,
     batch: Vec<Result<Write, SinkError>>,
 ) -> Vec<Delivery> {
+    let began = Instant::now();
     let mut outcomes = Vec::with_capacity(batch.len());
     let mut writes = Vec::with_capacity(batch.len());
     for write in batch {
         outcomes.push(write.as_ref().err().map(|error| Delivery::Permanent(error.clone())));
         writes.push(write.ok());
     }
-    let mut runs = run::runs(&writes, how.ordered);
-    let mut carried = Carried { server, how, writes, outcomes, again: HashSet::new() };
+    let mut runs = run::runs(&writes, how.ordered, most.get());
+    let until = began + how.limit * 4 / 5;
+    let mut carried = Carried { server, how, most, until, writes, outcomes, again: HashSet::new() };
     let mut away = SinkError::new("slow", "what is before it took long; it is sent next");
-    let began = Instant::now();
-    while began.elapsed() < ENOUGH
+    while began.elapsed() < ENOUGH.min(how.limit / 3)
         && let Some(run) = runs.pop_front()
     {
         match carried.carry_out(&run).await {
@@ -74,6 +97,9 @@ pub(super) async fn deliver<S: Server>(
 struct Carried<'a, S> {
     server: &'a S,
     how: &'a How,
+    most: &'a Most,
+    /// What is not answered by then is not waited for.
+    until: Instant,
     writes: Vec<Option<Write>>,
     /// `None`: not known yet.
     outcomes: Vec<Option<Delivery>>,
@@ -89,12 +115,20 @@ impl<S: Server> Carried<'_, S> {
         let Some(&Write { ref collection, kind, .. }) = writes.first().copied() else {
             return Ok(Vec::new());
         };
-        let How { ordered, concern } = self.how;
+        let How { ordered, concern, .. } = self.how;
         let command = run::command(collection, kind, &writes, *ordered, concern);
         let command = command.map_err(|error| SinkError::new("Bson", error.to_string()))?;
-        match self.server.run(command).await {
-            Ok(reply) => self.settle(run, &Reply::read(&reply, run.len())?).await,
-            Err(Failure::Away(error)) => Err(error),
+        match self.ask(command).await {
+            Ok(reply) => {
+                self.most.was_fine(run.len());
+                self.settle(run, &Reply::read(&reply, run.len())?).await
+            }
+            Err(Failure::Away(error)) => {
+                if error.class == TIMEOUT {
+                    self.most.was_too_many(run.len());
+                }
+                Err(error)
+            }
             // It does not say which of them: they are sent by halves until one is left.
             Err(Failure::Refused(_)) if 1 < run.len() => {
                 let (one, other) = run.split_at(run.len() / 2);
@@ -105,6 +139,12 @@ impl<S: Server> Carried<'_, S> {
                 Ok(Vec::new())
             }
         }
+    }
+
+    async fn ask(&self, command: RawDocumentBuf) -> Result<Document, Failure> {
+        timeout_at(self.until, self.server.run(command)).await.unwrap_or_else(|_| {
+            Err(Failure::Away(SinkError::new(TIMEOUT, "the server did not answer in time")))
+        })
     }
 
     /// Books what `reply` says about `run`; answers what is to be sent next of it.
@@ -212,7 +252,7 @@ impl<S: Server> Carried<'_, S> {
         let find = doc! {
             "find": collection, "filter": {"_id": {"$in": ids}}, "batchSize": many, "singleBatch": true,
         };
-        let reply = self.server.run(RawDocumentBuf::try_from(&find).map_err(refused)?).await?;
+        let reply = self.ask(RawDocumentBuf::try_from(&find).map_err(refused)?).await?;
         let batch = reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
         let mut found = HashMap::new();
         for stored in batch.into_iter().flatten().filter_map(Bson::as_document) {

@@ -94,8 +94,35 @@ impl<'de> Visitor<'de> for AnyValue {
         while let Some((key, Value(value))) = fields.next_entry::<String, _>()? {
             document.insert(key, value);
         }
+        if let Some(text) = number(&document) {
+            return self.visit_number(text);
+        }
         if is_extended(&document) { extended(&document) } else { Ok(Bson::Document(document)) }
     }
+}
+
+impl AnyValue {
+    fn visit_number<E: Error>(self, text: &str) -> Result<Bson, E> {
+        if let Ok(whole) = text.parse() {
+            return self.visit_i64(whole);
+        }
+        if let Ok(large) = text.parse() {
+            return self.visit_u64(large);
+        }
+        match text.parse::<f64>() {
+            Ok(number) if number.is_finite() => self.visit_f64(number),
+            _ => Err(E::custom("number out of range")),
+        }
+    }
+}
+
+/// The text of a number, which comes as this object wherever a crate of the program turns on
+/// `serde_json/arbitrary_precision`.
+fn number(document: &Document) -> Option<&str> {
+    if document.len() != 1 {
+        return None;
+    }
+    document.get_str("$serde_json::private::Number").ok()
 }
 
 /// The types of extended JSON, by the key that tells them; `$code` runs on the server and is none.
@@ -150,6 +177,18 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_the_same_where_another_crate_has_them_read_at_any_precision() {
+        let it = |number| format!(r#"{{"a": [{{"$serde_json::private::Number": "{number}"}}]}}"#);
+        reads(&it("-1"), &doc! {"a": [-1_i32]});
+        reads(&it("2147483648"), &doc! {"a": [2_147_483_648_i64]});
+        reads(&it("1.0"), &doc! {"a": [1.0]});
+        reads(&it("1e3"), &doc! {"a": [1000.0]});
+        let refused = |number| document("it", &it(number)).unwrap_err().message;
+        assert!(refused("18446744073709551615").contains("$numberDecimal"));
+        assert!(refused("1e400").contains("out of range"));
+    }
+
+    #[test]
     fn extended_json_becomes_the_types_it_stands_for() {
         let id = ObjectId::parse_str("0123456789abcdef01234567").unwrap();
         reads(r#"{"_id": {"$oid": "0123456789abcdef01234567"}}"#, &doc! {"_id": id});
@@ -160,6 +199,7 @@ mod tests {
         let date = mongodb::bson::DateTime::from_millis(1_700_000_000_000);
         reads(r#"{"d": {"$date": "2023-11-14T22:13:20Z"}}"#, &doc! {"d": date});
         reads(r#"{"d": {"$date": {"$numberLong": "1700000000000"}}}"#, &doc! {"d": date});
+        reads(r#"{"d": {"$date": 1700000000000}}"#, &doc! {"d": date});
         let binary = document("it", r#"{"b": {"$binary": {"base64": "AAE=", "subType": "00"}}}"#);
         assert_eq!(binary.unwrap().get_binary_generic("b").unwrap(), &vec![0, 1]);
     }

@@ -15,9 +15,9 @@ const ELEMENT: usize = 8;
 /// Writes of one command: places in a batch, in order, all of one collection and kind.
 pub(super) type Run = Vec<usize>;
 
-/// Joins `writes` (those that are there) into runs. In order: what follows each other and is of one
-/// collection and kind. Else: all that is of one collection and kind.
-pub(super) fn runs(writes: &[Option<Write>], ordered: bool) -> VecDeque<Run> {
+/// Joins `writes` (those that are there) into runs of at most `most`. In order: what follows each other and
+/// is of one collection and kind. Else: all that is of one collection and kind.
+pub(super) fn runs(writes: &[Option<Write>], ordered: bool, most: usize) -> VecDeque<Run> {
     let mut runs: VecDeque<(Run, usize)> = VecDeque::new();
     for (place, write) in writes.iter().enumerate() {
         let Some(write) = write else { continue };
@@ -25,7 +25,7 @@ pub(super) fn runs(writes: &[Option<Write>], ordered: bool) -> VecDeque<Run> {
         let fits = |(run, bytes): &&mut (Run, usize)| {
             let first = run.first().and_then(|&first| writes[first].as_ref());
             first.is_some_and(|first| goes_with(first, write))
-                && run.len() < MAX_WRITES
+                && run.len() < MAX_WRITES.min(most)
                 && *bytes + size <= MAX_DOCUMENT
         };
         let with = if ordered { runs.back_mut().filter(fits) } else { runs.iter_mut().find(fits) };
@@ -101,20 +101,22 @@ mod tests {
             write(Kind::Insert, "b", 1),
             write(Kind::Insert, "a", 1),
         ];
-        let ordered: Vec<Run> = runs(&writes, true).into();
+        let ordered: Vec<Run> = runs(&writes, true, 9).into();
         assert_eq!(ordered, [vec![0, 1, 3], vec![4], vec![5], vec![6]]);
-        let unordered: Vec<Run> = runs(&writes, false).into();
+        let unordered: Vec<Run> = runs(&writes, false, 9).into();
         assert_eq!(unordered, [vec![0, 1, 3, 6], vec![4], vec![5]]);
+        let few: Vec<Run> = runs(&writes, true, 2).into();
+        assert_eq!(few, [vec![0, 1], vec![3], vec![4], vec![5], vec![6]]);
     }
 
     #[test]
     fn a_command_holds_no_more_than_a_server_takes() {
         let half = MAX_DOCUMENT / 2 - 64;
         let writes = [half, half, half].map(|bytes| write(Kind::Insert, "a", bytes));
-        let joined: Vec<Run> = runs(&writes, true).into();
+        let joined: Vec<Run> = runs(&writes, true, 9).into();
         assert_eq!(joined, [vec![0, 1], vec![2]]);
         let whole = [write(Kind::Insert, "a", MAX_DOCUMENT - 16), write(Kind::Insert, "a", 1)];
-        let joined: Vec<Run> = runs(&whole, false).into();
+        let joined: Vec<Run> = runs(&whole, false, 9).into();
         assert_eq!(joined, [vec![0], vec![1]]);
     }
 }

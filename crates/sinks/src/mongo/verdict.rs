@@ -1,7 +1,7 @@
 //! What MongoDB's codes mean for a payload: wait, or give it up.
 //!
-//! An error of one write is about that write unless its code is known to pass; an error of a whole
-//! command is about the server unless its code is known to be about data. So a server in a state
+//! A command or one write is refused where the code is known to be about data, or is one of the numbers
+//! without a name that the server's assertions have. All else is about the server: one in a state that
 //! nobody thought of costs time, and no payload.
 
 use drakkar_core::SinkError;
@@ -20,28 +20,29 @@ pub(super) enum Failure {
 }
 
 /// Codes of data that will be refused however often it is sent.
-const DATA: [i32; 27] = [
-    2, 9, 14, 15, 22, 26, 28, 40, 52, 53, 54, 55, 56, 57, 61, 66, 72, 73, 115, 121, 166, 238,
-    10_003, 10_334, 11_000, 17_280, 40_415,
+const DATA: [i32; 44] = [
+    2, 9, 14, 15, 20, 22, 26, 28, 34, 40, 52, 53, 54, 55, 56, 57, 61, 66, 72, 73, 111, 115, 116,
+    121, 139, 159, 166, 168, 171, 201, 207, 238, 241, 257, 271, 357, 378, 388, 10_003, 10_334,
+    11_000, 17_280, 40_413, 40_415,
 ];
 
-/// Codes of a state that passes: elections, shutdowns, locks, conflicts, shards that move, disks, limits,
-/// rights.
-const PASSING: [i32; 47] = [
-    6, 7, 13, 18, 24, 46, 50, 63, 64, 70, 79, 82, 83, 89, 90, 91, 100, 112, 117, 125, 133, 134,
-    146, 149, 150, 175, 189, 202, 246, 249, 262, 317, 358, 365, 391, 462, 8_000, 9_001, 10_058,
-    10_107, 11_600, 11_601, 11_602, 13_388, 13_435, 13_436, 14_031,
-];
+/// From here on a number has a name by way of exception.
+const NAMELESS: i32 = 10_000;
 
-/// Cosmos DB: too many requests.
-const THROTTLED: i32 = 16_500;
+/// Those exceptions that are about a state: elections, shutdowns, shards that move, a full disk. And Cosmos
+/// DB's 16500, too many requests.
+const PASSING: [i32; 18] = [
+    10_058, 10_107, 11_600, 11_601, 11_602, 12_586, 12_587, 13_297, 13_388, 13_435, 13_436, 14_031,
+    16_500, 46_841, 50_915, 56_846, 91_331, 10_045_600,
+];
 
 /// The code of a key that exists.
 pub(super) const DUPLICATE_KEY: i32 = 11_000;
 
-/// Whether one write that was answered with `code` may succeed later.
+/// Whether one write that was answered with `code` may succeed later. A write, unlike a command, is
+/// answered without a name.
 pub(super) fn passes(code: i32) -> bool {
-    PASSING.contains(&code) || code == THROTTLED
+    if code < NAMELESS { !DATA.contains(&code) } else { PASSING.contains(&code) }
 }
 
 /// An error of the server, by a name that stays.
@@ -54,6 +55,7 @@ pub(super) fn error(code: i32, message: &str) -> SinkError {
         66 => "ImmutableField".to_owned(),
         112 => "WriteConflict".to_owned(),
         121 => "DocumentValidationFailure".to_owned(),
+        371 => "UserWritesBlocked".to_owned(),
         10_107 => "NotWritablePrimary".to_owned(),
         10_334 => "BSONObjectTooLarge".to_owned(),
         DUPLICATE_KEY => "DuplicateKey".to_owned(),
@@ -168,15 +170,14 @@ mod tests {
     }
 
     #[test]
-    fn one_write_is_refused_unless_its_code_is_known_to_pass() {
-        assert!([112, 189, 10_107, 91, 262, 50, 14_031, 16_500].into_iter().all(passes));
-        assert!(![DUPLICATE_KEY, 121, 2, 9, 66, 987_654].into_iter().any(passes));
-    }
-
-    #[test]
-    fn what_a_shard_says_while_its_chunks_move_passes() {
-        // NoProgressMade: how mongos gives up a batch while its metadata is stale.
-        assert!([70, 82, 83, 90, 175, 249].into_iter().all(passes));
+    fn one_write_is_refused_for_its_data_only() {
+        let states = [1, 13, 50, 82, 91, 112, 189, 262, 371, 449, 10_107, 14_031, 16_500];
+        assert_eq!(states.map(passes), [true; 13]);
+        let nobody_thought_of_this = 9_876;
+        assert!(passes(nobody_thought_of_this));
+        // Two arrays for one index; a geometry that is none, which has no name.
+        let data = [DUPLICATE_KEY, 2, 9, 66, 121, 171, 16_755, 5_786_000];
+        assert_eq!(data.map(passes), [false; 8]);
     }
 
     /// `reply` with a character of `x?` cut in two, as a server cuts long error texts.
@@ -255,5 +256,6 @@ mod tests {
     #[test]
     fn no_code_means_both() {
         assert!(DATA.into_iter().all(|code| !passes(code)));
+        assert!(PASSING.into_iter().all(|code| NAMELESS <= code));
     }
 }

@@ -4,11 +4,7 @@
 //! Pure but for whoever executes. What is confirmed was written once; behind what has to wait nothing
 //! is written; a payload at fault delays nobody.
 
-use std::{
-    future::Future,
-    ops::Range,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
-};
+use std::{future::Future, ops::Range};
 
 use drakkar_core::{Delivery, SinkError};
 
@@ -16,40 +12,13 @@ use super::{
     plan::{Item, Plan, Run, Work},
     verdict::Said,
 };
+use crate::most::Most;
 
 /// Who executes statements; each is written whole or not at all.
 pub(super) trait Execute {
     /// Writes `items` of a run.
     fn execute(&mut self, work: &Work<'_>, items: &[Item<'_>])
     -> impl Future<Output = Said> + Send;
-}
-
-/// How many payloads go into one statement: halved when one takes too long, doubled when one does not.
-#[derive(Debug)]
-pub(super) struct Most(AtomicUsize);
-
-impl Default for Most {
-    fn default() -> Self {
-        Self(AtomicUsize::new(Self::UNLIMITED))
-    }
-}
-
-impl Most {
-    const UNLIMITED: usize = 1 << 20;
-
-    fn get(&self) -> usize {
-        self.0.load(Relaxed)
-    }
-
-    fn was_too_many(&self, many: usize) {
-        self.0.store((many / 2).max(1), Relaxed);
-    }
-
-    fn was_fine(&self, many: usize) {
-        if self.get() <= many {
-            self.0.store((many * 2).min(Self::UNLIMITED), Relaxed);
-        }
-    }
 }
 
 /// Writes what was planned for a batch of `count` payloads.

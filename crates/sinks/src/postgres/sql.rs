@@ -50,8 +50,11 @@ fn ident(name: &str) -> String {
 
 /// Rows from JSON texts: the server looks the types up, whatever they are. One parameter with all rows;
 /// where a column is both set and looked for, two: a record holds it once.
+///
+/// What a row does not name is null in its record. Were the record itself null to begin with, the server
+/// would ask the domains of these columns whether they take that, although nobody wants to write it.
 pub(super) fn from_json(shape: &Shape<'_>) -> String {
-    let table = &shape.table;
+    let empty = format!("ROW((NULL::{0}).*)::{0}", shape.table);
     let apart = matches!(&shape.change, Change::Update { apart: true, .. });
     let mut text = "(SELECT ".to_owned();
     for (number, column) in shape.columns.iter().enumerate() {
@@ -59,15 +62,9 @@ pub(super) fn from_json(shape: &Shape<'_>) -> String {
         let record = if apart && shape.first_filter() <= number { "y" } else { "x" };
         push(&mut text, format_args!("{comma}{record}.{} AS c{number}", ident(column)));
     }
-    push(
-        &mut text,
-        format_args!(" FROM json_populate_recordset(NULL::{table}, $1::text::json) AS x"),
-    );
+    push(&mut text, format_args!(" FROM json_populate_recordset({empty}, $1::text::json) AS x"));
     if apart {
-        push(
-            &mut text,
-            format_args!(", json_populate_recordset(NULL::{table}, $2::text::json) AS y"),
-        );
+        push(&mut text, format_args!(", json_populate_recordset({empty}, $2::text::json) AS y"));
     }
     text.push(')');
     text

@@ -69,13 +69,13 @@ async fn deliver_to(
     ordered: bool,
     batch: Vec<Result<Write, SinkError>>,
 ) -> String {
-    let how = How { ordered, concern: doc! {"w": "majority"} };
+    let how = How::new(ordered, doc! {"w": "majority"});
     let sign = |outcome| match outcome {
         Delivery::Confirmed => '+',
         Delivery::Transient(_) => '~',
         Delivery::Permanent(_) => '-',
     };
-    deliver(server, &how, batch).await.into_iter().map(sign).collect()
+    deliver(server, &how, &Most::default(), batch).await.into_iter().map(sign).collect()
 }
 
 #[tokio::test]
@@ -116,6 +116,15 @@ async fn a_write_that_may_succeed_later_holds_those_behind_it() {
     assert_eq!(deliver_to(&server, true, (0..4).map(insert).collect()).await, "+~~~");
     let server = Scripted::new([Ok(write_errors(&[(1, 112)]))]);
     assert_eq!(deliver_to(&server, false, (0..4).map(insert).collect()).await, "+~++");
+}
+
+/// A guard against a full disk (`UserWritesBlocked`) refuses every write of everybody.
+#[tokio::test]
+async fn a_write_that_is_refused_for_a_reason_nobody_thought_of_is_held() {
+    for code in [371, 987] {
+        let server = Scripted::new([Ok(write_errors(&[(0, code)]))]);
+        assert_eq!(deliver_to(&server, true, (0..2).map(insert).collect()).await, "~~");
+    }
 }
 
 #[tokio::test]
@@ -160,21 +169,98 @@ async fn a_batch_whose_answer_was_lost_is_found_by_one_question() {
     assert_eq!(server.sent(), [vec![0, 1, 2, 3, 4], vec![], vec![3, 4]]);
 }
 
+/// Takes its time: for a command, and for each write of it.
+struct Slow {
+    server: Scripted,
+    command: Duration,
+    write: Duration,
+}
+
+impl Slow {
+    fn new(answers: impl IntoIterator<Item = Answer>, command: u64, write: u64) -> Self {
+        let [command, write] = [command, write].map(Duration::from_secs);
+        Self { server: Scripted::new(answers), command, write }
+    }
+}
+
+impl Server for Slow {
+    async fn run(&self, command: RawDocumentBuf) -> Answer {
+        let writes = command.get_array("documents").map_or(1, |all| all.into_iter().count());
+        tokio::time::sleep(self.command + self.write * u32::try_from(writes).unwrap()).await;
+        self.server.run(command).await
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_known_is_answered_before_the_lane_stops_waiting() {
-    struct Slow(Scripted);
-    impl Server for Slow {
-        async fn run(&self, command: RawDocumentBuf) -> Answer {
-            tokio::time::sleep(Duration::from_secs(2)).await;
-            self.0.run(command).await
-        }
-    }
-    let slow = Slow(Scripted::new((0..9).map(|_| Ok(write_errors(&[(0, 121)])))));
-    let how = How { ordered: true, concern: doc! {} };
-    let outcomes = deliver(&slow, &how, (0..9).map(insert).collect()).await;
+    let slow = Slow::new((0..9).map(|_| Ok(write_errors(&[(0, 121)]))), 2, 0);
+    let how = How::new(true, doc! {});
+    let outcomes = deliver(&slow, &how, &Most::default(), (0..9).map(insert).collect()).await;
     let known = outcomes.iter().filter(|outcome| matches!(outcome, Delivery::Permanent(_)));
     assert_eq!(known.count(), 3);
     assert!(matches!(&outcomes[3], Delivery::Transient(error) if error.class == "slow"));
+}
+
+/// Writes `batch` as a lane does that stops waiting after 5 s; how many times it had to.
+async fn by_and_by(slow: &Slow, mut batch: Vec<Result<Write, SinkError>>) -> usize {
+    let limit = Duration::from_secs(5);
+    let (mut how, most) = (How::new(true, doc! {}), Most::default());
+    how.dropped_after(limit);
+    for times in 0..20 {
+        if batch.is_empty() {
+            return times;
+        }
+        let delivered = deliver(slow, &how, &most, batch.clone());
+        let Ok(outcomes) = tokio::time::timeout(limit, delivered).await else { continue };
+        let is_confirmed = |outcome: &Delivery| matches!(outcome, Delivery::Confirmed);
+        let both = batch.into_iter().zip(&outcomes);
+        batch = both.filter(|(_, of)| !is_confirmed(of)).map(|(write, _)| write).collect();
+    }
+    panic!("{} of them are never written", batch.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_commands_of_a_slow_server_end_although_the_lane_has_little_patience() {
+    let batch = (0..9).map(|n| if n % 2 == 0 { insert(n) } else { upsert(n) }).collect();
+    let slow = Slow::new([], 2, 0);
+    assert_eq!(by_and_by(&slow, batch).await, 9);
+    assert_eq!(slow.server.sent().len(), 9, "each was sent once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_takes_too_long_is_sent_in_smaller_pieces() {
+    let slow = Slow::new([], 0, 1);
+    by_and_by(&slow, (0..20).map(insert).collect()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_without_an_answer_costs_no_outcome_of_those_before_it() {
+    struct Hangs(Scripted);
+    impl Server for Hangs {
+        async fn run(&self, command: RawDocumentBuf) -> Answer {
+            if self.0.asked.lock().unwrap().len() == 1 {
+                std::future::pending::<()>().await;
+            }
+            self.0.run(command).await
+        }
+    }
+    let hangs = Hangs(Scripted::default());
+    let (how, most) = (How::new(true, doc! {}), Most::default());
+    let both = deliver(&hangs, &how, &most, vec![insert(0), upsert(1)]);
+    let outcomes = tokio::time::timeout(how.limit, both).await.unwrap();
+    assert_eq!(outcomes[0], Delivery::Confirmed);
+    assert!(matches!(&outcomes[1], Delivery::Transient(error) if error.class == TIMEOUT));
+}
+
+#[test]
+fn a_server_waits_for_its_members_no_longer_than_the_lane_for_the_server() {
+    for (asked, limit, expected) in
+        [(10_000_i64, 30, 10_000), (10_000, 6, 2_000), (500, 30, 500), (0, 30, 10_000)]
+    {
+        let mut how = How::new(true, doc! {"w": "majority", "wtimeout": asked});
+        how.dropped_after(Duration::from_secs(limit));
+        assert_eq!(how.concern.get_i64("wtimeout").unwrap(), expected);
+    }
 }
 
 #[tokio::test]
