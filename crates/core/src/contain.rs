@@ -6,6 +6,7 @@
 use std::{
     any::Any,
     error::Error,
+    ops::{Deref, DerefMut},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     task::{Context, Poll},
@@ -54,6 +55,56 @@ impl<F: Future> Future for Contained<'_, F> {
 impl<F> Drop for Contained<'_, F> {
     fn drop(&mut self) {
         finish(|| self.0.set(None));
+    }
+}
+
+/// Values of others: what one of them does when it is dropped concerns neither its owner nor the others.
+///
+/// ```
+/// use drakkar_core::contain::Each;
+///
+/// struct Clings;
+///
+/// impl Drop for Clings {
+///     fn drop(&mut self) {
+///         panic!("as told");
+///     }
+/// }
+///
+/// drop(Each::from(vec![Clings, Clings]));
+/// ```
+#[derive(Debug)]
+pub struct Each<T>(Vec<T>);
+
+impl<T> Default for Each<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T> From<Vec<T>> for Each<T> {
+    fn from(values: Vec<T>) -> Self {
+        Self(values)
+    }
+}
+
+impl<T> Deref for Each<T> {
+    type Target = Vec<T>;
+
+    fn deref(&self) -> &Vec<T> {
+        &self.0
+    }
+}
+
+impl<T> DerefMut for Each<T> {
+    fn deref_mut(&mut self) -> &mut Vec<T> {
+        &mut self.0
+    }
+}
+
+impl<T> Drop for Each<T> {
+    fn drop(&mut self) {
+        std::mem::take(&mut self.0).into_iter().for_each(let_go);
     }
 }
 
