@@ -138,19 +138,12 @@ impl<S: Sink> Batch<S> {
         let payloads = std::mem::take(&mut self.payloads);
         for (payload, ticket) in payloads.into_iter().zip(std::mem::take(&mut self.tickets)) {
             if is_refused(&ticket) {
-                self.refuse(payload, ticket, error.clone());
+                self.common.refuse(payload, ticket, error.clone());
             } else {
                 self.payloads.push(payload);
                 self.tickets.push(ticket);
             }
         }
-    }
-
-    fn refuse(&self, payload: S::Payload, ticket: Ticket<S::Payload>, error: SinkError) {
-        self.refused(&error, false);
-        let (sink, attempts) = (self.common.settings.name.clone(), ticket.attempts);
-        let refused = Refused { payload, sink, error, attempts };
-        ticket.answer(Settled::Refused(Box::new(refused)));
     }
 
     /// Writes once, answers what is settled and keeps the rest.
@@ -161,13 +154,18 @@ impl<S: Sink> Batch<S> {
         let count = |what: fn(&Delivery) -> bool| outcomes.iter().filter(|of| what(of)).count();
         let confirmed = count(|outcome| matches!(outcome, Delivery::Confirmed));
         let heard = count(|outcome| !matches!(outcome, Delivery::Transient(_)));
+        let unheard = match outcomes.first() {
+            Some(Delivery::Transient(error)) if heard == 0 => Some(error.clone()),
+            _ => None,
+        };
         let before = self.payloads.len();
         let (error, hopeless, retry_after) = self.sort(outcomes);
         if confirmed > 0 {
             self.common.trouble.accepted();
         }
-        if heard > 0 {
-            self.common.trouble.asked(Ok(()));
+        match unheard {
+            Some(error) => self.common.trouble.futile(begun, &error),
+            None => self.common.trouble.asked(Ok(())),
         }
         let name = &self.common.settings.name;
         self.common.observe(|observer| observer.batch(name, confirmed, took));
@@ -225,7 +223,7 @@ impl<S: Sink> Batch<S> {
                 Delivery::Permanent(error)
                     if self.common.settings.shape.permanent == Permanent::Refuse =>
                 {
-                    self.refuse(payload, ticket, error);
+                    self.common.refuse(payload, ticket, error);
                     continue;
                 }
                 Delivery::Transient(error) => error,
@@ -235,10 +233,10 @@ impl<S: Sink> Batch<S> {
                 }
             };
             if ticket.is_expired(self.common.settings.patience.give_up_after) {
-                self.refuse(payload, ticket, error);
+                self.common.refuse(payload, ticket, error);
                 continue;
             }
-            self.refused(&error, true);
+            self.common.refused(&error, true);
             retry_after = retry_after.max(error.retry_after.unwrap_or_default());
             ticket.set_held(true);
             first.get_or_insert(error);
@@ -305,10 +303,20 @@ impl<S: Sink> Batch<S> {
             }
         }
     }
+}
+
+impl Common {
+    /// It is not held any more: `error` is why.
+    pub(super) fn refuse<P>(&self, payload: P, ticket: Ticket<P>, error: SinkError) {
+        self.refused(&error, false);
+        let (sink, attempts) = (self.settings.name.clone(), ticket.attempts);
+        let refused = Refused { payload, sink, error, attempts };
+        ticket.answer(Settled::Refused(Box::new(refused)));
+    }
 
     fn refused(&self, error: &SinkError, held: bool) {
-        let name = &self.common.settings.name;
-        self.common.observe(|observer| observer.refused(name, error, held));
+        let name = &self.settings.name;
+        self.observe(|observer| observer.refused(name, error, held));
     }
 }
 
@@ -328,7 +336,7 @@ async fn expired(oldest: Option<Instant>, limit: Option<Duration>) {
 
 impl<P> Ticket<P> {
     /// Whether it was tried for `limit`.
-    fn is_expired(&self, limit: Option<Duration>) -> bool {
+    pub(super) fn is_expired(&self, limit: Option<Duration>) -> bool {
         limit.is_some_and(|limit| limit <= self.since.elapsed())
     }
 
