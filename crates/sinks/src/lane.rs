@@ -165,6 +165,7 @@ impl<P: Send + Sync + 'static> Lane<P> {
             waiting_bytes: 0,
             expects: None,
             place: None,
+            batches: 0,
             running: JoinSet::new(),
         };
         let task = tokio::spawn(belt.run(Arc::clone(&stop)));
@@ -266,7 +267,9 @@ struct Belt<S: Sink> {
     expects: Option<Standing>,
     /// Taken, for the next batch.
     place: Option<Place>,
-    /// Batches that are not answered.
+    /// Batches so far.
+    batches: u64,
+    /// Those of them that are not answered.
     running: JoinSet<()>,
 }
 
@@ -391,7 +394,9 @@ impl<S: Sink> Belt<S> {
     fn cut(&mut self, place: Place) -> Batch<S> {
         let shape = self.common.settings.shape;
         let (sink, common) = (Arc::clone(&self.sink), Arc::clone(&self.common));
-        let mut batch = Batch::new(sink, common, place, self.waiting.len().min(shape.batch_items));
+        let count = self.waiting.len().min(shape.batch_items);
+        let mut batch = Batch::new(self.batches, sink, common, place, count);
+        self.batches += 1;
         let stuck = *self.common.trouble.stuck().borrow();
         let mut bytes = 0;
         while let Some(mut entry) = self.waiting.pop_front() {

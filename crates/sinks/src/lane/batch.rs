@@ -20,6 +20,8 @@ use crate::{Refused, Settled};
 
 /// Payloads that are written together.
 pub(super) struct Batch<S: Sink> {
+    /// Among those of its lane.
+    number: u64,
     sink: Arc<S>,
     common: Arc<Common>,
     payloads: Vec<S::Payload>,
@@ -46,22 +48,28 @@ struct Attempt {
 }
 
 impl Attempt {
-    /// Tells the circuit whether the sink is there.
-    fn report(&self, pass: Pass) {
+    /// Tells the circuit what it says of the sink, for this batch.
+    fn report(&self, pass: Pass, batch: u64) {
         if 0 < self.heard {
             pass.succeeded();
         } else {
-            pass.failed(Instant::now());
+            pass.failed(batch, Instant::now());
         }
     }
 }
 
 impl<S: Sink> Batch<S> {
     /// Made for `count` payloads, more or less.
-    pub(super) fn new(sink: Arc<S>, common: Arc<Common>, place: Place, count: usize) -> Self {
+    pub(super) fn new(
+        number: u64,
+        sink: Arc<S>,
+        common: Arc<Common>,
+        place: Place,
+        count: usize,
+    ) -> Self {
         let standing = Standing::begin(&common);
         let (payloads, tickets) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        Self { sink, common, payloads, tickets, standing, place: Some(place) }
+        Self { number, sink, common, payloads, tickets, standing, place: Some(place) }
     }
 
     pub(super) fn push(&mut self, entry: Entry<S::Payload>) {
@@ -85,7 +93,7 @@ impl<S: Sink> Batch<S> {
             };
             let attempt = self.attempt().await;
             if let Some(pass) = pass {
-                attempt.report(pass);
+                attempt.report(pass, self.number);
             }
             self.standing.tried(attempt.answered > 0);
             let Some(error) = attempt.error else {
