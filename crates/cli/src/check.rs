@@ -4,7 +4,6 @@
 //! what this build lacks is a note and no error, because the rest of the file is as good as it was.
 
 use std::{
-    error::Error,
     io::{self, Write},
     path::Path,
     process::ExitCode,
@@ -12,6 +11,7 @@ use std::{
 };
 
 use drakkar::{Config, ConfigError, Line, Loaded};
+use drakkar_core::contain::sources;
 use humantime::format_duration;
 
 /// Exit code for a configuration that is wrong; the one a worker has for it.
@@ -42,11 +42,9 @@ pub(crate) fn run(path: &Path) -> ExitCode {
 /// Every key that is wrong on a line of its own, or why nothing could be read.
 fn complaint(error: &ConfigError) -> String {
     let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
+    for inner in sources(error) {
         text.push_str(": ");
         text.push_str(&inner.to_string());
-        source = inner.source();
     }
     text
 }

@@ -6,6 +6,7 @@
 use std::{
     any::Any,
     error::Error,
+    ops::{Deref, DerefMut},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     task::{Context, Poll},
@@ -57,6 +58,56 @@ impl<F> Drop for Contained<'_, F> {
     }
 }
 
+/// Values of others: what one of them does when it is dropped concerns neither its owner nor the others.
+///
+/// ```
+/// use drakkar_core::contain::Each;
+///
+/// struct Clings;
+///
+/// impl Drop for Clings {
+///     fn drop(&mut self) {
+///         panic!("as told");
+///     }
+/// }
+///
+/// drop(Each::from(vec![Clings, Clings]));
+/// ```
+#[derive(Debug)]
+pub struct Each<T>(Vec<T>);
+
+impl<T> Default for Each<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T> From<Vec<T>> for Each<T> {
+    fn from(values: Vec<T>) -> Self {
+        Self(values)
+    }
+}
+
+impl<T> Deref for Each<T> {
+    type Target = Vec<T>;
+
+    fn deref(&self) -> &Vec<T> {
+        &self.0
+    }
+}
+
+impl<T> DerefMut for Each<T> {
+    fn deref_mut(&mut self) -> &mut Vec<T> {
+        &mut self.0
+    }
+}
+
+impl<T> Drop for Each<T> {
+    fn drop(&mut self) {
+        std::mem::take(&mut self.0).into_iter().for_each(let_go);
+    }
+}
+
 /// Drops `value`, whatever that does.
 pub fn let_go<T>(value: T) {
     finish(|| drop(value));
@@ -85,7 +136,17 @@ pub fn panic_text(panic: Box<dyn Any + Send>) -> String {
     }
 }
 
-/// What an error says, with all its sources: `outer: inner: innermost`.
+/// Most sources of an error that are shown: they may go round in a circle.
+const MOST_SOURCES: usize = 32;
+
+/// Why `error` came about: its source, the source of that, and so on, but not for ever.
+pub fn sources<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(error.source(), |&inner| inner.source()).take(MOST_SOURCES)
+}
+
+/// What an error says, with its sources: `outer: inner: innermost`.
 #[must_use]
 pub fn error_text(error: HookError) -> String {
     let text = catch_unwind(AssertUnwindSafe(|| chain(&*error)));
@@ -95,15 +156,13 @@ pub fn error_text(error: HookError) -> String {
 
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
+    for inner in sources(error) {
         let inner_text = inner.to_string();
         // Some errors print their source themselves.
         if !text.ends_with(&inner_text) {
             text.push_str(": ");
             text.push_str(&inner_text);
         }
-        source = inner.source();
     }
     text
 }
@@ -139,6 +198,30 @@ mod tests {
         let number = "disk".parse::<i32>().unwrap_err();
         let error = std::io::Error::other(number); // It prints its source itself.
         assert_eq!(error_text(error.into()), "invalid digit found in string");
+    }
+
+    /// Two errors, each the source of the other.
+    #[derive(Debug)]
+    struct Round(u32);
+
+    impl Error for Round {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            static ROUND: [Round; 2] = [Round(0), Round(1)];
+            Some(&ROUND[usize::from(self.0 == 0)])
+        }
+    }
+
+    impl fmt::Display for Round {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "{}", self.0)
+        }
+    }
+
+    #[test]
+    fn sources_that_go_round_in_a_circle_are_shown_for_a_while() {
+        let text = error_text(Round(0).into());
+        assert_eq!(text.matches(": ").count(), MOST_SOURCES, "{text}");
+        assert!(text.starts_with("0: 1: 0: 1: "), "{text}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{fmt, process::ExitCode};
 
+use drakkar_core::contain::sources;
 use drakkar_pipeline::HookFailure;
 use drakkar_sinks::MissingSink;
 
@@ -86,12 +87,7 @@ impl From<&RunError> for ExitCode {
 impl fmt::Debug for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")?;
-        let mut source = std::error::Error::source(self);
-        while let Some(inner) = source {
-            write!(f, "\n  because: {inner}")?;
-            source = inner.source();
-        }
-        Ok(())
+        sources(self).try_for_each(|inner| write!(f, "\n  because: {inner}"))
     }
 }
 

@@ -132,3 +132,10 @@ fn what_a_handler_registers_in_on_ready_is_scraped_with_the_worker_s_own_series(
     drop(stop);
     ended.recv_timeout(SOON).unwrap().unwrap();
 }
+
+#[test]
+#[should_panic(expected = "a test has one world at a time")]
+fn a_test_with_two_worlds_fails_at_once() {
+    let _first = World::new();
+    let _second = World::new();
+}

@@ -15,6 +15,7 @@ use std::{
 
 use drakkar_core::{
     Handler, Message, MessageGroup, Offset, Output, TaskFailure, TaskResult, WindowGroup,
+    contain::{Each, let_go},
     ledger::TaskKey,
 };
 use tokio::time::Instant;
@@ -143,8 +144,14 @@ impl<I> Groups<I> {
     /// A closing that was dropped: its group will never be complete.
     pub(crate) fn forget(&mut self, key: TaskKey) {
         let gathered = match self.closings.remove(&key) {
-            Some(Closing::Message(offset)) => self.messages.remove(&offset).map(|so| so.gathered),
-            Some(Closing::Window(window)) => self.windows.remove(&window).map(|so| so.gathered),
+            Some(Closing::Message(offset)) => self.messages.remove(&offset).map(|so_far| {
+                let_go(so_far.message);
+                so_far.gathered
+            }),
+            Some(Closing::Window(window)) => self.windows.remove(&window).map(|so_far| {
+                drop(Each::from(so_far.messages));
+                so_far.gathered
+            }),
             None => None,
         };
         self.let_go(gathered.map(|gathered| gathered.kept).unwrap_or_default());
@@ -221,12 +228,12 @@ impl<H: Handler> Partition<H> {
     const AGGREGATES: bool = H::AGGREGATES_MESSAGES || H::AGGREGATES_WINDOWS;
 
     /// Begins the groups of a window that was arranged.
-    pub(crate) fn gather(&mut self, messages: Vec<Message<H::Input>>, window: u64) {
+    pub(crate) fn gather(&mut self, mut messages: Each<Message<H::Input>>, window: u64) {
         if !Self::AGGREGATES || messages.is_empty() {
             return;
         }
         let since = Instant::now();
-        let messages: Vec<_> = messages.into_iter().map(Arc::new).collect();
+        let messages: Vec<_> = messages.drain(..).map(Arc::new).collect();
         if H::AGGREGATES_MESSAGES {
             for message in &messages {
                 let offset = message.offset;

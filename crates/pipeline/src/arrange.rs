@@ -12,7 +12,7 @@ use std::{ops::Range, sync::Arc};
 
 use drakkar_core::{
     Cause, Handler, Message, Offset, OnInvalid, Pending, SourceMessage, Stage, Task,
-    contain::{error_text, let_go},
+    contain::{Each, error_text},
 };
 use drakkar_telemetry::{Hook, SkipReason};
 use tokio::time::sleep;
@@ -25,7 +25,7 @@ pub(crate) struct Plan<I> {
     /// Messages that `arrange` answered for.
     pub arranged: Vec<Offset>,
     /// The same as the handler saw them, if it aggregates; else none.
-    pub messages: Vec<Message<I>>,
+    pub messages: Each<Message<I>>,
     /// What to run for them; every task names messages of the window.
     pub tasks: Vec<Arc<Task>>,
     /// Messages to dead-letter, and why.
@@ -40,7 +40,7 @@ impl<I> Default for Plan<I> {
     fn default() -> Self {
         Self {
             arranged: Vec::new(),
-            messages: Vec::new(),
+            messages: Each::default(),
             tasks: Vec::new(),
             rejected: Vec::new(),
             skipped: Vec::new(),
@@ -65,9 +65,8 @@ pub(crate) async fn arrange<H: Handler>(
         // Parts were answered from left to right, so both ascend.
         let is_arranged =
             |message: &mut Message<H::Input>| plan.arranged.binary_search(&message.offset).is_ok();
-        plan.messages = messages.extract_if(.., is_arranged).collect();
+        plan.messages = messages.extract_if(.., is_arranged).collect::<Vec<_>>().into();
     }
-    let_go(messages);
     plan
 }
 
@@ -146,10 +145,10 @@ fn decode<H: Handler>(
     shared: &Shared<H>,
     window: Vec<Arc<SourceMessage>>,
     plan: &mut Plan<H::Input>,
-) -> Vec<Message<H::Input>> {
+) -> Each<Message<H::Input>> {
     // Once for all of them: the clock would be a good part of the time it measures.
     let _attended = window.first().map(|first| shared.attend(Hook::Decode, &first.partition));
-    let mut messages = Vec::with_capacity(window.len());
+    let mut messages = Each::from(Vec::with_capacity(window.len()));
     for source in window {
         match decode_one(shared, &source) {
             Ok(input) => messages.push(Message { source, input }),

@@ -13,6 +13,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use drakkar_core::{
     Cause, Handler, Offset, SourceMessage,
+    contain::let_go,
     flood::{Admission, Flood, FloodMark},
     ledger::TaskKey,
 };
@@ -249,7 +250,10 @@ impl<H: Handler> Partition<H> {
                 let freed = self.ledger.finish(key);
                 self.freed(freed);
             }
-            Failed::Closing { key, kept, .. } => self.closed(key, kept),
+            Failed::Closing { key, kept, whole } => {
+                let_go(whole);
+                self.closed(key, kept);
+            }
         }
     }
 

@@ -20,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use drakkar_core::contain::let_go;
 use tokio::{
     sync::mpsc,
     task::{AbortHandle, JoinError, JoinSet},
@@ -196,7 +197,7 @@ impl<B: Begin> Flows<B> {
 
     pub(crate) fn abort_all(&mut self) {
         self.tasks.abort_all();
-        self.together.clear();
+        let_go(std::mem::take(&mut self.together));
     }
 
     fn reported(&mut self, report: Result<Report<B>, JoinError>) -> Result<Vec<B::End>, JoinError> {

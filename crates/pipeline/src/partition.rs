@@ -14,6 +14,7 @@ use std::{
 use drakkar_core::{
     Cause, DoneMap, Handler, Offset, Payload, SourceMessage, Task, TopicPartition,
     backpressure::Load,
+    contain::let_go,
     done_map::{Extras, Noted},
     flood::Flood,
     hold::HoldBoard,
@@ -251,6 +252,11 @@ impl<H: Handler> Partition<H> {
 
     /// Runs until it is ordered to end.
     pub(crate) async fn run(mut self) {
+        self.work().await;
+        let_go(self);
+    }
+
+    async fn work(&mut self) {
         self.announce_hold();
         loop {
             self.tend_gate();

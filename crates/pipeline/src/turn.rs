@@ -138,7 +138,7 @@ impl<H: Handler> Partition<H> {
         } else {
             TaskStage::Waiting
         };
-        self.task_bytes += task.size();
+        self.set_task_bytes(self.task_bytes + task.size());
         let active = Active { task, attempt: 1, forgiven: 0, chain, rank, line, stage };
         self.tasks.insert(key, active);
     }
@@ -146,8 +146,13 @@ impl<H: Handler> Partition<H> {
     /// A task has ended, or will not be begun.
     pub(crate) fn forget_task(&mut self, key: TaskKey) -> Option<Active> {
         let active = self.tasks.remove(&key)?;
-        self.task_bytes -= active.task.size();
+        self.set_task_bytes(self.task_bytes - active.task.size());
         Some(active)
+    }
+
+    fn set_task_bytes(&mut self, bytes: usize) {
+        self.task_bytes = bytes;
+        self.metrics.task_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// Something ended: messages settled, groups became complete, and others may have their turn.

@@ -19,7 +19,7 @@ use drakkar_core::{
     SinkError, Task, TaskResult, backpressure::Limits,
 };
 use drakkar_executor::ExecutorConfig;
-use drakkar_testing::{Script, Scripted, World};
+use drakkar_testing::{Script, Scripted, World, message};
 use tokio::time::sleep;
 
 const PARTITIONS: i32 = 200;
@@ -269,4 +269,29 @@ async fn a_task_that_led_to_more_than_its_sink_has_room_for_ends_when_all_of_it_
     results.answer(|_| Delivery::Confirmed);
     world.committed(0, 1).await;
     assert_eq!(results.recorded().len(), PAYLOADS, "each once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_bytes_of_tasks_are_shown_until_these_have_ended() {
+    let handler = Echo::default().arrange(|window| {
+        let task = |message: &Message<Bytes>| {
+            Task::for_message(message).program("slow").stdin(message.input.clone())
+        };
+        Ok(window.iter().map(task).collect())
+    });
+    let mut world = World::of(handler)
+        .in_memory()
+        .processes(|_| Scripted::prints("x").takes(Duration::from_mins(1)))
+        .executor(|executor| executor.max_executors = NonZeroUsize::new(3))
+        .start();
+    for size in [1_000, 2_000, 4_000] {
+        world.produce(0, vec![b'x'; size]);
+    }
+    world.runs.started(3).await;
+    let metrics = world.metrics.partition(&message(0, 0, "").partition);
+    let bytes: usize = world.runs.all().iter().map(|run| run.task.size()).sum();
+    assert!((7_000..20_000).contains(&bytes), "{bytes}");
+    assert_eq!(metrics.task_bytes.get(), i64::try_from(bytes).unwrap());
+    world.committed(0, 3).await;
+    assert_eq!(metrics.task_bytes.get(), 0);
 }

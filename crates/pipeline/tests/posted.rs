@@ -23,10 +23,8 @@ use drakkar_testing::{Record, Script, World, message};
 use fastrand::Rng;
 use tokio::{
     sync::Semaphore,
-    time::{Instant, advance, sleep},
+    time::{advance, sleep},
 };
-
-const GRACE: Duration = Duration::from_secs(30);
 
 fn down() -> Delivery {
     Delivery::Transient(SinkError::new("Down", "down"))
@@ -342,38 +340,32 @@ async fn what_is_confirmed_when_the_deadline_comes_counts_although_nobody_has_lo
     assert_eq!((next(over.position.as_ref()), far.ended().len()), (1, 1));
 }
 
-/// A payload that cannot be dropped once: what its sink was given with it is let go of without an answer.
-struct Trap {
-    is_set: Arc<AtomicBool>,
-}
+/// A payload that panics when it is dropped, and so does each copy of it.
+#[derive(Clone)]
+struct Trap(Arc<AtomicUsize>);
 
 impl Drop for Trap {
     fn drop(&mut self) {
-        assert!(!self.is_set.swap(false, Ordering::SeqCst), "a trap");
-    }
-}
-
-/// A copy is none.
-impl Clone for Trap {
-    fn clone(&self) -> Self {
-        Self { is_set: Arc::default() }
+        self.0.fetch_add(1, Ordering::SeqCst);
+        panic!("a trap");
     }
 }
 
 /// Confirms everything.
 #[derive(Clone)]
-struct Kind;
+struct Kind(Arc<AtomicUsize>);
 
 impl Sink for Kind {
     type Payload = Trap;
 
     async fn deliver(&self, batch: &[Trap]) -> Vec<Delivery> {
+        self.0.fetch_add(batch.len(), Ordering::SeqCst);
         vec![Delivery::Confirmed; batch.len()]
     }
 }
 
-/// Two payloads for every message, the first a trap once.
-struct Trapper(Arc<AtomicBool>);
+/// Two payloads for every message.
+struct Trapper(Arc<AtomicUsize>);
 
 impl Handler for Trapper {
     type Input = Bytes;
@@ -384,25 +376,24 @@ impl Handler for Trapper {
     }
 
     async fn on_task_complete(&self, _: &TaskResult) -> HookResult<Collect> {
-        let payload = |is_set| CustomPayload::new("far", Trap { is_set }, 1);
-        let first = payload(Arc::clone(&self.0));
-        Ok(Collect::new().custom(first).custom(payload(Arc::default())))
+        let payload = || CustomPayload::new("far", Trap(Arc::clone(&self.0)), 1);
+        Ok(Collect::new().custom(payload()).custom(payload()))
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_lane_lets_go_of_without_an_answer_never_settles_and_no_hand_over_waits_for_it() {
-    let trap = Arc::new(AtomicBool::new(true));
-    let mut world = World::of(Trapper(Arc::clone(&trap))).in_memory().sink("far", Kind).start();
+async fn payloads_that_panic_when_they_are_dropped_are_written_once_and_cost_nothing() {
+    let (dropped, written) = (Arc::default(), Arc::default());
+    let mut world = World::of(Trapper(Arc::clone(&dropped)))
+        .in_memory()
+        .sink("far", Kind(Arc::clone(&written)))
+        .start();
     world.produce(0, "a");
-    world.not_committed(0, 0, Duration::from_mins(10)).await;
-    assert!(!trap.load(Ordering::SeqCst), "it was stepped into");
-    let begun = Instant::now();
-    let over = world.revoke(0, GRACE).await;
-    assert!(begun.elapsed() < Duration::from_secs(1), "it waited for {:?}", begun.elapsed());
-    assert_eq!(next(over.position.as_ref()), 0, "nobody confirmed it");
-    world.give_back(0);
-    world.committed(0, 1).await;
+    world.produce(0, "b");
+    world.committed(0, 2).await;
+    assert_eq!(written.load(Ordering::SeqCst), 4);
+    world.stop().await.unwrap();
+    assert_eq!(dropped.load(Ordering::SeqCst), 8, "each, and the copy that its sink was given");
 }
 
 #[tokio::test(start_paused = true)]

@@ -62,8 +62,8 @@ pub struct SinksConfig {
     /// files have none). Default: `30s`.
     #[serde(with = "lenient::duration")]
     pub delivery_timeout_seconds: Duration,
-    /// How long a payload is tried before it counts as refused for good. Default: none: for as long
-    /// as it lasts.
+    /// How long a payload is tried, from when its sink is given it, before it counts as refused for
+    /// good. Default: none: for as long as it lasts.
     #[serde(with = "lenient::optional_duration")]
     pub give_up_after: Option<Duration>,
     /// When a sink that fails again and again is left alone for a while.

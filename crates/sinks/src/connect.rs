@@ -54,7 +54,8 @@ pub enum ConnectError {
     },
     /// The directory cannot be written to.
     #[error(
-        "{key}.base_path: {} cannot be written to: {reason}; make it a directory of this user",
+        "{key}.base_path: {} cannot be written to: {reason}; make it a directory that this user may \
+         write to, on a disk that is mounted for writing",
         path.display()
     )]
     Directory {

@@ -2,7 +2,7 @@
 //!
 //! A value of another type is refused for good, and says which type was expected.
 
-use drakkar_core::{CustomPayload, Delivery, Sink, SinkError};
+use drakkar_core::{CustomPayload, Delivery, Sink, SinkError, contain::Each};
 
 /// A sink that takes `S::Payload`.
 pub(crate) struct Custom<S> {
@@ -20,7 +20,7 @@ impl<S: Sink<Payload: Clone>> Sink for Custom<S> {
 
     async fn deliver(&self, batch: &[CustomPayload]) -> Vec<Delivery> {
         let value = |payload: &CustomPayload| payload.value::<S::Payload>().cloned();
-        let known: Vec<S::Payload> = batch.iter().filter_map(value).collect();
+        let known = Each::from(batch.iter().filter_map(value).collect::<Vec<S::Payload>>());
         let mut answers =
             if known.is_empty() { Vec::new() } else { self.sink.deliver(&known).await };
         if answers.len() != known.len() {

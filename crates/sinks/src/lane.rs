@@ -119,7 +119,7 @@ struct Ticket<P> {
     _space: Space,
     size: usize,
     attempts: u32,
-    /// When the lane was given it.
+    /// When the lane was given it: where it had to wait for room, before.
     since: Instant,
 }
 
@@ -165,6 +165,7 @@ impl<P: Send + Sync + 'static> Lane<P> {
             waiting_bytes: 0,
             expects: None,
             place: None,
+            batches: 0,
             running: JoinSet::new(),
         };
         let task = tokio::spawn(belt.run(Arc::clone(&stop)));
@@ -177,12 +178,13 @@ impl<P: Send + Sync + 'static> Lane<P> {
 
     /// Waits for room, then for the outcome.
     pub(crate) async fn deliver(&self, payload: P, size: usize, hold: &Arc<Hold>) -> Settled<P> {
+        let since = Instant::now();
         let space = match self.room.try_enter(size) {
             Some(space) => space,
             None => self.room.enter(size, hold, &self.common.trouble).await,
         };
         let (reply, answer) = oneshot::channel();
-        let ticket = Ticket::new(Reply::Awaited(reply), hold, space, size);
+        let ticket = Ticket::new(Reply::Awaited(reply), hold, space, size, since);
         let answer = match self.entries.send(Entry { payload, ticket }) {
             Ok(()) => answer.await.ok(),
             Err(_) => None,
@@ -213,7 +215,7 @@ impl<P: Send + Sync + 'static> Lane<P> {
         let Some(space) = self.room.try_enter(size) else {
             return Err(payload);
         };
-        let ticket = Ticket::new(Reply::Posted(back()), hold, space, size);
+        let ticket = Ticket::new(Reply::Posted(back()), hold, space, size, Instant::now());
         drop(self.entries.send(Entry { payload, ticket })); // Closed: what it let go of says so.
         Ok(())
     }
@@ -265,7 +267,9 @@ struct Belt<S: Sink> {
     expects: Option<Standing>,
     /// Taken, for the next batch.
     place: Option<Place>,
-    /// Batches that are not answered.
+    /// Batches so far.
+    batches: u64,
+    /// Those of them that are not answered.
     running: JoinSet<()>,
 }
 
@@ -283,6 +287,7 @@ impl<S: Sink> Belt<S> {
             let lingers = if open { self.lingers() } else { None };
             let is_idle = open && self.waiting.is_empty() && self.running.is_empty();
             let has_to_wait = !self.waiting.is_empty() && self.place.is_none();
+            let gives_up = self.gives_up();
             let common = Arc::clone(&self.common);
             tokio::select! {
                 biased; // Finish before starting.
@@ -294,6 +299,7 @@ impl<S: Sink> Belt<S> {
                     let stuck = *stuck.borrow_and_update();
                     self.waiting.iter_mut().for_each(|entry| entry.ticket.set_held(stuck));
                 }
+                () = sleep_until(gives_up.unwrap_or_else(Instant::now)), if gives_up.is_some() => {}
                 place = common.places.take(), if has_to_wait && lingers.is_none() => {
                     self.place = Some(place);
                 }
@@ -333,8 +339,36 @@ impl<S: Sink> Belt<S> {
         (!full && !hurried && has_place && now < until).then_some(until)
     }
 
+    /// When to look whether what waits is to be given up.
+    fn gives_up(&self) -> Option<Instant> {
+        let limit = self.common.settings.patience.give_up_after?;
+        let oldest = self.waiting.front()?.ticket.since;
+        let unheard = self.common.trouble.unheard().map_or_else(Instant::now, |(since, _)| since);
+        Some(oldest.max(unheard) + limit)
+    }
+
+    /// Gives up what has waited for too long, where the sink has been away for as long: where it is only
+    /// slow, each payload is written once at least.
+    fn give_up(&mut self) {
+        let limit = self.common.settings.patience.give_up_after;
+        let Some(limit) = limit.filter(|_| !self.waiting.is_empty()) else { return };
+        let unheard = self.common.trouble.unheard();
+        let Some((_, error)) = unheard.filter(|(since, _)| limit <= since.elapsed()) else {
+            return;
+        };
+        for entry in std::mem::take(&mut self.waiting) {
+            if entry.ticket.is_expired(Some(limit)) {
+                self.waiting_bytes -= entry.ticket.size;
+                self.common.refuse(entry.payload, entry.ticket, error.clone());
+            } else {
+                self.waiting.push_back(entry);
+            }
+        }
+    }
+
     /// Starts a batch of what waits for every place that is free.
     fn dispatch(&mut self, open: bool) {
+        self.give_up();
         while !self.waiting.is_empty() {
             if open && self.lingers().is_some() {
                 break;
@@ -360,7 +394,9 @@ impl<S: Sink> Belt<S> {
     fn cut(&mut self, place: Place) -> Batch<S> {
         let shape = self.common.settings.shape;
         let (sink, common) = (Arc::clone(&self.sink), Arc::clone(&self.common));
-        let mut batch = Batch::new(sink, common, place, self.waiting.len().min(shape.batch_items));
+        let count = self.waiting.len().min(shape.batch_items);
+        let mut batch = Batch::new(self.batches, sink, common, place, count);
+        self.batches += 1;
         let stuck = *self.common.trouble.stuck().borrow();
         let mut bytes = 0;
         while let Some(mut entry) = self.waiting.pop_front() {
@@ -392,8 +428,8 @@ async fn next<T: Copy>(changes: &mut Option<watch::Receiver<T>>) -> Option<T> {
 }
 
 impl<P> Ticket<P> {
-    fn new(reply: Reply<P>, hold: &Arc<Hold>, space: Space, size: usize) -> Self {
-        let (hold, since) = (Arc::clone(hold), Instant::now());
+    fn new(reply: Reply<P>, hold: &Arc<Hold>, space: Space, size: usize, since: Instant) -> Self {
+        let hold = Arc::clone(hold);
         // Nothing in memory is larger; what a handler says is added up.
         let size = size.min(isize::MAX.unsigned_abs());
         Self { reply, hold, held: None, _space: space, size, attempts: 0, since }

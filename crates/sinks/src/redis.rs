@@ -30,6 +30,9 @@ mod slots; // which node of a cluster serves what
 #[cfg(feature = "redis-cluster")]
 mod cluster; // the nodes of a cluster, each a server
 
+/// A key that there is not; it stands behind the prefix of the sink.
+const PROBED: &[u8] = b"drakkar:probe";
+
 /// Commands → a Redis server.
 pub struct RedisSink {
     /// As it is configured, without secrets.
@@ -191,9 +194,20 @@ impl Sink for RedisSink {
     }
 
     async fn probe(&self) -> Result<(), SinkError> {
-        let mut ping = redis::pipe();
-        ping.cmd("PING");
-        self.link.ask(&ping).await.map_err(|(place, error)| {
+        let asked = match &self.link {
+            Link::Server { server, .. } => {
+                let asked = server.probe(&self.encoder.key(PROBED)).await;
+                asked.map_err(|error| (None, error))
+            }
+            // Its primaries are asked for each time, and they take writes.
+            #[cfg(feature = "redis-cluster")]
+            Link::Cluster { .. } => {
+                let mut ping = redis::pipe();
+                ping.cmd("PING");
+                self.link.ask(&ping).await
+            }
+        };
+        asked.map_err(|(place, error)| {
             verdict::unanswered(place.as_ref().unwrap_or(&self.address), &error)
         })
     }

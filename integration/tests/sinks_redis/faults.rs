@@ -141,6 +141,21 @@ async fn a_server_that_is_a_replica_for_a_while_holds_writes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_takes_no_writes_is_known_before_there_is_one() {
+    let server = OwnServer::start("redis");
+    let sinks = sink(&url(&server)).await;
+    let mut outside = Outside::of(&url(&server));
+    let nobody = OwnServer::down("redis").port.to_string();
+    outside.tell(&["REPLICAOF", "127.0.0.1", &nobody]);
+    holds(&sinks).await;
+    outside.tell(&["REPLICAOF", "NO", "ONE"]);
+    until("the sink to be there again", SOON, || {
+        if sinks.held().is_empty() { Ok(()) } else { Err("it is not") }
+    });
+    assert_eq!(outside.ask::<i64>(&["DBSIZE"]), 0, "asking left nothing behind");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_is_demoted_is_left_for_the_one_that_its_name_leads_to_now() {
     let [old, new] = [(), ()].map(|()| OwnServer::start("redis"));
     let way = Relay::to(old.port).await;

@@ -2,6 +2,8 @@
 
 use std::{any::Any, fmt, sync::Arc};
 
+use crate::contain::let_go;
+
 /// One value for a sink that the worker was given by name.
 ///
 /// The sink says which type it takes; a value of another type is refused for good.
@@ -22,19 +24,28 @@ pub struct CustomPayload {
     type_name: &'static str,
 }
 
+/// It is dropped wherever the last copy of its payload is: what that does must not matter there.
+struct Value<T>(Option<T>);
+
+impl<T> Drop for Value<T> {
+    fn drop(&mut self) {
+        let_go(self.0.take());
+    }
+}
+
 impl CustomPayload {
     /// `value` for the sink that the worker knows as `sink`. `size` is how many bytes it occupies,
     /// about: batches and queues are bounded by it.
     #[must_use]
     pub fn new<T: Send + Sync + 'static>(sink: impl Into<String>, value: T, size: usize) -> Self {
         let type_name = std::any::type_name::<T>();
-        Self { sink: Some(sink.into()), value: Arc::new(value), size, type_name }
+        Self { sink: Some(sink.into()), value: Arc::new(Value(Some(value))), size, type_name }
     }
 
     /// The value, if it is of this type.
     #[must_use]
     pub fn value<T: Send + Sync + 'static>(&self) -> Option<&T> {
-        self.value.downcast_ref()
+        self.value.downcast_ref::<Value<T>>()?.0.as_ref()
     }
 
     /// The name of its type, for people.

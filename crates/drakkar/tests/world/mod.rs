@@ -2,6 +2,7 @@
 #![allow(dead_code)] // Each test uses a part.
 
 use std::{
+    cell::Cell,
     io::{Read, Write},
     net::TcpStream,
     sync::{
@@ -98,16 +99,37 @@ impl Write for Log {
 
 /// One worker at a time, so that what is logged is about that one.
 pub(crate) struct World {
-    _alone: MutexGuard<'static, ()>,
+    _alone: Alone,
     cluster: MockCluster<'static, DefaultProducerContext>,
     runtime: Runtime,
     pub(crate) before: usize,
 }
 
+thread_local! {
+    /// Whether a world of this thread, which is a test, is there.
+    static HAS_WORLD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// No other test has a world meanwhile.
+struct Alone(#[expect(dead_code, reason = "held, not looked at")] MutexGuard<'static, ()>);
+
+impl Alone {
+    fn wait() -> Self {
+        static ALONE: Mutex<()> = Mutex::new(());
+        assert!(!HAS_WORLD.replace(true), "a test has one world at a time: drop the one before");
+        Self(ALONE.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        HAS_WORLD.set(false);
+    }
+}
+
 impl World {
     pub(crate) fn new() -> Self {
-        static ALONE: Mutex<()> = Mutex::new(());
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = Alone::wait();
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic("orders", 2, 1).unwrap();
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

@@ -1,13 +1,13 @@
 //! What hooks leave behind, and what panics only then: the text of an error, the end of a value.
 
-use std::{error::Error, fmt, future::pending, time::Duration};
+use std::{error::Error, fmt, future::pending, num::NonZero, time::Duration};
 
 use bytes::Bytes;
 use drakkar_core::{
     Collect, Handler, HookResult, Input, Message, Offset, Pending, Precomputed, SourceMessage,
     Task, TaskResult,
 };
-use drakkar_testing::World;
+use drakkar_testing::{Scripted, World};
 
 /// Panics when it is shown.
 #[derive(Debug)]
@@ -41,6 +41,8 @@ enum At {
     /// The same, and `arrange` for message 1.
     BothHang,
     InputDropped,
+    /// The same, while `arrange` waits.
+    HangsOverInput,
 }
 
 struct Faulty(At);
@@ -70,7 +72,8 @@ impl Handler for Faulty {
         match (self.0, message.offset) {
             (At::Decode, Offset(0)) => Err(Unspeakable.into()),
             (at, offset) => {
-                let clings = at == At::InputDropped && offset == Offset(0);
+                let clings =
+                    [At::InputDropped, At::HangsOverInput].contains(&at) && offset == Offset(0);
                 Ok(Value { _clings: clings.then(|| Clinging), ..Value::decode(message)? })
             }
         }
@@ -80,6 +83,7 @@ impl Handler for Faulty {
         match (self.0, window[0].offset) {
             (At::Arrange, Offset(0)) => return Err(Unspeakable.into()),
             (At::ArrangeHangs, Offset(0)) | (At::BothHang, Offset(1)) => hangs().await,
+            (At::HangsOverInput, _) => pending().await,
             _ => {}
         }
         let task = |message: &Message<Value>| {
@@ -152,4 +156,52 @@ async fn a_hook_that_panics_when_it_is_given_up_for_a_hand_over_costs_nothing() 
 #[tokio::test(start_paused = true)]
 async fn an_input_that_panics_when_it_is_dropped_costs_nothing() {
     assert_eq!(dead_letters(At::InputDropped).await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn inputs_that_panic_when_they_are_dropped_cost_a_hand_over_nothing() {
+    let mut world = World::of(Faulty(At::HangsOverInput)).in_memory().start();
+    world.produce(0, "0");
+    tokio::time::sleep(Duration::from_secs(1)).await; // Paused: it is being arranged.
+    let over = world.revoke(0, Duration::from_secs(5)).await;
+    assert_eq!(over.position.map(|position| position.next), Some(Offset(0)));
+    world.give_back(0);
+    world.stop().await.unwrap();
+}
+
+/// Aggregates values that panic when they are dropped.
+struct Gathers;
+
+impl Handler for Gathers {
+    type Input = Value;
+    const AGGREGATES_MESSAGES: bool = true;
+    const AGGREGATES_WINDOWS: bool = true;
+
+    fn decode(&self, message: &SourceMessage) -> HookResult<Value> {
+        Ok(Value { _clings: Some(Clinging), ..Value::decode(message)? })
+    }
+
+    async fn arrange(&self, window: &[Message<Value>], _: &Pending) -> HookResult<Vec<Task>> {
+        Ok(window.iter().map(Task::for_message).collect())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn groups_of_inputs_that_panic_when_they_are_dropped_cost_a_hand_over_nothing() {
+    let mut world = World::of(Gathers)
+        .in_memory()
+        .processes(|_| Scripted::hangs())
+        .executor(|executor| executor.max_executors = NonZero::new(1))
+        .settings(|settings| settings.window_size = 2)
+        .start();
+    for value in ["0", "1", "2", "3"] {
+        world.produce(0, value);
+    }
+    world.runs.started(1).await; // The first window is cut off, the second never began.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.held(0), 4);
+    let over = world.revoke(0, Duration::from_secs(5)).await;
+    assert_eq!(over.position.map(|position| position.next), Some(Offset(0)));
+    world.give_back(0);
+    world.stop().await.unwrap();
 }

@@ -1,6 +1,7 @@
 //! Opening the directory at the start: tried until it works, or until the time is up.
 //!
-//! A disk may be mounted later than we start, and one that hangs may hang for ever. So each attempt is on
+//! A disk may be mounted later than we start, and one that hangs may hang for ever. Where we may not write
+//! that is said at once: most often nobody gives us the right while we wait. Each attempt is on
 //! a thread of its own, which nobody waits for beyond that time, not even the end of the process.
 
 use std::{io, sync::Arc, thread, time::Duration};
@@ -40,10 +41,12 @@ async fn attempt(open: Arc<Open>) -> Result<FileSink, Attempt> {
     opened.map_err(|error| {
         use io::ErrorKind as Kind;
         match error.kind() {
-            // No disk that is mounted later changes that.
-            Kind::InvalidInput | Kind::InvalidFilename | Kind::NotADirectory => {
-                Attempt::Permanent(error.to_string())
-            }
+            // Waiting changes none of these.
+            Kind::InvalidInput
+            | Kind::InvalidFilename
+            | Kind::NotADirectory
+            | Kind::PermissionDenied
+            | Kind::ReadOnlyFilesystem => Attempt::Permanent(error.to_string()),
             _ => Attempt::Transient(error.to_string()),
         }
     })
@@ -94,11 +97,23 @@ mod tests {
         let config = config(temp.path());
         let attempts = AtomicUsize::new(0);
         let open = move || match attempts.fetch_add(1, Ordering::SeqCst) {
-            0 => Err(io::ErrorKind::PermissionDenied.into()),
-            1 => Err(io::ErrorKind::NotFound.into()),
+            0 => Err(io::ErrorKind::NotFound.into()),
+            1 => Err(io::ErrorKind::StorageFull.into()),
             _ => FileSink::open(&config, "worker-1"),
         };
         patient(Arc::new(open)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_this_user_may_not_write_is_said_at_once_with_what_to_do() {
+        use io::ErrorKind as Kind;
+        for kind in [Kind::PermissionDenied, Kind::ReadOnlyFilesystem, Kind::NotADirectory] {
+            let error = patient(Arc::new(move || Err(kind.into()))).await.err().unwrap();
+            let said = format!("/mnt/disk cannot be written to: {}; ", io::Error::from(kind));
+            let advice =
+                "make it a directory that this user may write to, on a disk that is mounted";
+            assert!(error.starts_with(&format!("sinks.filesystem.f.base_path: {said}{advice}")));
+        }
     }
 
     #[tokio::test(start_paused = true)]

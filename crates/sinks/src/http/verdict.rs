@@ -1,11 +1,8 @@
 //! What the endpoint said → what becomes of the payload.
 
-use std::{
-    error::Error,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
-use drakkar_core::{Delivery, SinkError};
+use drakkar_core::{Delivery, SinkError, contain::sources};
 use reqwest::{
     StatusCode,
     header::{HeaderMap, RETRY_AFTER},
@@ -106,8 +103,7 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 /// url, which may hold secrets: only what lies below is repeated.
 pub(super) fn of_error(error: &reqwest::Error, timeout: Duration) -> Delivery {
     let mut reasons = Vec::new();
-    let mut source = error.source();
-    while let Some(cause) = source {
+    for cause in sources(error) {
         if cause.is::<Refused>() {
             return Delivery::Transient(SinkError::new("metadata_address", cause.to_string()));
         }
@@ -115,7 +111,6 @@ pub(super) fn of_error(error: &reqwest::Error, timeout: Duration) -> Delivery {
         if reasons.last() != Some(&text) {
             reasons.push(text);
         }
-        source = cause.source();
     }
     let reason = reasons.join(": ");
     if error.is_builder() {

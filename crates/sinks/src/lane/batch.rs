@@ -20,6 +20,8 @@ use crate::{Refused, Settled};
 
 /// Payloads that are written together.
 pub(super) struct Batch<S: Sink> {
+    /// Among those of its lane.
+    number: u64,
     sink: Arc<S>,
     common: Arc<Common>,
     payloads: Vec<S::Payload>,
@@ -46,22 +48,28 @@ struct Attempt {
 }
 
 impl Attempt {
-    /// Tells the circuit whether the sink is there.
-    fn report(&self, pass: Pass) {
+    /// Tells the circuit what it says of the sink, for this batch.
+    fn report(&self, pass: Pass, batch: u64) {
         if 0 < self.heard {
             pass.succeeded();
         } else {
-            pass.failed(Instant::now());
+            pass.failed(batch, Instant::now());
         }
     }
 }
 
 impl<S: Sink> Batch<S> {
     /// Made for `count` payloads, more or less.
-    pub(super) fn new(sink: Arc<S>, common: Arc<Common>, place: Place, count: usize) -> Self {
+    pub(super) fn new(
+        number: u64,
+        sink: Arc<S>,
+        common: Arc<Common>,
+        place: Place,
+        count: usize,
+    ) -> Self {
         let standing = Standing::begin(&common);
         let (payloads, tickets) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        Self { sink, common, payloads, tickets, standing, place: Some(place) }
+        Self { number, sink, common, payloads, tickets, standing, place: Some(place) }
     }
 
     pub(super) fn push(&mut self, entry: Entry<S::Payload>) {
@@ -85,7 +93,7 @@ impl<S: Sink> Batch<S> {
             };
             let attempt = self.attempt().await;
             if let Some(pass) = pass {
-                attempt.report(pass);
+                attempt.report(pass, self.number);
             }
             self.standing.tried(attempt.answered > 0);
             let Some(error) = attempt.error else {
@@ -138,19 +146,12 @@ impl<S: Sink> Batch<S> {
         let payloads = std::mem::take(&mut self.payloads);
         for (payload, ticket) in payloads.into_iter().zip(std::mem::take(&mut self.tickets)) {
             if is_refused(&ticket) {
-                self.refuse(payload, ticket, error.clone());
+                self.common.refuse(payload, ticket, error.clone());
             } else {
                 self.payloads.push(payload);
                 self.tickets.push(ticket);
             }
         }
-    }
-
-    fn refuse(&self, payload: S::Payload, ticket: Ticket<S::Payload>, error: SinkError) {
-        self.refused(&error, false);
-        let (sink, attempts) = (self.common.settings.name.clone(), ticket.attempts);
-        let refused = Refused { payload, sink, error, attempts };
-        ticket.answer(Settled::Refused(Box::new(refused)));
     }
 
     /// Writes once, answers what is settled and keeps the rest.
@@ -161,13 +162,18 @@ impl<S: Sink> Batch<S> {
         let count = |what: fn(&Delivery) -> bool| outcomes.iter().filter(|of| what(of)).count();
         let confirmed = count(|outcome| matches!(outcome, Delivery::Confirmed));
         let heard = count(|outcome| !matches!(outcome, Delivery::Transient(_)));
+        let unheard = match outcomes.first() {
+            Some(Delivery::Transient(error)) if heard == 0 => Some(error.clone()),
+            _ => None,
+        };
         let before = self.payloads.len();
         let (error, hopeless, retry_after) = self.sort(outcomes);
         if confirmed > 0 {
             self.common.trouble.accepted();
         }
-        if heard > 0 {
-            self.common.trouble.asked(Ok(()));
+        match unheard {
+            Some(error) => self.common.trouble.futile(begun, &error),
+            None => self.common.trouble.asked(Ok(())),
         }
         let name = &self.common.settings.name;
         self.common.observe(|observer| observer.batch(name, confirmed, took));
@@ -225,7 +231,7 @@ impl<S: Sink> Batch<S> {
                 Delivery::Permanent(error)
                     if self.common.settings.shape.permanent == Permanent::Refuse =>
                 {
-                    self.refuse(payload, ticket, error);
+                    self.common.refuse(payload, ticket, error);
                     continue;
                 }
                 Delivery::Transient(error) => error,
@@ -235,10 +241,10 @@ impl<S: Sink> Batch<S> {
                 }
             };
             if ticket.is_expired(self.common.settings.patience.give_up_after) {
-                self.refuse(payload, ticket, error);
+                self.common.refuse(payload, ticket, error);
                 continue;
             }
-            self.refused(&error, true);
+            self.common.refused(&error, true);
             retry_after = retry_after.max(error.retry_after.unwrap_or_default());
             ticket.set_held(true);
             first.get_or_insert(error);
@@ -305,10 +311,20 @@ impl<S: Sink> Batch<S> {
             }
         }
     }
+}
+
+impl Common {
+    /// It is not held any more: `error` is why.
+    pub(super) fn refuse<P>(&self, payload: P, ticket: Ticket<P>, error: SinkError) {
+        self.refused(&error, false);
+        let (sink, attempts) = (self.settings.name.clone(), ticket.attempts);
+        let refused = Refused { payload, sink, error, attempts };
+        ticket.answer(Settled::Refused(Box::new(refused)));
+    }
 
     fn refused(&self, error: &SinkError, held: bool) {
-        let name = &self.common.settings.name;
-        self.common.observe(|observer| observer.refused(name, error, held));
+        let name = &self.settings.name;
+        self.observe(|observer| observer.refused(name, error, held));
     }
 }
 
@@ -328,7 +344,7 @@ async fn expired(oldest: Option<Instant>, limit: Option<Duration>) {
 
 impl<P> Ticket<P> {
     /// Whether it was tried for `limit`.
-    fn is_expired(&self, limit: Option<Duration>) -> bool {
+    pub(super) fn is_expired(&self, limit: Option<Duration>) -> bool {
         limit.is_some_and(|limit| limit <= self.since.elapsed())
     }
 

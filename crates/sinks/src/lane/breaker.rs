@@ -6,8 +6,10 @@
 //! or opens it again.
 //!
 //! Where what stays refused makes way for what is new, it must not do so through the circuit either: a
-//! write that is repeated counts as no failure, and when it was the probe and failed, what is new may
-//! still be it.
+//! write that is repeated opens nothing for what is new, and when it was the probe and failed, what is new
+//! may still be it. But where by turns one batch after the other fails and nothing is accepted in between,
+//! what is tried again leaves the sink alone as well, and only that: a sink that is dead is found out also
+//! when nothing new comes. One batch alone says nothing about its sink.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -42,6 +44,13 @@ pub(super) enum Writes {
 enum State {
     Closed {
         failures: u32,
+        turns: Turns,
+    },
+    /// Closed for what is new. What is tried again waits until then; while one of it is the probe, for its
+    /// outcome.
+    Resting {
+        failures: u32,
+        until: Option<Instant>,
     },
     /// Until when, for what is new and for what is tried again.
     Open {
@@ -51,12 +60,30 @@ enum State {
     Probing(Writes),
 }
 
+/// Failures in a row.
+#[derive(Debug, Clone, Copy, Default)]
+struct Turns {
+    /// Whose was the last.
+    last: Option<u64>,
+    /// How often it was another batch that failed than the one before.
+    count: u32,
+}
+
+impl Turns {
+    fn and(self, batch: u64) -> Self {
+        let is_another = self.last.is_some_and(|last| last != batch);
+        Self { last: Some(batch), count: self.count.saturating_add(u32::from(is_another)) }
+    }
+}
+
 impl State {
+    const CLOSED: Self = Self::Closed { failures: 0, turns: Turns { last: None, count: 0 } };
+
     fn shown(self) -> Circuit {
         match self {
             Self::Closed { .. } => Circuit::Closed,
-            Self::Open { .. } => Circuit::Open,
-            Self::Probing(_) => Circuit::HalfOpen,
+            Self::Open { .. } | Self::Resting { until: Some(_), .. } => Circuit::Open,
+            Self::Probing(_) | Self::Resting { until: None, .. } => Circuit::HalfOpen,
         }
     }
 }
@@ -80,7 +107,7 @@ pub(super) struct Pass {
 
 impl Breaker {
     pub(super) fn new(threshold: Threshold) -> Self {
-        let state = Mutex::new(State::Closed { failures: 0 });
+        let state = Mutex::new(State::CLOSED);
         Self { threshold, state, changed: watch::Sender::new(Circuit::Closed) }
     }
 
@@ -93,7 +120,7 @@ impl Breaker {
     #[cfg(test)]
     pub(super) fn blocks(&self, now: Instant) -> bool {
         match *self.state() {
-            State::Closed { .. } => false,
+            State::Closed { .. } | State::Resting { .. } => false,
             State::Open { new, .. } => now < new,
             State::Probing(_) => true,
         }
@@ -124,16 +151,19 @@ impl Breaker {
     ) -> Result<Pass, Option<Instant>> {
         let mut state = self.state();
         let is_probe = match (*state, writes) {
-            (State::Closed { .. }, _) => false,
+            (State::Closed { .. }, _) | (State::Resting { .. }, Writes::New) => false,
             (State::Open { new: until, .. }, Writes::New)
-            | (State::Open { again: until, .. }, Writes::Again)
-                if now < until =>
-            {
-                return Err(Some(until));
+            | (
+                State::Open { again: until, .. } | State::Resting { until: Some(until), .. },
+                Writes::Again,
+            ) if now < until => return Err(Some(until)),
+            (State::Resting { failures, until: Some(_) }, Writes::Again) => {
+                self.become_(&mut state, State::Resting { failures, until: None });
+                return Ok(Pass { breaker: Arc::clone(self), writes, is_probe: true });
             }
             // What is new does not wait for the verdict on what was refused before.
             (State::Open { .. }, _) | (State::Probing(Writes::Again), Writes::New) => true,
-            (State::Probing(_), _) => return Err(None),
+            (State::Probing(_) | State::Resting { until: None, .. }, _) => return Err(None),
         };
         if is_probe {
             self.become_(&mut state, State::Probing(writes));
@@ -159,8 +189,7 @@ impl Pass {
         match *state {
             // A straggler from before the circuit opened: the probe will tell.
             State::Open { .. } | State::Probing(_) if !self.is_probe => {}
-            State::Closed { failures: 0 } => {}
-            _ => self.breaker.become_(&mut state, State::Closed { failures: 0 }),
+            _ => self.breaker.become_(&mut state, State::CLOSED),
         }
         drop(state);
         self.is_probe = false;
@@ -171,16 +200,32 @@ impl Pass {
         self.is_probe && self.writes == writes
     }
 
-    /// Nothing was accepted.
-    pub(super) fn failed(mut self, now: Instant) {
+    /// Nothing of `batch` was accepted.
+    pub(super) fn failed(mut self, batch: u64, now: Instant) {
         let Threshold { failures: limit, cooldown } = self.breaker.threshold;
         let again = now + cooldown + PRECEDENCE;
+        let is_new = u32::from(self.writes == Writes::New);
         let mut state = self.breaker.state();
         let next = match (*state, self.writes) {
-            (State::Closed { failures }, Writes::New) if failures + 1 < limit => {
-                State::Closed { failures: failures + 1 }
+            (State::Closed { failures, .. } | State::Resting { failures, .. }, Writes::New)
+                if limit <= failures + 1 =>
+            {
+                State::Open { new: now + cooldown, again }
             }
-            (State::Closed { .. }, Writes::New) => State::Open { new: now + cooldown, again },
+            (State::Closed { failures, turns }, _) => {
+                let (failures, turns) = (failures + is_new, turns.and(batch));
+                if turns.count < limit {
+                    State::Closed { failures, turns }
+                } else {
+                    State::Resting { failures, until: Some(now + cooldown) }
+                }
+            }
+            (State::Resting { failures, until }, Writes::New) => {
+                State::Resting { failures: failures + 1, until }
+            }
+            (State::Resting { failures, until: None }, Writes::Again) if self.is_probe => {
+                State::Resting { failures, until: Some(now + cooldown) }
+            }
             (State::Probing(writes), _) if self.is_the_probe(writes) => match writes {
                 Writes::New => State::Open { new: now + cooldown, again },
                 Writes::Again => State::Open { new: now, again },
@@ -198,10 +243,17 @@ impl Drop for Pass {
     fn drop(&mut self) {
         if self.is_probe {
             let mut state = self.breaker.state();
-            if matches!(*state, State::Probing(writes) if self.is_the_probe(writes)) {
-                let now = Instant::now();
-                self.breaker.become_(&mut state, State::Open { new: now, again: now });
-            }
+            let now = Instant::now();
+            let next = match *state {
+                State::Probing(writes) if self.is_the_probe(writes) => {
+                    State::Open { new: now, again: now }
+                }
+                State::Resting { failures, until: None } if self.writes == Writes::Again => {
+                    State::Resting { failures, until: Some(now) }
+                }
+                unchanged => unchanged,
+            };
+            self.breaker.become_(&mut state, next);
         }
     }
 }
@@ -218,7 +270,7 @@ mod tests {
 
     async fn fail(breaker: &Arc<Breaker>, times: usize) {
         for _ in 0..times {
-            breaker.pass(Writes::New).await.failed(Instant::now());
+            breaker.pass(Writes::New).await.failed(0, Instant::now());
         }
     }
 
@@ -278,7 +330,7 @@ mod tests {
     async fn what_is_tried_again_opens_nothing_and_keeps_no_probe_from_what_is_new() {
         let breaker = breaker();
         for _ in 0..10 {
-            breaker.pass(Writes::Again).await.failed(Instant::now());
+            breaker.pass(Writes::Again).await.failed(0, Instant::now());
         }
         assert!(!breaker.blocks(Instant::now()));
         fail(&breaker, 3).await;
@@ -286,15 +338,51 @@ mod tests {
         let again = breaker.pass(Writes::Again).await;
         assert!(COOLDOWN < begun.elapsed(), "what is new goes first");
         let new = breaker.try_pass(Writes::New, Instant::now()).ok().unwrap();
-        again.failed(Instant::now());
+        again.failed(0, Instant::now());
         assert!(breaker.try_pass(Writes::New, Instant::now()).is_err(), "one of each at a time");
-        new.failed(Instant::now());
+        new.failed(0, Instant::now());
         assert!(breaker.blocks(Instant::now()), "what is new told");
 
-        breaker.pass(Writes::Again).await.failed(Instant::now());
+        breaker.pass(Writes::Again).await.failed(0, Instant::now());
         assert!(breaker.try_pass(Writes::Again, Instant::now()).is_err());
         drop(breaker.try_pass(Writes::New, Instant::now()).ok().unwrap());
         breaker.pass(Writes::Again).await.succeeded();
         assert!(!breaker.blocks(Instant::now()));
+    }
+
+    async fn fail_again(breaker: &Arc<Breaker>, batches: impl IntoIterator<Item = u64>) {
+        for batch in batches {
+            breaker.pass(Writes::Again).await.failed(batch, Instant::now());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_by_turns_leaves_the_sink_alone_and_what_is_new_does_not() {
+        let breaker = breaker();
+        fail_again(&breaker, [1, 1, 2, 2, 1, 1, 1]).await;
+        breaker.pass(Writes::New).await.succeeded();
+        fail_again(&breaker, [2, 1, 2]).await;
+        assert!(breaker.try_pass(Writes::Again, Instant::now()).is_ok(), "not often enough");
+        fail_again(&breaker, [1]).await;
+        assert!(breaker.try_pass(Writes::Again, Instant::now()).is_err());
+        assert_eq!(*breaker.watch().borrow(), Circuit::Open);
+        fail(&breaker, 2).await;
+        let new = [(); 2].map(|()| breaker.try_pass(Writes::New, Instant::now()).ok().unwrap());
+
+        let begun = Instant::now();
+        drop(breaker.pass(Writes::Again).await);
+        let probe = breaker.pass(Writes::Again).await;
+        assert_eq!(begun.elapsed(), COOLDOWN);
+        assert!(breaker.try_pass(Writes::Again, Instant::now()).is_err(), "one at a time");
+        assert!(breaker.try_pass(Writes::New, Instant::now()).is_ok());
+        probe.failed(1, Instant::now());
+        fail_again(&breaker, [1]).await;
+        assert_eq!(begun.elapsed(), COOLDOWN * 2);
+        new.into_iter().for_each(Pass::succeeded);
+        assert!(breaker.try_pass(Writes::Again, Instant::now()).is_ok());
+
+        fail_again(&breaker, [1, 2, 1, 2]).await;
+        fail(&breaker, 3).await;
+        assert!(breaker.blocks(Instant::now()), "what is new counts as ever");
     }
 }

@@ -147,6 +147,70 @@ async fn what_is_tried_for_too_long_is_refused_with_the_last_error() {
     assert!(Duration::from_mins(1) <= begun.elapsed());
 }
 
+/// Answers after a while: what `answer` says.
+struct Slow {
+    takes: Duration,
+    answer: fn() -> Delivery,
+    writes: Arc<AtomicUsize>,
+}
+
+impl Slow {
+    /// What becomes of payloads that are given to it all at once, and when, and how many writes began.
+    async fn settles(
+        self,
+        shape: Shape,
+        payloads: std::ops::Range<u32>,
+        give_up_after: Duration,
+    ) -> (Vec<Settled<u32>>, Duration, usize) {
+        let writes = Arc::clone(&self.writes);
+        let settings = Settings {
+            name: SinkName::new(SinkKind::Custom, "slow"),
+            shape,
+            patience: Patience { give_up_after: Some(give_up_after), ..patience() },
+            observer: Arc::new(()),
+        };
+        let lane = Lane::start(self, settings);
+        let (begun, hold) = (Instant::now(), Arc::new(HoldBoard::default()).task());
+        let settled = join_all(payloads.map(|payload| lane.deliver(payload, 10, &hold))).await;
+        (settled, begun.elapsed(), writes.load(Ordering::SeqCst))
+    }
+}
+
+impl Sink for Slow {
+    type Payload = u32;
+
+    async fn deliver(&self, batch: &[u32]) -> Vec<Delivery> {
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        tokio::time::sleep(self.takes).await;
+        batch.iter().map(|_| (self.answer)()).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_behind_a_dead_sink_is_given_up_in_time_although_it_was_never_written() {
+    for batches in [1, 4] {
+        let shape = Shape { batches, ..SMALL };
+        let dead =
+            Slow { takes: Duration::from_secs(20), answer: transient, writes: Arc::default() };
+        let (settled, took, writes) = dead.settles(shape, 0..100, Duration::from_mins(1)).await;
+        assert!(settled.iter().all(|settled| class(settled) == "down"), "{settled:?}");
+        assert!(Duration::from_mins(1) <= took && took < Duration::from_secs(90), "{took:?}");
+        assert!(writes < 12, "{writes}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_behind_a_slow_sink_is_written_however_long_it_waits() {
+    let slow = Slow {
+        takes: Duration::from_secs(25),
+        answer: || Delivery::Confirmed,
+        writes: Arc::default(),
+    };
+    let (settled, took, _) = slow.settles(SMALL, 0..20, Duration::from_mins(1)).await;
+    assert_eq!(settled, vec![Settled::Confirmed; 20]);
+    assert!(Duration::from_mins(2) < took, "{took:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_the_far_side_asks_to_wait_does_not_lengthen_the_time_a_payload_is_tried() {
     let limit = Duration::from_secs(10);

@@ -273,6 +273,44 @@ async fn a_sink_that_is_down_is_left_alone_and_tried_again_also_when_nothing_new
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_dead_sink_is_left_alone_by_what_is_tried_again_although_nothing_new_comes() {
+    let up = Arc::new(AtomicUsize::new(0));
+    let rule = Arc::clone(&up);
+    let sink = Scripted::ruled(move |_, _| (rule.load(Ordering::SeqCst) == 0).then(transient));
+    let desk = Desk::patient(PARALLEL, opens_at_5(OnOpen::Hold), sink);
+    let held = send_apart(&desk, 0..2).await;
+    sleep(Duration::from_mins(10)).await;
+    let writes = desk.sink.batches().len();
+    assert!((20..50).contains(&writes), "{writes}: more than one for each cooldown, or fewer");
+    up.store(1, Ordering::SeqCst);
+    let begun = Instant::now();
+    assert_eq!(settled(held).await, vec![Settled::Confirmed; 2]);
+    assert!(begun.elapsed() < Duration::from_secs(35), "{:?}", begun.elapsed());
+
+    let dead = Scripted::ruled(|_, _| Some(transient()));
+    let desk = Desk::patient(PARALLEL, opens_at_5(OnOpen::DeadLetter), dead);
+    for settled in settled(send_apart(&desk, 0..2).await).await {
+        let Settled::Refused(refused) = settled else { panic!("confirmed") };
+        assert_eq!(refused.error.class, "circuit_open");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn some_payloads_that_stay_refused_open_no_circuit_for_what_is_new() {
+    for on_open in [OnOpen::Hold, OnOpen::DeadLetter] {
+        let (sink, _) = always(transient);
+        let desk = Desk::patient(PARALLEL, opens_at_5(on_open), sink);
+        let bad = send_apart(&desk, 0..4).await;
+        for round in 0..100 {
+            sleep(Duration::from_secs(3)).await;
+            let good = timeout(AT_ONCE, desk.send_all(8..40)).await;
+            assert_eq!(good, Ok(vec![Settled::Confirmed; 32]), "{round}, {on_open:?}");
+        }
+        bad.iter().for_each(JoinHandle::abort);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_new_finds_out_at_once_that_a_sink_is_back_although_something_stays_refused() {
     for on_open in [OnOpen::Hold, OnOpen::DeadLetter] {
         let (sink, _) = always(transient);

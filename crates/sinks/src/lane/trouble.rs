@@ -44,6 +44,9 @@ struct State {
     begun: Option<Instant>,
     /// Since when nothing was accepted.
     barren: Option<Instant>,
+    /// Since when it accepts nothing of what is written and refuses nothing for good, and what it, or
+    /// whoever answers in its place, said last.
+    unheard: Option<(Instant, SinkError)>,
     /// Since when it does not answer although it was asked.
     silent: Option<Instant>,
     /// Batches that hold something that was refused for good.
@@ -79,9 +82,24 @@ impl Trouble {
         state.refused.as_ref().map(|(since, error)| (error.clone(), since.elapsed()))
     }
 
+    /// Since when the sink seems not to be there, whatever it is given, and what was said last.
+    pub(super) fn unheard(&self) -> Option<(Instant, SinkError)> {
+        self.state().unheard.clone()
+    }
+
+    /// A write that began then came to nothing, and `error` is why.
+    pub(super) fn futile(&self, began: Instant, error: &SinkError) {
+        let mut state = self.state();
+        let since = state.unheard.take().map_or(began, |(since, _)| since);
+        state.unheard = Some((since, error.clone()));
+    }
+
     /// What the sink answered when it was asked whether it is there.
     pub(super) fn asked(&self, answer: Result<(), SinkError>) {
         let mut state = self.state();
+        if answer.is_ok() {
+            state.unheard = None;
+        }
         match (answer, state.silent) {
             (Ok(()), None) | (Err(_), Some(_)) => {}
             (Ok(()), Some(since)) => {

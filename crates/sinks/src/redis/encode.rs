@@ -76,7 +76,8 @@ impl Encoder {
         Ok(commands)
     }
 
-    fn key(&self, key: &[u8]) -> Vec<u8> {
+    /// What the server knows `key` by.
+    pub(super) fn key(&self, key: &[u8]) -> Vec<u8> {
         [self.prefix.as_bytes(), key].concat()
     }
 

@@ -75,6 +75,19 @@ impl Server {
         Ok(())
     }
 
+    /// Asks whether it takes writes, by one of `key` that changes nothing and makes none.
+    pub(super) async fn probe(&self, key: &[u8]) -> Result<(), RedisError> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("PING").cmd("SETRANGE").arg(key).arg(0).arg("");
+        for (nth, reply) in self.send(&pipeline).await?.into_iter().enumerate() {
+            // Whoever may not write this key may write others.
+            if nth == 0 || verdict::takes_no_writes(&reply) {
+                reply.extract_error()?;
+            }
+        }
+        Ok(())
+    }
+
     /// Sends `pipeline`, on a new connection where none is to be had, and answers with a reply for each
     /// command of it. Whoever drops the future gives the connection up.
     pub(super) async fn send(&self, pipeline: &Pipeline) -> Result<Vec<Value>, RedisError> {

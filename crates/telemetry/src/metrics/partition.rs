@@ -26,6 +26,7 @@ pub(crate) struct Families {
     pub(super) dropped_at_revoke: IntCounterVec,
     pub(crate) committed: IntCounterVec,
     pub(super) queue_size: IntGaugeVec,
+    pub(super) task_bytes: IntGaugeVec,
     pub(super) done_map_left_out: IntGaugeVec,
     pub(crate) lag: IntGaugeVec,
     pub(super) held: IntGaugeVec,
@@ -57,6 +58,10 @@ impl Families {
             queue_size: gauges(
                 "drakkar_partition_queue_size",
                 "Messages held: polled and not yet settled",
+            )?,
+            task_bytes: gauges(
+                "drakkar_partition_task_bytes",
+                "Bytes of the tasks that have not ended: input, arguments, metadata and known results",
             )?,
             done_map_left_out: gauges(
                 "drakkar_done_map_left_out",
@@ -93,6 +98,8 @@ pub struct PartitionMetrics {
     pub dropped_at_revoke: IntCounter,
     /// `drakkar_partition_queue_size`; `drakkar_total_queued` is their sum.
     pub queue_size: IntGauge,
+    /// `drakkar_partition_task_bytes`
+    pub task_bytes: IntGauge,
     /// `drakkar_done_map_left_out`
     pub done_map_left_out: IntGauge,
 }
@@ -117,6 +124,7 @@ impl Metrics {
             settled: families.settled.with_label_values(&labels),
             dropped_at_revoke: families.dropped_at_revoke.with_label_values(&labels),
             queue_size: families.queue_size.with_label_values(&labels),
+            task_bytes: families.task_bytes.with_label_values(&labels),
             done_map_left_out: families.done_map_left_out.with_label_values(&labels),
         }
     }
@@ -133,8 +141,8 @@ impl Metrics {
     pub fn forget_partition(&self, partition: &TopicPartition) {
         let number = partition.partition.to_string();
         let labels = [&*partition.topic, number.as_str()];
-        let Families { queue_size, done_map_left_out, lag, .. } = &self.by_partition;
-        for family in [queue_size, done_map_left_out, lag] {
+        let Families { queue_size, task_bytes, done_map_left_out, lag, .. } = &self.by_partition;
+        for family in [queue_size, task_bytes, done_map_left_out, lag] {
             // Absent is as good as removed: the lag of a short assignment was never reported.
             drop(family.remove_label_values(&labels));
         }

@@ -71,6 +71,7 @@ fn gauges_of_a_partition_go_with_it_and_counters_stay() {
     let handles = metrics.partition(&orders(0));
     handles.consumed.inc_by(5);
     handles.queue_size.set(5);
+    handles.task_bytes.set(5);
     handles.done_map_left_out.set(5);
     metrics.lag(&orders(0), 9);
     metrics.paused(&orders(0), true);
@@ -94,6 +95,7 @@ fn gauges_of_a_partition_go_with_it_and_counters_stay() {
     let text = metrics.render().unwrap();
     assert!(!text.contains("drakkar_offset_lag{"), "{text}");
     assert!(!text.contains("drakkar_partition_queue_size{"), "{text}");
+    assert!(!text.contains("drakkar_partition_task_bytes{"), "{text}");
     assert!(!text.contains("drakkar_done_map_left_out{"), "{text}");
 }
 
