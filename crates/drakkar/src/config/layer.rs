@@ -149,7 +149,14 @@ impl Layers {
             let origin = place.at(entry.line);
             match schema.child(&entry.key) {
                 Some(below) => {
-                    if let Some(value) = self.value(below, &key, entry, place) {
+                    let value = match (schema, below, &entry.tree) {
+                        // A name alone is there, with all below it at its default.
+                        (Schema::Instances(_), Schema::Section(_), Tree::Null) => {
+                            Some(Dict::new().into())
+                        }
+                        _ => self.value(below, &key, entry, place),
+                    };
+                    if let Some(value) = value {
                         self.origins.insert(key, origin);
                         dict.insert(entry.key.clone(), value);
                     }

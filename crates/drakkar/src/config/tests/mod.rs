@@ -63,6 +63,20 @@ fn nothing_at_all_is_the_default() {
 }
 
 #[test]
+fn a_name_with_nothing_below_it_is_there_with_its_defaults() {
+    for yaml in ["sinks:\n  kafka:\n    results:\n", "sinks:\n  kafka:\n    results: {}\n"] {
+        refused(yaml, &[], &["FILE:3: sinks.kafka.results.topic: is required; name a topic"]);
+    }
+    let yaml = "sinks:\n  redis:\n    cache:\nexecutor:\n  programs:\n    convert:\n";
+    let config = loaded(yaml, &[]).config;
+    assert_eq!(config.sinks.redis.keys().collect::<Vec<_>>(), ["cache"]);
+    assert_eq!(config.executor.programs["convert"], ProgramConfig::default());
+    let yaml = "sinks: {mongo: {m: {uri: 'mongodb://h', database: d, statements: {touch: }}}}";
+    let error = File::new(yaml).load(&[]).unwrap_err();
+    assert!(error.contains("sinks.mongo.m.statements.touch.collection: is required"), "{error}");
+}
+
+#[test]
 fn a_missing_file_is_named() {
     let path = PathBuf::from("/nowhere/drakkar.yaml");
     let error = load(Some(&path), no_variables()).unwrap_err();
