@@ -108,7 +108,7 @@ fn read(schema: &Schema, value: &str) -> Result<Tree, String> {
         || Tree::parse(value).map_err(|error| format!("not valid JSON or YAML: {}", error.message));
     match schema {
         Schema::Leaf(Kind::Text) => Ok(Tree::text(value)),
-        Schema::Leaf(Kind::List) if !value.trim_start().starts_with('[') => {
+        Schema::Leaf(Kind::Texts | Kind::Numbers) if !value.trim_start().starts_with('[') => {
             let items = value.split(',').map(str::trim).filter(|item| !item.is_empty());
             Ok(Tree::List(items.map(Tree::text).collect()))
         }
@@ -118,9 +118,10 @@ fn read(schema: &Schema, value: &str) -> Result<Tree, String> {
             Ok(tree) => Ok(tree),
         },
         Schema::Lacking(..) => Ok(Tree::parse(value).unwrap_or_else(|_| Tree::text(value))),
-        Schema::Leaf(Kind::List) | Schema::Section(_) | Schema::Instances(_) | Schema::Free => {
-            yaml()
-        }
+        Schema::Leaf(Kind::Texts | Kind::Numbers)
+        | Schema::Section(_)
+        | Schema::Instances(_)
+        | Schema::Free => yaml(),
     }
 }
 
