@@ -105,3 +105,44 @@ fn what_is_json_in_the_configuration_may_be_json_in_a_variable() {
     assert_eq!(statement.filter, serde_json::json!({"_id": ":id"}));
     assert_eq!(statement.update, serde_json::json!({"$set": {"n": 1, "t": "1"}}));
 }
+
+#[test]
+fn a_name_that_the_file_has_is_meant_as_the_file_writes_it() {
+    let yaml = "
+executor: {env: {Path: file}, programs: {p: {env: {Path: file}}}}
+sinks:
+  http: {orders: {url: 'http://h', headers: {Authorization: file, X-Team: ours}}}
+  redis: {cache: {scripts: {Touch: file}}}
+  postgres: {db: {dsn: 'postgres://h/d', statements: {Add: select 1}}}";
+    let set = [
+        ("DRAKKAR_SINKS__HTTP__ORDERS__HEADERS__AUTHORIZATION", "variable"),
+        ("DRAKKAR_SINKS__HTTP__ORDERS__HEADERS__ACCEPT", "variable"),
+        ("DRAKKAR_SINKS__REDIS__CACHE__SCRIPTS__TOUCH", "variable"),
+        ("DRAKKAR_SINKS__POSTGRES__DB__STATEMENTS__ADD", "select 2"),
+        // Variables of programs differ by case.
+        ("DRAKKAR_EXECUTOR__ENV__PATH", "variable"),
+        ("DRAKKAR_EXECUTOR__PROGRAMS__P__ENV__PATH", "variable"),
+    ];
+    let config = loaded(yaml, &set).config;
+    let headers = &config.sinks.http["orders"].headers;
+    let shown = headers.iter().map(|(name, value)| (name.as_str(), value.expose()));
+    let expected = [("ACCEPT", "variable"), ("Authorization", "variable"), ("X-Team", "ours")];
+    assert_eq!(shown.collect::<Vec<_>>(), expected);
+    assert_eq!(config.sinks.redis["cache"].scripts["Touch"], "variable");
+    assert_eq!(config.sinks.redis["cache"].scripts.len(), 1);
+    assert_eq!(config.sinks.postgres["db"].statements["Add"], "select 2");
+    for env in [&config.executor.env, &config.executor.programs["p"].env] {
+        assert_eq!((env["Path"].as_str(), env["PATH"].as_str()), ("file", "variable"));
+    }
+}
+
+#[test]
+fn one_header_under_two_names_is_refused() {
+    let headers = [(r#"{"AUTHORIZATION": "variable"}"#)];
+    refused(
+        "sinks:\n  http:\n    orders:\n      url: http://h\n      headers:\n        \
+         Authorization: file\n",
+        &[("DRAKKAR_SINKS__HTTP__ORDERS__HEADERS", headers[0])],
+        &["FILE:6: sinks.http.orders.headers.Authorization: is the header AUTHORIZATION once more"],
+    );
+}
