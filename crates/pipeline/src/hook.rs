@@ -69,7 +69,7 @@ impl HookFailure {
 
     pub(crate) fn cause(&self, stage: Stage) -> Cause {
         Cause::new(stage, self.class(), self.to_string())
-            .in_logs("a hook failed; what it said was logged then")
+            .in_logs("a hook failed; the dead letter has what it said")
     }
 }
 

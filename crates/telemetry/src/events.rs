@@ -258,7 +258,7 @@ impl Metrics {
         error: &str,
     ) {
         self.hook(hook).errors.inc();
-        if let Some(suppressed) = self.throttles.hook_failed.admit() {
+        if let Some(suppressed) = self.throttles.hook_failed[hook as usize].admit() {
             warn!(
                 category = "handler",
                 hook = hook.as_str(),

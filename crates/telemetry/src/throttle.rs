@@ -11,6 +11,8 @@ use std::{
 
 use tokio::time::Instant;
 
+use crate::Hook;
+
 const WINDOW: Duration = Duration::from_secs(10);
 const BURST: u64 = 20;
 
@@ -20,7 +22,8 @@ pub(crate) struct Throttles {
     pub(crate) task_retried: Throttle,
     pub(crate) delivery_retried: Throttle,
     pub(crate) dead_letter: Throttle,
-    pub(crate) hook_failed: Throttle,
+    /// One for each: what fails by the thousand must not keep back what fails once.
+    pub(crate) hook_failed: [Throttle; Hook::ALL.len()],
     pub(crate) priority_failed: Throttle,
     pub(crate) output_dropped: Throttle,
     pub(crate) sink_refused: Throttle,

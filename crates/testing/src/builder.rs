@@ -4,11 +4,11 @@ use std::{num::NonZeroUsize, pin::Pin, sync::Arc, time::Duration};
 
 use drakkar_core::{
     DeadLetter, FilePayload, Handler, HookResult, HttpPayload, KafkaPayload, MongoPayload,
-    OnInvalid, PostgresPayload, RedisPayload, Sink, backpressure::Limits, flood::FloodLimits,
+    OnInvalid, PostgresPayload, RedisPayload, Sink, SinkKind, SinkName, backpressure::Limits,
 };
 use drakkar_executor::{ExecutorConfig, Scripted};
 use drakkar_pipeline::{AfterError, CommitPace, Periodic, Settings};
-use drakkar_sinks::{BatchConfig, CircuitBreakerConfig, SinksConfig};
+use drakkar_sinks::{BatchConfig, CircuitBreakerConfig, DlqConfig, SinksConfig};
 
 use crate::{
     Call, Runs, Script, World, aggregates,
@@ -40,10 +40,8 @@ impl<H: Handler> WorldBuilder<H> {
             window_size: non_zero(10),
             max_hooks: non_zero(64),
             max_result_bytes: 16 << 20,
-            max_replacements: 3,
             retry_backoff_initial: backoff.0,
             retry_backoff_max: backoff.1,
-            hook_timeout_seconds: Duration::from_secs(10),
             kill_grace: Duration::from_millis(200),
             ..ExecutorConfig::default()
         };
@@ -66,6 +64,7 @@ impl<H: Handler> WorldBuilder<H> {
             partitions: 1,
             kinds: Kinds::default(),
             others: Vec::new(),
+            offers: Vec::new(),
             dead_letters: Script::confirming(),
             play: None,
             log: Arc::default(),
@@ -125,7 +124,8 @@ impl<H: Handler> WorldBuilder<H> {
         self
     }
 
-    /// Changes what the pipeline is told by the configuration, whatever that says.
+    /// Changes what the pipeline is told by the configuration, whatever that says: also of the sections
+    /// `kafka` (`on_invalid`, `commit`) and `dlq` (`flood`).
     #[must_use]
     pub fn settings(mut self, change: impl FnOnce(&mut Settings) + Send + 'static) -> Self {
         self.changes.push(Box::new(change));
@@ -203,6 +203,27 @@ impl<H: Handler> WorldBuilder<H> {
         self
     }
 
+    /// Gives `handle` to `on_ready` as the connection of a sink: `ready.sink::<PgPool>("warehouse")`.
+    /// The sinks of a world have none of their own, for no server plays along.
+    #[must_use]
+    pub fn offer<T: Clone + Send + Sync + 'static>(
+        mut self,
+        kind: SinkKind,
+        name: &str,
+        handle: T,
+    ) -> Self {
+        let sink = SinkName::new(kind, name);
+        self.setup.offers.push(Arc::new(move |ready| ready.offer(sink.clone(), handle.clone())));
+        self
+    }
+
+    /// Gives `value` to `on_ready` as something that exists once per worker: `ready.get::<Model>()`.
+    #[must_use]
+    pub fn provide<T: Clone + Send + Sync + 'static>(mut self, value: T) -> Self {
+        self.setup.offers.push(Arc::new(move |ready| ready.provide(value.clone())));
+        self
+    }
+
     /// The dead-letter topic answers as `script` says.
     #[must_use]
     pub fn dead_letters(mut self, script: &Script<DeadLetter>) -> Self {
@@ -262,12 +283,55 @@ impl<H: Handler> WorldBuilder<H> {
 
 /// What the pipeline of a world is told, where the test does not say anything else.
 fn settings(executor: &ExecutorConfig) -> Settings {
-    let probe_interval = Duration::from_secs(30);
-    let flood = FloodLimits { max_consecutive: 0, max_ratio: 0.0, probe_interval };
+    let flood = DlqConfig::default().flood();
     let commit = CommitPace { interval: Duration::from_millis(20), every: 1_000 };
     Settings::new(executor, OnInvalid::DeadLetter, flood, commit)
 }
 
 fn non_zero(value: usize) -> NonZeroUsize {
     NonZeroUsize::new(value).unwrap_or(NonZeroUsize::MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use drakkar_core::{Message, Pending, Task};
+    use serde_json::{Value, to_value};
+
+    use super::*;
+
+    struct Nothing;
+
+    impl Handler for Nothing {
+        type Input = bytes::Bytes;
+
+        async fn arrange(&self, _: &[Message<Self::Input>], _: &Pending) -> HookResult<Vec<Task>> {
+            Ok(Vec::new())
+        }
+    }
+
+    /// The keys at which two sections differ.
+    fn differing(at: &str, one: &Value, other: &Value) -> Vec<String> {
+        let (Some(keys), Some(others)) = (one.as_object(), other.as_object()) else {
+            return if one == other { Vec::new() } else { vec![at.to_owned()] };
+        };
+        let below = |(key, value)| differing(&format!("{at}.{key}"), value, &others[key]);
+        keys.iter().flat_map(below).collect()
+    }
+
+    #[test]
+    fn the_guide_lists_every_key_that_is_not_as_with_a_worker() {
+        let Setup { executor, patience, .. } = WorldBuilder::new(Nothing).setup;
+        let worker = to_value(ExecutorConfig::default()).unwrap();
+        let mut keys = differing("executor", &to_value(executor).unwrap(), &worker);
+        let worker = to_value(SinksConfig::default()).unwrap();
+        keys.extend(differing("sinks", &to_value(patience).unwrap(), &worker));
+        let guide = include_str!("../../../docs/testing.md");
+        let (_, table) = guide.split_once("| key | a world | a worker |").unwrap();
+        let (table, _) = table.split_once("\n\n").unwrap();
+        let named = table.split('`').skip(1).step_by(2);
+        let mut named: Vec<&str> = named.filter(|key| !key.starts_with("kafka.")).collect();
+        keys.sort_unstable();
+        named.sort_unstable();
+        assert_eq!(keys, named);
+    }
 }

@@ -64,9 +64,10 @@ impl World {
     ///
     /// # Panics
     ///
-    /// At a broker.
+    /// When its partition is not there; at a broker.
     #[track_caller]
     pub fn send(&mut self, message: SourceMessage) {
+        self.must_be_there(&message.partition);
         lock(&self.state.log).append(message.clone());
         self.played("send").send(message);
     }

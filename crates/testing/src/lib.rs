@@ -32,7 +32,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub use builder::WorldBuilder;
 pub use drakkar_core::{
     Cause, DeadLetter, Delivery, FilePayload, HttpPayload, KafkaPayload, MongoPayload, OnInvalid,
-    PostgresPayload, RedisPayload, SinkError, Stage, order::Ordering, source::Position,
+    PostgresPayload, RedisPayload, SinkError, SinkKind, Stage, order::Ordering, source::Position,
 };
 pub use drakkar_executor::{ExecutorConfig, Run, Scripted};
 pub use drakkar_pipeline::{AfterError, Periodic, PipelineError, Settings};

@@ -1,5 +1,7 @@
 //! What a test puts into the topic.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use bytes::Bytes;
 use drakkar_core::{Header, Offset, SourceMessage, Timestamp, TopicPartition};
 use serde::Serialize;
@@ -63,7 +65,7 @@ impl Record {
         self
     }
 
-    /// Says when its producer made it, in milliseconds since the Unix epoch.
+    /// Says when its producer made it, in milliseconds since the Unix epoch. The default is now.
     #[must_use]
     pub fn created_at(mut self, millis: i64) -> Self {
         self.created = Some(millis);
@@ -72,7 +74,13 @@ impl Record {
 
     pub(crate) fn at(self, partition: TopicPartition, offset: i64) -> SourceMessage {
         let Self { key, value, headers, created } = self;
-        let timestamp = created.map(Timestamp::Created);
+        // A broker, too, leaves no message without.
+        let timestamp = Some(Timestamp::Created(created.unwrap_or_else(now)));
         SourceMessage { partition, offset: Offset(offset), timestamp, key, value, headers }
     }
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

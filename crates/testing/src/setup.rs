@@ -32,6 +32,8 @@ pub(crate) struct Setup {
     pub(crate) kinds: Kinds,
     /// What adds the sinks of the user's own.
     pub(crate) others: Vec<Arc<AddSink>>,
+    /// What `on_ready` is given besides.
+    pub(crate) offers: Vec<Arc<Offer>>,
     pub(crate) dead_letters: Script<DeadLetter>,
     pub(crate) play: Option<Arc<Play>>,
     pub(crate) log: Arc<Mutex<Log>>,
@@ -40,6 +42,9 @@ pub(crate) struct Setup {
 
 /// Adds a sink.
 pub(crate) type AddSink = dyn Fn(SinksBuilder) -> SinksBuilder + Send + Sync;
+
+/// Gives something to `on_ready`.
+pub(crate) type Offer = dyn Fn(&mut Ready) + Send + Sync;
 
 impl Setup {
     /// Starts a pipeline around `handler` that reads from `place`.
@@ -84,9 +89,7 @@ impl Setup {
         });
         self.belongs_to(&state);
         let (stop, status) = (Stop::default(), Arc::new(Status::default()));
-        let mut ready = Ready::default();
-        ready.provide(metrics.registry().clone());
-        sinks.names().into_iter().for_each(|name| ready.connected(name));
+        let ready = self.ready(&metrics, &sinks);
         let mut pipeline = Pipeline::new(
             handler,
             pool.clone(),
@@ -123,6 +126,17 @@ impl Setup {
         };
         world.assign_all();
         world
+    }
+
+    /// What `on_ready` is told.
+    fn ready(&self, metrics: &Metrics, sinks: &Sinks) -> Ready {
+        let mut ready = Ready::default();
+        ready.provide(metrics.registry().clone());
+        self.offers.iter().for_each(|offer| offer(&mut ready));
+        let offered = ready.sinks().to_vec();
+        let others = sinks.names().into_iter().filter(|name| !offered.contains(name));
+        others.for_each(|name| ready.connected(name));
+        ready
     }
 
     fn sinks(&self, metrics: &Arc<Metrics>) -> Sinks {

@@ -96,8 +96,11 @@ impl World {
     ///
     /// # Panics
     ///
-    /// When the broker does not take it.
+    /// When the topic has no such partition: nobody would read it, or wait for it. When the broker does
+    /// not take it.
+    #[track_caller]
     pub fn produce(&mut self, partition: i32, record: impl Into<Record>) -> Offset {
+        self.must_be_there(&self.state.id(partition));
         let offset = lock(&self.state.log).end(partition);
         let message = record.into().at(self.state.id(partition), offset);
         lock(&self.state.log).append(message.clone());
@@ -107,6 +110,18 @@ impl World {
             Origin::Broker(broker) => broker.produce(&message),
         }
         Offset(offset)
+    }
+
+    /// Checks that the partition is one of the topic, or was assigned besides.
+    #[track_caller]
+    pub(crate) fn must_be_there(&self, id: &TopicPartition) {
+        let is_there = match &self.origin {
+            Origin::Played(source) => source.load(id).is_some(),
+            #[cfg(feature = "kafka")]
+            Origin::Broker(_) => (0..self.setup.partitions).contains(&id.partition),
+        };
+        let wanted = id.partition.saturating_add(1);
+        assert!(is_there, "{id} is not there: World::of(..).partitions({wanted})");
     }
 
     /// Waits until everything that was produced is settled and committed, of all partitions that the

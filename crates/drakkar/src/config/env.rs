@@ -1,8 +1,8 @@
 //! Variables that begin with `DRAKKAR_`: which key each names and how its text is read.
 //!
-//! `__` stands between levels and case does not matter, except for names users choose in
-//! `executor.env`. In `client_config`, whose keys have dots that a variable cannot have, `_` stands
-//! for a dot. Lists may be comma-separated; whole sections may be written as JSON.
+//! `__` stands between levels and case does not matter, except for the names of variables in sections
+//! `env`. In `client_config`, whose keys have dots that a variable cannot have, `_` stands for a dot.
+//! Lists may be comma-separated; whole sections may be written as JSON.
 
 use std::ffi::OsString;
 
@@ -75,25 +75,28 @@ fn path(layers: &Layers, name: &str) -> Vec<String> {
             Some(Schema::Free) => {
                 let rest: Vec<&str> = std::iter::once(segment).chain(segments).collect();
                 let written = rest.join("__");
-                let properties = path.last().is_some_and(|last| last == "client_config");
-                path.push(if properties {
-                    written.to_lowercase().replace('_', ".")
-                } else {
-                    written
-                });
+                let name = match path.last().map(String::as_str) {
+                    Some("client_config") => written.to_lowercase().replace('_', "."),
+                    Some("env") => written,
+                    _ => known(layers, &path, &written).unwrap_or(written),
+                };
+                path.push(name);
                 return path;
             }
-            // A name that users choose is meant as an earlier layer writes it.
             Some(Schema::Instances(_)) => {
-                let names = layers.names_at(&path);
-                let known = names.into_iter().find(|known| known.eq_ignore_ascii_case(segment));
-                path.push(known.unwrap_or(lower));
+                let name = known(layers, &path, segment);
+                path.push(name.unwrap_or(lower));
             }
             _ => path.push(lower),
         }
         schema = schema.and_then(|schema| schema.child(path.last()?));
     }
     path
+}
+
+/// A name that users choose is meant as an earlier layer writes it.
+fn known(layers: &Layers, section: &[String], name: &str) -> Option<String> {
+    layers.names_at(section).into_iter().find(|known| known.eq_ignore_ascii_case(name))
 }
 
 fn is_in_free_section(schema: &Schema, path: &[String]) -> bool {
@@ -108,7 +111,7 @@ fn read(schema: &Schema, value: &str) -> Result<Tree, String> {
         || Tree::parse(value).map_err(|error| format!("not valid JSON or YAML: {}", error.message));
     match schema {
         Schema::Leaf(Kind::Text) => Ok(Tree::text(value)),
-        Schema::Leaf(Kind::List) if !value.trim_start().starts_with('[') => {
+        Schema::Leaf(Kind::Texts | Kind::Numbers) if !value.trim_start().starts_with('[') => {
             let items = value.split(',').map(str::trim).filter(|item| !item.is_empty());
             Ok(Tree::List(items.map(Tree::text).collect()))
         }
@@ -118,9 +121,10 @@ fn read(schema: &Schema, value: &str) -> Result<Tree, String> {
             Ok(tree) => Ok(tree),
         },
         Schema::Lacking(..) => Ok(Tree::parse(value).unwrap_or_else(|_| Tree::text(value))),
-        Schema::Leaf(Kind::List) | Schema::Section(_) | Schema::Instances(_) | Schema::Free => {
-            yaml()
-        }
+        Schema::Leaf(Kind::Texts | Kind::Numbers)
+        | Schema::Section(_)
+        | Schema::Instances(_)
+        | Schema::Free => yaml(),
     }
 }
 

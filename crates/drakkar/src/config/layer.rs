@@ -149,7 +149,14 @@ impl Layers {
             let origin = place.at(entry.line);
             match schema.child(&entry.key) {
                 Some(below) => {
-                    if let Some(value) = self.value(below, &key, entry, place) {
+                    let value = match (schema, below, &entry.tree) {
+                        // A name alone is there, with all below it at its default.
+                        (Schema::Instances(_), Schema::Section(_), Tree::Null) => {
+                            Some(Dict::new().into())
+                        }
+                        _ => self.value(below, &key, entry, place),
+                    };
+                    if let Some(value) = value {
                         self.origins.insert(key, origin);
                         dict.insert(entry.key.clone(), value);
                     }
@@ -264,7 +271,12 @@ fn as_value(kind: Kind, tree: &Tree) -> Value {
     match tree {
         Tree::Null => Value::from(figment::value::Empty::Unit),
         Tree::List(items) => {
-            Value::from(items.iter().map(|item| as_value(Kind::Unknown, item)).collect::<Vec<_>>())
+            let kind = match kind {
+                Kind::Texts => Kind::Text,
+                Kind::Numbers => Kind::Number,
+                _ => Kind::Unknown,
+            };
+            Value::from(items.iter().map(|item| as_value(kind, item)).collect::<Vec<_>>())
         }
         Tree::Map(entries) => {
             let entry = |entry: &Entry| (entry.key.clone(), as_value(Kind::Unknown, &entry.tree));
@@ -276,7 +288,7 @@ fn as_value(kind: Kind, tree: &Tree) -> Value {
             Kind::Number => number(read),
             // A leading zero means something to whoever wrote it: an id, not a number.
             Kind::Unknown if has_leading_zero(written) => Value::from(written.as_str()),
-            Kind::Unknown | Kind::List => read.clone(),
+            Kind::Unknown | Kind::Texts | Kind::Numbers => read.clone(),
         },
     }
 }

@@ -1,7 +1,8 @@
 //! Which keys there are.
 //!
 //! Known keys are not listed anywhere: they are what the default configuration serialises to. What a
-//! key that is absent by default is read as, is found out by giving it a text. Keys of the Python original whose capability this build lacks are added from the table in
+//! key that is absent by default is read as, or an item of a list, is found out by giving it a text.
+//! Keys of the Python original whose capability this build lacks are added from the table in
 //! [`super::lacking`].
 
 use std::collections::BTreeMap;
@@ -35,8 +36,9 @@ pub(super) enum Kind {
     Text,
     Number,
     Bool,
-    List,
-    /// An optional value that is absent by default and does not take any text.
+    Texts,
+    Numbers,
+    /// A value that is absent by default and takes something else than texts.
     Unknown,
 }
 
@@ -86,30 +88,34 @@ impl Schema {
     fn of<T: Default + Serialize + DeserializeOwned>() -> Self {
         // A section that cannot be written would have no known keys; a test reads every one.
         let default = serde_json::to_value(T::default()).unwrap_or_default();
-        let takes_text = |at: &[&str]| {
-            let section =
-                at.iter().rev().fold(json!("any text"), |below, key| json!({*key: below}));
+        let takes = |at: &[&str], value: Json| {
+            let section = at.iter().rev().fold(value, |below, key| json!({*key: below}));
             T::deserialize(section).is_ok()
         };
-        Self::from_json(&default, &[], &takes_text)
+        Self::from_json(&default, &[], &takes)
     }
 
-    /// What the `value` at a path serialised to; `takes_text` is asked about those that are absent.
-    fn from_json(value: &Json, at: &[&str], takes_text: &dyn Fn(&[&str]) -> bool) -> Self {
+    /// What the `value` at a path serialised to; where that does not say what may stand there, `takes`
+    /// is asked.
+    fn from_json(value: &Json, at: &[&str], takes: &dyn Fn(&[&str], Json) -> bool) -> Self {
         match value {
             Json::Object(keys) if keys.is_empty() => Self::Free,
             Json::Object(keys) => {
                 let known = |(key, value): (&String, &Json)| {
                     let below = [at, &[key.as_str()]].concat();
-                    (key.clone(), Self::from_json(value, &below, takes_text))
+                    (key.clone(), Self::from_json(value, &below, takes))
                 };
                 Self::Section(keys.iter().map(known).collect())
             }
             Json::String(_) => Self::Leaf(Kind::Text),
             Json::Number(_) => Self::Leaf(Kind::Number),
             Json::Bool(_) => Self::Leaf(Kind::Bool),
-            Json::Array(_) => Self::Leaf(Kind::List),
-            Json::Null if takes_text(at) => Self::Leaf(Kind::Text),
+            Json::Array(_) if takes(at, json!(["any text"])) => Self::Leaf(Kind::Texts),
+            Json::Array(_) => Self::Leaf(Kind::Numbers),
+            // What takes a section as well is no text: it is any JSON.
+            Json::Null if takes(at, json!("any text")) && !takes(at, json!({})) => {
+                Self::Leaf(Kind::Text)
+            }
             Json::Null => Self::Leaf(Kind::Unknown),
         }
     }

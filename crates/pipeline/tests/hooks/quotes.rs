@@ -6,6 +6,7 @@ use drakkar_core::{
     TaskResult,
 };
 use drakkar_pipeline::PipelineError;
+use drakkar_telemetry::{Hook, Metrics};
 use drakkar_testing::World;
 
 use crate::witness::*;
@@ -97,4 +98,17 @@ async fn what_a_hook_says_of_its_failure_is_logged_once_and_is_in_the_letter() {
         let coordinates = format!("coordinates={}", letter.message.coordinates());
         assert!(log.line(&coordinates).contains(&letter.cause.class), "{}", log.all());
     }
+}
+
+#[tokio::test]
+async fn a_hook_that_fails_all_the_time_keeps_no_other_out_of_the_log() {
+    let (log, _logging) = log();
+    let metrics = Metrics::new().unwrap();
+    for number in 0..30 {
+        let said = format!("failure {number}");
+        metrics.hook_failed(Hook::OnTaskComplete, None, "hook_error", &said);
+    }
+    metrics.hook_failed(Hook::OnError, None, "hook_error", "once");
+    assert_eq!(log.all().matches("failure ").count(), 20, "{}", log.all());
+    assert!(log.line("once").contains("on_error"), "{}", log.all());
 }

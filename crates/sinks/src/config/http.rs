@@ -138,11 +138,22 @@ impl HttpSinkConfig {
                 "{at}.batch.max_items: only `encoding: ndjson` joins payloads into one request"
             ));
         }
+        self.validate_headers(at, wrong);
         self.validate_statuses(at, wrong);
         self.tls.validate(at, wrong);
         self.batch.validate(at, wrong);
         #[cfg(feature = "http")]
         crate::http::validate(self, at, wrong);
+    }
+
+    /// Which of two values would be sent, nobody could tell.
+    fn validate_headers(&self, at: &str, wrong: &mut Vec<String>) {
+        let mut seen = BTreeMap::new();
+        for name in self.headers.keys() {
+            if let Some(first) = seen.insert(name.to_ascii_lowercase(), name) {
+                wrong.push(format!("{at}.headers.{name}: is the header {first} once more"));
+            }
+        }
     }
 
     fn validate_statuses(&self, at: &str, wrong: &mut Vec<String>) {

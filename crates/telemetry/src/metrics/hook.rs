@@ -84,7 +84,8 @@ pub struct HookMetrics {
     /// the time for all messages or tasks of a window.
     pub duration: Histogram,
     /// `drakkar_handler_hook_errors_total`: errors, panics and time-outs. Counted by
-    /// [`Metrics::hook_failed`](super::Metrics::hook_failed).
+    /// [`Metrics::hook_failed`](super::Metrics::hook_failed). An error of `decode` is the message's
+    /// fault rather, and counted as such.
     pub errors: IntCounter,
 }
 
@@ -102,7 +103,7 @@ impl Hooks {
         )?;
         let errors = add.counters(
             "drakkar_handler_hook_errors_total",
-            "Hooks that returned an error, panicked or exceeded their time-out",
+            "Hooks that panicked, exceeded their time-out or returned an error; errors of decode are drakkar_message_parse_failures_total",
             &["hook"],
         )?;
         Ok(Self(Hook::ALL.map(|hook| HookMetrics {

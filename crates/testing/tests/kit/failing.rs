@@ -24,6 +24,61 @@ fn check(words: &str, expected: &[&str]) {
 }
 
 #[tokio::test]
+async fn a_message_for_a_partition_that_nobody_has_is_not_waited_for_in_vain_or_not_at_all() {
+    for partition in [1, -1] {
+        let mut world = World::of(PerWord).start();
+        let words = words_of(async {
+            world.produce(partition, order(["a"]));
+        })
+        .await;
+        check(&words, &["orders", "is not there", "World::of(..).partitions("]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_for_a_partition_that_was_taken_away_waits_for_its_next_owner() {
+    let mut world = World::of(PerWord).in_memory().processes(|_| Scripted::prints("1")).start();
+    world.assign(7, None);
+    world.lose(7);
+    world.produce(7, order(["a"]));
+    world.give_back(7);
+    world.settled().await;
+    assert_eq!(world.results.len(), 1);
+}
+
+/// The guide shows what a test that fails says.
+mod guide {
+    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/guide/handler.in"));
+
+    #[tokio::test(start_paused = true)]
+    async fn the_guide_shows_what_a_wait_in_vain_says() {
+        use super::*;
+        let results = Script::kafka();
+        results.begin_outage();
+        let mut world = World::of(Cut)
+            .in_memory()
+            .results(&results)
+            .executor(|executor| executor.task_timeout_seconds = Duration::from_hours(24))
+            .processes(|part| match &*part.labels()["film"] {
+                "Brazil" => Scripted::hangs(),
+                _ => Scripted::prints("60"),
+            })
+            .start();
+        for name in ["Alien", "Brazil"] {
+            world.produce(0, Record::json(&Film { name: name.into(), parts: 1 }));
+        }
+        world.produce(0, "this is no film");
+        let words = words_of(world.settled()).await;
+        let (_, said) = words.split_once(": ").unwrap();
+        let guide = include_str!("../../../../docs/testing.md");
+        let (_, shown) = guide.split_once("```text\n").unwrap();
+        let (shown, _) = shown.split_once("```").unwrap();
+        let (_, shown) = shown.split_once(": ").unwrap();
+        assert_eq!(said.trim_end(), shown.trim_end());
+    }
+}
+
+#[tokio::test]
 async fn a_hook_that_would_never_be_called_is_named_at_the_start() {
     let words = words_of(async { drop(World::of(Forgetful).start()) }).await;
     check(&words, &["Forgetful", "on_message_complete", "const AGGREGATES_MESSAGES: bool = true;"]);

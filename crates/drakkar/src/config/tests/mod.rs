@@ -2,6 +2,7 @@
 
 mod reference;
 mod seed;
+mod variables;
 
 use std::{collections::BTreeSet, io::Write, path::PathBuf, time::Duration};
 
@@ -60,6 +61,20 @@ fn nothing_at_all_is_the_default() {
     assert_eq!(loaded("", &[]).config, Config::default());
     assert_eq!(loaded("# only a comment\n", &[]).config, Config::default());
     assert_eq!(loaded("kafka:\nsinks:\n  kafka:\n", &[]).config, Config::default());
+}
+
+#[test]
+fn a_name_with_nothing_below_it_is_there_with_its_defaults() {
+    for yaml in ["sinks:\n  kafka:\n    results:\n", "sinks:\n  kafka:\n    results: {}\n"] {
+        refused(yaml, &[], &["FILE:3: sinks.kafka.results.topic: is required; name a topic"]);
+    }
+    let yaml = "sinks:\n  redis:\n    cache:\nexecutor:\n  programs:\n    convert:\n";
+    let config = loaded(yaml, &[]).config;
+    assert_eq!(config.sinks.redis.keys().collect::<Vec<_>>(), ["cache"]);
+    assert_eq!(config.executor.programs["convert"], ProgramConfig::default());
+    let yaml = "sinks: {mongo: {m: {uri: 'mongodb://h', database: d, statements: {touch: }}}}";
+    let error = File::new(yaml).load(&[]).unwrap_err();
+    assert!(error.contains("sinks.mongo.m.statements.touch.collection: is required"), "{error}");
 }
 
 #[test]
@@ -275,68 +290,6 @@ fn numbers_and_switches_may_be_quoted() {
     assert_eq!(config.metrics.port, 9191);
     assert!(!config.metrics.enabled);
     assert!(config.kafka.startup_align_enabled);
-}
-
-#[test]
-fn lists_maps_and_named_sinks_can_be_set_by_variables() {
-    let config = loaded(
-        "sinks:\n  kafka:\n    Results:\n      topic: from-file\n",
-        &[
-            ("DRAKKAR_KAFKA__SOURCE_TOPICS", "a, b"),
-            ("DRAKKAR_KAFKA__CLIENT_CONFIG__LINGER_MS", "5"),
-            ("DRAKKAR_EXECUTOR__ENV__LC_ALL", "C"),
-            ("DRAKKAR_EXECUTOR__ENV__A__B", "true"),
-            ("DRAKKAR_EXECUTOR__ENV_INHERIT_DENY", "[\"A_*\", \"B\"]"),
-            ("DRAKKAR_SINKS__KAFKA__RESULTS__TOPIC", "from-env"),
-            ("DRAKKAR_SINKS__KAFKA__OTHER__TOPIC", "other"),
-        ],
-    )
-    .config;
-    assert_eq!(config.kafka.source_topics, ["a", "b"]);
-    assert_eq!(config.kafka.client_config["linger.ms"], "5");
-    assert_eq!(config.executor.env["LC_ALL"], "C");
-    assert_eq!(config.executor.env["A__B"], "true");
-    assert_eq!(config.executor.env_inherit_deny, ["A_*", "B"]);
-    assert_eq!(config.sinks.kafka["Results"].topic, "from-env");
-    assert_eq!(config.sinks.kafka["other"].topic, "other");
-    assert_eq!(config.sinks.kafka.len(), 2);
-}
-
-#[test]
-fn a_section_may_be_given_as_json() {
-    let config = loaded("", &[("DRAKKAR_SINKS__KAFKA", r#"{"results": {"topic": "t"}}"#)]).config;
-    assert_eq!(config.sinks.kafka["results"].topic, "t");
-    refused(
-        "",
-        &[("DRAKKAR_SINKS__KAFKA", "{\"results\":")],
-        &["DRAKKAR_SINKS__KAFKA: sinks.kafka: not valid JSON or YAML: unclosed bracket '{'"],
-    );
-}
-
-#[test]
-fn a_stray_variable_warns_and_one_with_two_underscores_is_an_error() {
-    noted(
-        "",
-        &[
-            ("DRAKKAR_PORT", "tcp://10.0.0.1:80"),
-            ("DRAKKAR_KAFKA_BROKERS", "b:9092"),
-            ("DRAKKAR_KAFKA", "x"),
-            ("DRAKKAR_CONFIG", "drakkar.yaml"),
-            ("DRAKKAR_TASK_OF", "17-f00.1"),
-            ("PATH", "/bin"),
-        ],
-        &[
-            "DRAKKAR_KAFKA: names no key; it is ignored",
-            "DRAKKAR_KAFKA_BROKERS: names no key; it is ignored; did you mean \
-             DRAKKAR_KAFKA__BROKERS?",
-            "DRAKKAR_PORT: names no key; it is ignored",
-        ],
-    );
-    refused(
-        "",
-        &[("DRAKKAR_KAFKA__BROKER", "b:9092")],
-        &["DRAKKAR_KAFKA__BROKER: kafka.broker: unknown key; did you mean kafka.brokers?"],
-    );
 }
 
 #[test]
