@@ -10,7 +10,7 @@ use std::{num::NonZeroUsize, time::Duration};
 use drakkar_core::Failure;
 use drakkar_executor::{CancelReason, Pool, Protocol, Run, Ticket};
 use support::{
-    PATIENCE, failed,
+    PATIENCE, failed, pass,
     persistent::{Stage, stdout, task},
     run, submit, until,
 };
@@ -65,8 +65,9 @@ async fn who_was_in_a_process_with_a_killed_task_goes_on_in_company() {
 async fn who_was_in_a_process_with_an_overdue_task_goes_on_in_company() {
     let stage = deep();
     let pool = stage.pool();
-    let limit = Duration::from_secs(1);
+    let limit = HOUR / 2;
     let (hanging, six) = hangs_among_six(&pool, limit).await;
+    pass(limit).await;
     assert_eq!(failed(end(hanging).await).0, Failure::TimedOut(limit));
     go_on(&pool, six).await;
 }
@@ -121,10 +122,12 @@ async fn a_process_that_owes_an_answer_is_not_well_however_long_it_lives() {
 async fn what_a_process_has_left_behind_cannot_talk_for_ever() {
     // Empty lines are no answers, and no garbage.
     let script = "read -r _; (while :; do echo; sleep 0.05; done) & exit 3";
-    let stage = Stage::filter("sh").set(|program| {
-        program.args = vec!["-c".into(), script.into()];
-        program.protocol = Protocol::JsonLines;
-    });
+    let stage = Stage::filter("sh")
+        .set(|program| {
+            program.args = vec!["-c".into(), script.into()];
+            program.protocol = Protocol::JsonLines;
+        })
+        .configure(|config| config.pipe_grace = Duration::from_secs(1));
     let pool = stage.pool();
     let (failure, _) = failed(run(&pool, task("echo")).await);
     assert!(failure.to_string().contains("exit status: 3"), "{failure}");
