@@ -355,11 +355,11 @@ mod tests {
             tokio::spawn(async move {
                 drop(started);
                 // Until the test ends, or for longer than it may take.
-                assert!(blocked.recv_timeout(Duration::from_mins(1)).is_err());
+                assert!(blocked.recv_timeout(Duration::from_mins(4)).is_err());
             });
             start.await.unwrap_err();
         });
-        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_mins(1), "{:?}", begun.elapsed());
         drop(release);
     }
 }

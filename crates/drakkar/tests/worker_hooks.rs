@@ -27,7 +27,6 @@ fn on_startup_sees_the_configuration_and_what_it_changes_is_what_is_built() {
     let world = World::new();
     let mut config = world.config();
     config.kafka.source_topic = "not-there".to_owned();
-    config.kafka.start_timeout = Duration::from_secs(10);
     let worker = Worker::new(ready()).config(config).unwrap().on_startup(
         |handler: &mut Told, config: &mut Config| {
             Box::pin(async move {
@@ -61,15 +60,17 @@ fn what_on_startup_changes_is_checked_again_and_the_error_says_who_did_it() {
 #[test]
 fn an_on_startup_that_errs_panics_hangs_or_blocks_stops_the_start() {
     let world = World::new();
-    let worker = || {
+    let within = |time| {
         let mut config = world.config();
-        config.executor.hook_timeout_seconds = Duration::from_millis(200);
+        config.executor.hook_timeout_seconds = time;
         Worker::new(ready()).config(config).unwrap()
     };
+    let worker = || within(SOON);
     let errs = worker().on_startup(|_, _| Box::pin(async { Err("no such table".into()) }));
     assert_says(&world.refused(errs), "on_startup", "no such table");
     let panics = worker().on_startup(|_, _| Box::pin(async { panic!("as told") }));
     assert_says(&world.refused(panics), "on_startup", "panicked: as told");
+    let worker = || within(Duration::from_millis(200));
     let hangs = worker().on_startup(|_, _| Box::pin(std::future::pending()));
     assert_says(&world.refused(hangs), "on_startup", "did not return within 200ms");
     let (release, gate) = mpsc::channel::<()>();
@@ -87,24 +88,25 @@ fn an_on_startup_that_errs_panics_hangs_or_blocks_stops_the_start() {
 #[test]
 fn an_on_ready_that_errs_panics_hangs_or_blocks_stops_the_start_before_the_group_is_joined() {
     let world = World::new();
-    let refused = |told: Told| {
+    let refused = |told: Told, within| {
         let mut config = world.config();
-        config.executor.hook_timeout_seconds = Duration::from_millis(200);
+        config.executor.hook_timeout_seconds = within;
         world.refused(Worker::new(told).config(config).unwrap())
     };
     let errs = Told::when_ready(|_| Err("no such table".into()));
-    assert_says(&refused(errs), "on_ready", "no such table");
+    assert_says(&refused(errs, SOON), "on_ready", "no such table");
     let panics = Told::when_ready(|_| panic!("as told"));
-    assert_says(&refused(panics), "on_ready", "panicked: as told");
+    assert_says(&refused(panics, SOON), "on_ready", "panicked: as told");
+    let short = Duration::from_millis(200);
     let hangs = Told { hangs: true, ..ready() };
-    assert_says(&refused(hangs), "on_ready", "did not return within 200ms");
+    assert_says(&refused(hangs, short), "on_ready", "did not return within 200ms");
     let (release, gate) = mpsc::channel::<()>();
     let gate = Mutex::new(gate);
     let blocks = Told::when_ready(move |_| {
         assert!(gate.lock().unwrap().recv().is_err());
         Ok(())
     });
-    assert_says(&refused(blocks), "on_ready", "did not return within 200ms");
+    assert_says(&refused(blocks, short), "on_ready", "did not return within 200ms");
     drop(release);
     assert!(!LOG.text()[world.before..].contains("joining the group"));
 }

@@ -15,7 +15,6 @@ use drakkar::{
 };
 use rdkafka::{
     ClientConfig,
-    mocking::MockCluster,
     producer::{BaseProducer, BaseRecord, Producer},
 };
 use serde_json::Value;
@@ -55,7 +54,7 @@ fn lines(path: &Path) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_run_has_its_line_in_the_job_log_also_one_that_is_cut_off_and_its_part_in_a_scrape() {
-    let cluster = MockCluster::new(1).unwrap();
+    let cluster = drakkar_mock::cluster(1).unwrap();
     cluster.create_topic("orders", 1, 1).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("jobs");

@@ -17,9 +17,6 @@ use drakkar::{
 use tokio::time::Instant;
 use world::{LOG, SOON, World};
 
-/// Far less than what a stop waits for a sink that does not answer, far more than it takes otherwise.
-const AT_ONCE: Duration = Duration::from_secs(6);
-
 /// Sends every message to `audit`.
 struct Audited;
 
@@ -72,7 +69,7 @@ fn a_second_signal_waits_for_no_sink_and_commits_what_is_settled() {
     let mut config = world.config();
     // Only the last commit is made.
     config.kafka.commit_interval = Duration::from_hours(1);
-    config.executor.drain_timeout_seconds = SOON;
+    config.executor.drain_timeout_seconds = Duration::from_hours(1);
     let (tell, given) = std::sync::mpsc::channel();
     let worker = Worker::new(Audited).config(config).unwrap();
     let ended = world.run_to_signals(worker.sink("audit", Silent(Mutex::new(tell))));
@@ -82,9 +79,7 @@ fn a_second_signal_waits_for_no_sink_and_commits_what_is_settled() {
     }
     terminate(&world, 1);
     terminate(&world, 2);
-    let second = Instant::now();
     let outcome = ended.recv_timeout(SOON).unwrap();
-    assert!(second.elapsed() < AT_ONCE, "{:?}", second.elapsed());
     assert_eq!(outcome.unwrap_err().exit_code(), 130);
     world.until_committed(0, 1);
 }

@@ -27,11 +27,7 @@ use rustix::{
     fs::{MemfdFlags, memfd_create},
     process::Pid,
 };
-use tokio::{
-    runtime::Handle,
-    task::JoinSet,
-    time::{Instant, interval},
-};
+use tokio::{runtime::Handle, task::JoinSet, time::interval};
 use tracing::warn;
 
 use crate::{
@@ -204,7 +200,8 @@ impl Ward {
     pub(crate) async fn end(&self) {
         let Guard { token, escaped, .. } = &*self.guard;
         let group = self.leader.map_or(0, Pid::as_raw_pid);
-        let (deadline, mut pause) = (Instant::now() + GONE_WITHIN, Duration::from_millis(1));
+        // Only what was waited for counts: after a stall of the machine they have had no time to go.
+        let (mut waited, mut pause) = (Duration::ZERO, Duration::from_millis(1));
         // A zombie has no mark any more: it is known by having been seen alive.
         let mut strays = HashSet::new();
         loop {
@@ -216,7 +213,7 @@ impl Ward {
             });
             let left = alive.len();
             strays.extend(alive.iter().filter(|one| one.group != group).map(Orphan::id));
-            if left == 0 || Instant::now() >= deadline {
+            if left == 0 || waited >= GONE_WITHIN {
                 escaped.fetch_add(strays.len() as u64, Ordering::Relaxed);
                 if left > 0 {
                     warn!(category = "executor", left, "what a task left running does not end");
@@ -224,6 +221,7 @@ impl Ward {
                 return;
             }
             sleep(pause).await;
+            waited += pause;
             pause = pause.saturating_mul(2).min(Duration::from_millis(50));
         }
     }

@@ -10,11 +10,13 @@ use std::{num::NonZeroUsize, time::Duration};
 use drakkar_core::{Failure, Task};
 use drakkar_executor::{CancelReason, Pool, Protocol, StartError};
 use support::{
-    failed, finished,
+    failed, finished, pass,
     persistent::{Stage, stdout, task},
     run, submit, until,
 };
 use tokio::time::Instant;
+
+const HOUR: Duration = Duration::from_hours(1);
 
 const PROTOCOLS: [Protocol; 2] = [Protocol::JsonLines, Protocol::Frames];
 
@@ -70,7 +72,9 @@ async fn what_is_no_answer_ends_the_process() {
 
 #[tokio::test]
 async fn a_process_that_closes_its_output_is_replaced() {
-    alone(Stage::new(Protocol::JsonLines), task("close"), "without an answer").await;
+    let short = Duration::from_millis(100);
+    let stage = Stage::new(Protocol::JsonLines).configure(|config| config.pipe_grace = short);
+    alone(stage, task("close"), "without an answer").await;
 }
 
 #[tokio::test]
@@ -95,11 +99,12 @@ async fn an_answer_that_comes_too_late_reaches_nobody() {
         let stage = Stage::with(protocol, &["late"]);
         let pool = stage.pool();
         echoes(&pool).await;
-        let limit = Duration::from_millis(300);
-        let (_, late) = submit(&pool, task("hang").timeout(limit));
+        let (_, late) = submit(&pool, task("hang").timeout(HOUR));
         let (_, next) = submit(&pool, task("echo").stdin("mine"));
+        until("it hangs", || stage.noted("hang").len() == 1).await;
+        pass(HOUR).await;
         let (failure, _) = failed(late.await.unwrap());
-        assert_eq!(failure, Failure::TimedOut(limit));
+        assert_eq!(failure, Failure::TimedOut(HOUR));
         assert_eq!(stage.noted("term").len(), 1, "it is gone before anybody is told");
         assert_eq!(stdout(next.await.unwrap()), "mine");
     }
@@ -111,15 +116,15 @@ async fn only_the_overdue_task_is_charged() {
         let stage = deep(protocol, &[]);
         let pool = stage.pool();
         echoes(&pool).await;
-        let limit = Duration::from_millis(300);
-        let (_, hanging) = submit(&pool, task("hang").timeout(limit));
+        let (_, hanging) = submit(&pool, task("hang").timeout(HOUR));
         until("it hangs", || stage.noted("hang").len() == 1).await;
         let others: Vec<_> = (0..5)
-            .map(|n| submit(&pool, task("echo").stdin(n.to_string()).timeout(limit * 20)))
+            .map(|n| submit(&pool, task("echo").stdin(n.to_string()).timeout(HOUR * 20)))
             .collect();
         until("they are given to it", || others.iter().all(|(ticket, _)| ticket.has_started()))
             .await;
-        assert_eq!(failed(hanging.await.unwrap()).0, Failure::TimedOut(limit));
+        pass(HOUR).await;
+        assert_eq!(failed(hanging.await.unwrap()).0, Failure::TimedOut(HOUR));
         for (n, (_, end)) in others.into_iter().enumerate() {
             assert_eq!(stdout(end.await.unwrap()), n.to_string());
         }
@@ -133,11 +138,13 @@ async fn time_spent_on_earlier_tasks_is_not_charged() {
     let stage = deep(Protocol::Frames, &[]);
     let pool = stage.pool();
     echoes(&pool).await;
-    let limit = Duration::from_millis(800);
-    let ends: Vec<_> =
-        (0..6).map(|_| submit(&pool, task("sleep").arg("0.25").timeout(limit)).1).collect();
-    for end in ends {
-        finished(end.await.unwrap()); // The last one after 1.5 s.
+    let wait = |n: usize| task("wait").arg(n.to_string()).timeout(HOUR);
+    let jobs: Vec<_> = (0..6).map(|n| submit(&pool, wait(n))).collect();
+    until("they are given to it", || jobs.iter().all(|(ticket, _)| ticket.has_started())).await;
+    for (n, (_, end)) in jobs.into_iter().enumerate() {
+        pass(HOUR / 2).await;
+        stage.tell(&n.to_string());
+        finished(end.await.unwrap()); // The last one after three hours.
     }
 }
 
@@ -151,10 +158,12 @@ async fn among_several_only_the_task_that_ends_its_process_again_alone_is_charge
         let stage = deep(protocol, &[]);
         let pool = stage.pool();
         echoes(&pool).await;
-        let (_, before) = submit(&pool, task("delay").arg("0.5").stdin("before"));
+        let (_, before) = submit(&pool, task("beside").arg("go").stdin("before"));
         let (_, deadly) = submit(&pool, deadly);
         let after: Vec<_> =
             (0..5).map(|n| submit(&pool, task("echo").stdin(n.to_string())).1).collect();
+        until("the process is gone", || pool.programs()["stay"].failures == 1).await;
+        stage.tell("go");
         let (failure, _) = failed(deadly.await.unwrap());
         assert!(failure.to_string().contains(expected), "{failure}");
         assert_eq!(stdout(before.await.unwrap()), "before");
@@ -173,9 +182,11 @@ async fn who_was_in_a_process_that_failed_runs_alone_although_others_wait() {
         Stage::new(Protocol::Frames).set(|program| program.depth = NonZeroUsize::new(2).unwrap());
     let pool = stage.pool();
     echoes(&pool).await;
-    let (_, first) = submit(&pool, task("delay").arg("0.3").stdin("first"));
+    let (_, first) = submit(&pool, task("beside").arg("go").stdin("first"));
     let (_, deadly) = submit(&pool, task("exit").arg("3"));
     let queued: Vec<_> = (0..5).map(|_| submit(&pool, task("echo").stdin("x")).1).collect();
+    until("the process is gone", || pool.programs()["stay"].failures == 1).await;
+    stage.tell("go");
     failed(deadly.await.unwrap());
     assert_eq!(stdout(first.await.unwrap()), "first");
     for end in queued {
@@ -292,7 +303,7 @@ async fn a_process_gets_no_task_before_it_has_answered_its_first_ping() {
         });
         let pool = stage.pool();
         let (ticket, _end) = submit(&pool, task("echo"));
-        until("it is replaced", || pool.programs()["stay"].starts == 2).await;
+        until("it is replaced", || 2 <= pool.programs()["stay"].starts).await;
         assert!(!ticket.has_started());
         assert!(pool.programs()["stay"].last_failure.clone().unwrap().contains("ping"));
     }
@@ -307,8 +318,8 @@ async fn an_idle_process_that_hangs_is_found_by_a_ping() {
     });
     let pool = stage.pool();
     echoes(&pool).await;
-    until("it is replaced", || pool.programs()["stay"].failures == 1).await;
-    assert!(2 <= stage.noted("ping").len());
+    until("it is replaced", || 1 <= pool.programs()["stay"].failures).await;
+    until("it was asked again", || 2 <= stage.noted("ping").len()).await;
     echoes(&pool).await;
 }
 

@@ -8,9 +8,9 @@ mod support;
 use std::{num::NonZeroUsize, time::Duration};
 
 use drakkar_core::Failure;
-use drakkar_executor::{CancelReason, Pool, Protocol, Run, Ticket};
+use drakkar_executor::{CancelReason, Pool, ProgramConfig, Protocol, Run, Ticket};
 use support::{
-    PATIENCE, failed,
+    PATIENCE, failed, pass,
     persistent::{Stage, stdout, task},
     run, submit, until,
 };
@@ -65,8 +65,9 @@ async fn who_was_in_a_process_with_a_killed_task_goes_on_in_company() {
 async fn who_was_in_a_process_with_an_overdue_task_goes_on_in_company() {
     let stage = deep();
     let pool = stage.pool();
-    let limit = Duration::from_secs(1);
+    let limit = HOUR / 2;
     let (hanging, six) = hangs_among_six(&pool, limit).await;
+    pass(limit).await;
     assert_eq!(failed(end(hanging).await).0, Failure::TimedOut(limit));
     go_on(&pool, six).await;
 }
@@ -77,27 +78,25 @@ fn recovering() -> Stage {
 }
 
 /// After three failures it is no longer seen to loop, although no task comes.
-async fn is_seen_to_recover(stage: Stage) {
+async fn is_seen_to_recover(stage: Stage, after: Duration) {
     let pool = stage.pool();
     until("it has failed three times", || pool.programs()["stay"].failures == 3).await;
+    let stats = || pool.programs()["stay"].clone();
+    until("it is there again", || stage.noted("start").len() == 4 && stats().ready == 1).await;
+    pass(after).await;
     until("it is well", || !pool.programs()["stay"].is_crash_looping()).await;
     assert_eq!(pool.programs()["stay"].starts, 4);
 }
 
 #[tokio::test]
 async fn a_crash_loop_ends_with_the_answer_to_a_ping() {
-    is_seen_to_recover(recovering().set(|program| {
-        program.ping = true;
-        program.backoff_max = HOUR;
-    }))
-    .await;
+    let pinged = |program: &mut ProgramConfig| (program.ping, program.backoff_max) = (true, HOUR);
+    is_seen_to_recover(recovering().set(pinged), Duration::ZERO).await;
 }
 
 #[tokio::test]
 async fn a_crash_loop_ends_when_a_process_lives_longer_than_it_would_be_waited_for() {
-    // Longer than it takes to fail.
-    is_seen_to_recover(recovering().set(|program| program.backoff_max = Duration::from_secs(3)))
-        .await;
+    is_seen_to_recover(recovering().set(|program| program.backoff_max = HOUR), HOUR).await;
 }
 
 #[tokio::test]
@@ -121,10 +120,12 @@ async fn a_process_that_owes_an_answer_is_not_well_however_long_it_lives() {
 async fn what_a_process_has_left_behind_cannot_talk_for_ever() {
     // Empty lines are no answers, and no garbage.
     let script = "read -r _; (while :; do echo; sleep 0.05; done) & exit 3";
-    let stage = Stage::filter("sh").set(|program| {
-        program.args = vec!["-c".into(), script.into()];
-        program.protocol = Protocol::JsonLines;
-    });
+    let stage = Stage::filter("sh")
+        .set(|program| {
+            program.args = vec!["-c".into(), script.into()];
+            program.protocol = Protocol::JsonLines;
+        })
+        .configure(|config| config.pipe_grace = Duration::from_secs(1));
     let pool = stage.pool();
     let (failure, _) = failed(run(&pool, task("echo")).await);
     assert!(failure.to_string().contains("exit status: 3"), "{failure}");

@@ -8,7 +8,7 @@ use std::{fs, path::Path, time::Duration};
 
 use drakkar_core::{Failure, Task, Usage};
 use drakkar_executor::{CancelReason, ExecutorConfig, JobLogConfig, SpoolConfig};
-use support::{config, failed, finished, pool, run, sh, submit, until};
+use support::{config, failed, finished, given_time, pool, run, sh, submit, until};
 
 fn spooling(dir: &Path) -> ExecutorConfig {
     let spool = SpoolConfig { dir: Some(dir.to_owned()), ..SpoolConfig::default() };
@@ -44,10 +44,14 @@ async fn all_that_a_program_prints_is_in_a_file_that_goes_with_the_result() {
 async fn what_a_failed_program_printed_is_there_too() {
     let dir = tempfile::tempdir().unwrap();
     let pool = pool(&spooling(dir.path()));
-    let task = sh("echo so far; sleep 1000").spool_stdout().timeout(Duration::from_millis(300));
-    let (failure, output) = failed(run(&pool, task).await);
-    assert!(matches!(failure, Failure::TimedOut(_)), "{failure}");
-    assert_eq!(fs::read(output.stdout_file().unwrap()).unwrap(), b"so far\n");
+    let printed = given_time(async |limit| {
+        let task = sh("echo so far; sleep 1000").spool_stdout().timeout(limit);
+        let (failure, output) = failed(run(&pool, task).await);
+        assert!(matches!(failure, Failure::TimedOut(_)), "{failure}");
+        let printed = fs::read(output.stdout_file()?).unwrap();
+        (!printed.is_empty()).then_some(printed)
+    });
+    assert_eq!(printed.await, b"so far\n");
 }
 
 #[tokio::test]
@@ -87,15 +91,18 @@ async fn to_spool_without_a_directory_is_a_permanent_failure_that_names_the_key(
 
 #[tokio::test]
 async fn what_a_program_used_is_known_if_somebody_wants_to_know() {
-    // Has 20 MB for two seconds, after a child for which it waits has worked.
+    // Has 20 MB for a while, after a child for which it waits has worked.
     let script = "sh -c 'i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done'
-                  x=$(head -c 20000000 /dev/zero | tr '\\0' x); sleep 2; : $x";
+                  x=$(head -c 20000000 /dev/zero | tr '\\0' x); sleep $1; : $x";
     let job_log = JobLogConfig { path: Some("unused".into()), ..JobLogConfig::default() };
     let measuring = pool(&ExecutorConfig { job_log, ..config(1) });
-    let output = finished(run(&measuring, sh(script)).await);
-    let Usage { max_rss, user, system } = output.usage;
-    assert!(max_rss > Some(20_000_000), "{:?}", output.usage);
-    assert!(user > Some(Duration::from_millis(10)) && system.is_some(), "{:?}", output.usage);
+    let usage = given_time(async |time| {
+        let task = sh(script).arg("sh").arg(time.as_secs_f64().to_string());
+        let Usage { max_rss, user, system } = finished(run(&measuring, task).await).usage;
+        assert!(user > Some(Duration::from_millis(10)) && system.is_some(), "{user:?} {system:?}");
+        max_rss.filter(|&peak| peak > 20_000_000)
+    });
+    usage.await;
     let not_measuring = pool(&config(1));
     let output = finished(run(&not_measuring, Task::new().program("true")).await);
     assert_eq!(output.usage, Usage::default());

@@ -10,7 +10,10 @@ use rdkafka::{
     message::{Header, OwnedHeaders},
     producer::{BaseRecord, Producer},
 };
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
 use world::{BROKER, Heard, Member, SOON, position, send};
 
 fn numbers(count: usize) -> impl Iterator<Item = String> {
@@ -91,7 +94,7 @@ fn bytes_of_no_text() -> &'static [u8] {
 
 #[tokio::test]
 async fn many_commits_become_few_and_the_next_assignment_reads_the_last() {
-    let config = BROKER.topic("commits", 1);
+    let config = BROKER.shared("commits", 1);
     BROKER.produce("commits", 0, numbers(2_000));
     let mut member = Member::start(&config).await;
     let assigned = member.assigned().await;
@@ -122,7 +125,7 @@ async fn many_commits_become_few_and_the_next_assignment_reads_the_last() {
 
 #[tokio::test]
 async fn what_was_handed_over_is_committed_when_the_worker_closes() {
-    let config = BROKER.topic("closing", 1);
+    let config = BROKER.shared("closing", 1);
     BROKER.produce("closing", 0, numbers(10));
     let mut member = Member::start(&config).await;
     let mut assigned = member.assigned().await;
@@ -140,7 +143,7 @@ async fn what_was_handed_over_is_committed_when_the_worker_closes() {
 
 #[tokio::test]
 async fn a_revoked_partition_is_handed_over_exactly_where_its_owner_stopped() {
-    let config = BROKER.topic("handover", 2);
+    let config = BROKER.shared("handover", 2);
     for partition in 0..2 {
         BROKER.produce("handover", partition, numbers(100));
     }
@@ -190,7 +193,7 @@ async fn a_revoked_partition_is_handed_over_exactly_where_its_owner_stopped() {
 
 #[tokio::test]
 async fn a_pipeline_that_does_not_answer_does_not_hold_the_group() {
-    let mut config = BROKER.topic("deadline", 2);
+    let mut config = BROKER.shared("deadline", 2);
     config.revoke_timeout = Duration::from_millis(300);
     let mut first = Member::start(&config).await;
     let assigned = first.assigned().await;
@@ -220,7 +223,7 @@ async fn a_pipeline_that_does_not_answer_does_not_hold_the_group() {
 
 #[tokio::test]
 async fn closing_while_the_group_waits_for_a_hand_over_commits_it_and_ends() {
-    let config = BROKER.topic("owed", 2);
+    let config = BROKER.shared("owed", 2);
     let mut first = Member::start(&config).await;
     let assigned = first.assigned().await;
     let mut second = Member::start(&config).await;
@@ -231,7 +234,7 @@ async fn closing_while_the_group_waits_for_a_hand_over_commits_it_and_ends() {
     }
     let begun = Instant::now();
     let heard = first.close().await;
-    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
     let mut theirs = second.assigned().await;
     while theirs.len() < 2 {
         theirs.extend(second.assigned().await);
@@ -248,8 +251,8 @@ async fn closing_while_the_group_waits_for_a_hand_over_commits_it_and_ends() {
 
 #[tokio::test]
 async fn a_partition_that_was_handed_over_before_it_is_revoked_does_not_hold_the_group() {
-    let mut config = BROKER.topic("answered", 2);
-    config.revoke_timeout = Duration::from_secs(30);
+    let mut config = BROKER.shared("answered", 2);
+    config.revoke_timeout = 2 * SOON; // Longer than the next assignment is waited for.
     let mut first = Member::start(&config).await;
     for assignment in &first.assigned().await {
         first.hand_over(assignment, None);
@@ -257,9 +260,7 @@ async fn a_partition_that_was_handed_over_before_it_is_revoked_does_not_hold_the
     let mut second = Member::start(&config).await;
     let revoked = |heard: &Heard| matches!(heard, Heard::Rebalanced("revoke", _)).then_some(());
     first.hears(revoked).await;
-    let revoked = Instant::now();
     second.assigned().await;
-    assert!(revoked.elapsed() < Duration::from_secs(15), "{:?}", revoked.elapsed());
     first.close().await;
     second.close().await;
 }
@@ -297,7 +298,9 @@ async fn a_command_wakes_an_idle_poll_thread_at_once() {
     let config = BROKER.topic("wake", 1);
     let mut member = Member::start(&config).await;
     let assigned = member.assigned().await;
-    let mut took = Vec::new();
+    let (mut took, mut usual) = (Vec::new(), Vec::new());
+    let (ask, asked) = std::sync::mpsc::channel::<oneshot::Sender<()>>();
+    std::thread::spawn(move || asked.into_iter().for_each(|answer| answer.send(()).unwrap()));
     for _ in 0..31 {
         // Long enough to fall asleep in between, never the same long.
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -308,10 +311,17 @@ async fn a_command_wakes_an_idle_poll_thread_at_once() {
         });
         member.hears(|heard| matches!(heard, Heard::Paused(_, false)).then_some(())).await;
         took.push(asked.elapsed());
+        // What it takes this machine now to wake any thread.
+        let (answer, answered) = oneshot::channel();
+        let asked = Instant::now();
+        ask.send(answer).unwrap();
+        answered.await.unwrap();
+        usual.push(asked.elapsed());
     }
     took.sort_unstable();
+    usual.sort_unstable();
     println!("median {:?}, worst {:?}", took[15], took[30]);
-    assert!(took[15] < Duration::from_millis(20), "{took:?}");
+    assert!(took[15] < Duration::from_millis(20) + 4 * usual[15], "{took:?} {usual:?}");
     member.close().await;
 }
 
@@ -398,5 +408,5 @@ async fn waiting_for_the_common_moment_to_join_does_not_delay_a_stop() {
     assert!(early.is_err(), "joined too early: {early:?}");
     let begun = Instant::now();
     member.close().await;
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
 }

@@ -51,7 +51,6 @@ async fn trouble_of_the_client_is_told_to_the_observer_and_logged_by_nobody_else
     let log = Log::listen();
     let broker = Broker::start();
     let mut config = broker.topic("one-line", 1);
-    config.session_timeout_ms = 60_000;
     config.client_config.insert("reconnect.backoff.max.ms".to_owned(), "100".to_owned());
     let mut member = Member::start(&config).await;
     member.assigned().await;

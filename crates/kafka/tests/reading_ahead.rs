@@ -107,7 +107,7 @@ async fn as_soon_as_there_is_room_the_next_message_comes() {
     let mut member = Member::start(&config).await;
     let mut assigned = member.assigned().await;
     let assignment = &mut assigned[0];
-    let mut waited = Duration::ZERO;
+    let mut waited = Vec::new();
     let mut held = Vec::new();
     for _ in 0..PAUSES {
         while held.len() < 10 {
@@ -123,10 +123,11 @@ async fn as_soon_as_there_is_room_the_next_message_comes() {
         }
         let emptied = Instant::now();
         held.push(next(assignment).await);
-        waited += emptied.elapsed();
+        waited.push(emptied.elapsed());
     }
-    // Half a second each, on average, would be 10 s.
-    assert!(waited < Duration::from_secs(4), "{PAUSES} times room, waited {waited:?}");
+    // Half a second each, on average: of most, for the machine may stall now and then.
+    waited.sort_unstable();
+    assert!(waited[PAUSES / 2] < Duration::from_millis(200), "{waited:?}");
     member.close().await;
 }
 
@@ -217,7 +218,8 @@ async fn many_partitions_hold_no_more_together_than_few() {
 
 #[tokio::test]
 async fn a_partition_that_stays_may_hold_more_when_another_one_goes() {
-    let mut config = tight("shares", 2, 1_000);
+    let mut config = BROKER.shared("shares", 2);
+    config.max_held_messages = 1_000.try_into().unwrap();
     config.max_held_messages_total = 100.try_into().unwrap();
     for partition in 0..2 {
         BROKER.produce("shares", partition, numbers(1_000));

@@ -2,7 +2,7 @@
 
 mod world;
 
-use std::{net::TcpListener, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use drakkar_core::{
     TopicPartition,
@@ -14,29 +14,26 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use tokio::time::{Instant, timeout};
 use world::{Broker, Heard, Member, SOON, position};
 
-/// The text of the error that starting with `config` ends with, and how long it took.
-async fn start_fails(config: &KafkaConfig) -> (SourceStartError, Duration) {
-    let begun = Instant::now();
+/// The error that starting with `config` ends with.
+async fn start_fails(config: &KafkaConfig) -> SourceStartError {
     let start = Source::start(config, "trouble", Arc::new(()));
     let Ok(started) = timeout(SOON, start).await else { panic!("it waits for ever") };
     let Err(error) = started else { panic!("it started") };
-    (error, begun.elapsed())
+    error
 }
 
 #[tokio::test]
 async fn a_wrong_address_is_a_clear_error_in_bounded_time() {
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let config = KafkaConfig {
-        brokers: closed.to_string(),
+        brokers: "127.0.0.1:1".to_owned(), // Nobody listens there.
         start_timeout: Duration::from_secs(2),
         ..KafkaConfig::default()
     };
-    let (error, took) = start_fails(&config).await;
+    let error = start_fails(&config).await;
     assert!(matches!(error, SourceStartError::Unreachable { .. }), "{error:?}");
     let text = error.to_string();
     assert!(text.contains("kafka.brokers") && text.contains(&config.brokers), "{text}");
     assert!(text.contains("Connection refused"), "{text}");
-    assert!(took < Duration::from_secs(8), "{took:?}");
 }
 
 #[tokio::test]
@@ -45,18 +42,17 @@ async fn a_missing_topic_is_a_clear_error_in_bounded_time() {
     let mut config = broker.topic("there", 1);
     config.source_topic = "not-there".to_owned();
     config.start_timeout = Duration::from_secs(1);
-    let (error, took) = start_fails(&config).await;
+    let error = start_fails(&config).await;
     assert!(matches!(&error, SourceStartError::Topic { topic, .. } if topic == "not-there"));
     let text = error.to_string();
     assert!(text.contains("kafka.source_topic") && text.contains("create it"), "{text}");
-    assert!(took < Duration::from_secs(6), "{took:?}");
 }
 
 #[tokio::test]
 async fn a_property_that_librdkafka_refuses_is_named_but_its_value_is_not() {
     let mut config = KafkaConfig::default();
     config.client_config.insert("no.such.thing".to_owned(), "hunter2".to_owned());
-    let (error, _) = start_fails(&config).await;
+    let error = start_fails(&config).await;
     let text = error.to_string();
     assert!(text.starts_with("kafka.client_config.no.such.thing"), "{text}");
     assert!(!text.contains("hunter2"), "{text}");
@@ -65,7 +61,7 @@ async fn a_property_that_librdkafka_refuses_is_named_but_its_value_is_not() {
 #[tokio::test]
 async fn a_commit_that_a_rebalance_refuses_is_made_again() {
     let broker = Broker::start();
-    let config = broker.topic("refused", 1);
+    let config = broker.shared("refused", 1);
     let mut member = Member::start(&config).await;
     let assigned = member.assigned().await;
     broker.with(|cluster| {
@@ -93,7 +89,7 @@ async fn a_commit_that_a_rebalance_refuses_is_made_again() {
 #[tokio::test]
 async fn a_done_map_that_the_broker_finds_too_long_does_not_hold_the_offset_back() {
     let broker = Broker::start();
-    let config = broker.topic("long", 1);
+    let config = broker.shared("long", 1);
     let mut member = Member::start(&config).await;
     let assigned = member.assigned().await;
     broker.with(|cluster| {
@@ -119,7 +115,7 @@ fn silent(broker: &Broker, times: usize) {
 #[tokio::test]
 async fn a_partition_is_not_begun_before_it_is_known_what_was_settled_there() {
     let broker = Broker::start();
-    let config = broker.topic("unread", 1);
+    let config = broker.shared("unread", 1);
     let mut member = Member::start(&config).await;
     let assigned = member.assigned().await;
     member.commit(&assigned[0], 5, "settled ahead, and held");
@@ -135,7 +131,7 @@ async fn a_partition_is_not_begun_before_it_is_known_what_was_settled_there() {
 #[tokio::test]
 async fn what_cannot_be_read_for_a_session_is_given_up_and_does_not_hold_the_partition_for_ever() {
     let broker = Broker::start();
-    let config = broker.topic("unreadable", 1);
+    let config = broker.shared("unreadable", 1);
     silent(&broker, 1_000);
     let mut member = Member::start(&config).await;
     let assigned = member.assigned().await;
@@ -156,9 +152,7 @@ async fn a_worker_that_is_told_to_stop_does_not_wait_to_read_what_was_committed(
 #[tokio::test]
 async fn a_broker_that_is_away_for_a_while_is_not_fatal() {
     let broker = Broker::start();
-    let mut config = broker.topic("away", 1);
-    // Longer than the broker is away: the partition stays ours.
-    config.session_timeout_ms = 60_000;
+    let config = broker.topic("away", 1);
     let mut member = Member::start(&config).await;
     let mut assigned = member.assigned().await;
     broker.produce("away", 0, ["before".to_owned()]);
@@ -178,7 +172,7 @@ async fn a_broker_that_is_away_for_a_while_is_not_fatal() {
 #[tokio::test]
 async fn partitions_are_lost_without_a_commit_when_the_group_forgets_us() {
     let broker = Broker::start();
-    let config = broker.topic("lost", 1);
+    let config = broker.shared("lost", 1);
     let mut member = Member::start(&config).await;
     let assigned = member.assigned().await;
     broker.with(|cluster| cluster.broker_down(1).unwrap());
@@ -198,7 +192,7 @@ async fn partitions_are_lost_without_a_commit_when_the_group_forgets_us() {
 #[tokio::test]
 async fn a_log_that_goes_back_is_read_again_and_nothing_of_before_is_committed() {
     let broker = Broker::start();
-    let config = broker.topic("back", 1);
+    let config = broker.shared("back", 1);
     broker.produce("back", 0, (0..10).map(|number| number.to_string()));
     let mut member = Member::start(&config).await;
     let mut assigned = member.assigned().await;
@@ -260,7 +254,7 @@ impl SourceObserver for Fragile {
 #[tokio::test]
 async fn a_panic_of_the_poll_thread_is_told_and_does_not_hold_the_group() {
     let broker = Broker::start();
-    let config = broker.topic("panic", 2);
+    let config = broker.shared("panic", 2);
     let mut source = Source::start(&config, "fragile", Arc::new(Fragile)).await.unwrap();
     source.control.send(SourceCommand::Join);
     let first = timeout(SOON, source.events.recv()).await.unwrap();

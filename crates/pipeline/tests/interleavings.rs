@@ -16,7 +16,7 @@ use drakkar_testing::{Script, World, message};
 use tokio::time::{Instant, timeout};
 
 const LONG: Duration = Duration::from_mins(10);
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_mins(1);
 
 fn down() -> Delivery {
     Delivery::Transient(SinkError::new("Down", "down"))

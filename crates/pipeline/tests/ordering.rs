@@ -134,7 +134,7 @@ fn letters(journal: &Journal) -> Script<DeadLetter> {
 }
 
 async fn delivered(world: &World, count: usize) {
-    let waiting = timeout(Duration::from_secs(20), world.results.until(count));
+    let waiting = timeout(Duration::from_mins(1), world.results.until(count));
     assert!(waiting.await.is_ok(), "{} delivered", world.results.len());
 }
 

@@ -98,7 +98,7 @@ async fn a_payload_may_name_its_partition_and_say_when_it_was_made() {
 #[tokio::test]
 async fn a_partition_or_a_time_that_cannot_be_is_refused_and_its_neighbours_are_not() {
     BROKER.topic_of("misplaced", 2);
-    let sinks = BROKER.sinks("misplaced").await;
+    let sinks = BROKER.sinks_with(&sink("misplaced")).await;
     let board = Arc::default();
     let payload = || KafkaPayload::raw("v").partition(1);
     let sent = [
@@ -132,7 +132,7 @@ async fn a_partition_or_a_time_that_cannot_be_is_refused_and_its_neighbours_are_
 async fn while_nobody_can_say_how_many_partitions_there_are_a_missing_one_is_held() {
     let broker = Broker::start();
     broker.topic("few");
-    let sinks = broker.sinks("few").await;
+    let sinks = broker.sinks_with(&sink("few")).await;
     let board = Arc::default();
     assert_eq!(send(&sinks, KafkaPayload::raw("0"), &board).await.unwrap(), Settled::Confirmed);
     broker.with(|cluster| cluster.broker_down(1).unwrap());
@@ -173,7 +173,7 @@ async fn what_is_for_a_topic_that_does_not_exist_is_held_until_it_does() {
         cluster.create_topic("absent", 1, 1).unwrap();
         cluster.topic_error("absent", unknown).unwrap();
     });
-    let sinks = broker.sinks("present").await;
+    let sinks = broker.sinks_with(&sink("present")).await;
     let board = Arc::default();
     let waits = send(&sinks, KafkaPayload::raw("w").topic("absent"), &board);
     until_held(&board, 1).await;
@@ -196,7 +196,7 @@ async fn what_is_for_a_topic_that_does_not_exist_is_held_until_it_does() {
 async fn while_the_brokers_are_down_payloads_are_held_and_confirmed_when_they_are_back() {
     let broker = Broker::start();
     broker.topic("outage");
-    let sinks = broker.sinks("outage").await;
+    let sinks = broker.sinks_with(&sink("outage")).await;
     let board = Arc::default();
     broker.with(|cluster| cluster.broker_down(1).unwrap());
     let sent: Vec<_> =
@@ -223,7 +223,7 @@ async fn a_record_the_brokers_find_too_large_is_refused_alone() {
     // All three in one batch, which leaves when it is full and is refused as a whole; then each by
     // itself, the first again.
     config.linger = Duration::from_secs(1);
-    config.delivery_timeout = Duration::from_secs(10);
+    config.delivery_timeout = SOON;
     config.client_config.insert("batch.num.messages".to_owned(), "3".to_owned());
     let sinks = broker.sinks_with(&config).await;
     broker.with(|cluster| {
@@ -249,7 +249,7 @@ async fn a_record_the_brokers_find_too_large_is_refused_alone() {
 async fn missing_rights_are_held_for_and_a_client_that_broke_down_is_replaced() {
     let broker = Broker::start();
     broker.topic("rights");
-    let sinks = broker.sinks("rights").await;
+    let sinks = broker.sinks_with(&sink("rights")).await;
     broker.with(|cluster| {
         let denied = RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
         cluster.request_errors(RDKafkaApiKey::InitProducerId, &[denied; 4]);
@@ -299,7 +299,7 @@ async fn a_dead_letter_that_is_too_large_with_its_payload_is_written_without() {
     let broker = Broker::start();
     broker.topic("out");
     broker.topic("orders_dlq");
-    let sinks = broker.sinks("out").await;
+    let sinks = broker.sinks_with(&sink("out")).await;
     // With its payload, then the same alone.
     broker.with(move |cluster| {
         cluster.request_errors(RDKafkaApiKey::Produce, &[too_large, too_large]);
@@ -349,7 +349,7 @@ async fn a_dead_letter_that_is_refused_for_good_is_held_until_it_is_accepted() {
     let broker = Broker::start();
     broker.topic("out");
     broker.topic("orders_dlq");
-    let sinks = broker.sinks("out").await;
+    let sinks = broker.sinks_with(&sink("out")).await;
     broker.with(|cluster| {
         let invalid = RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD;
         cluster.request_errors(RDKafkaApiKey::Produce, &[invalid; 6]);

@@ -218,7 +218,7 @@ pub enum LoggingError {
     Twice(#[source] tracing_subscriber::util::TryInitError),
 }
 
-/// Keeps the log alive; dropping it writes what is queued.
+/// Keeps the log alive; dropping it writes what is queued, as far as that takes no longer than a second.
 #[derive(Debug)]
 #[must_use = "lines are lost once the guard is dropped"]
 pub struct LogGuard {
@@ -312,6 +312,10 @@ fn log_file(template: &str, identity: &LogIdentity) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
     use super::*;
 
     fn identity(worker: &str) -> LogIdentity {
@@ -348,7 +352,11 @@ mod tests {
             for _ in 0..3 {
                 writer.write_all(b"line\n").unwrap();
             }
-            drop(guard);
+            drop(guard); // Waits for a second at most.
+            let deadline = Instant::now() + Duration::from_mins(2);
+            while drops.lines() < 3 && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(2));
+            }
             assert_eq!(drops.lines(), 3);
         }
     }

@@ -1,8 +1,11 @@
 //! Logging as a worker starts it. One test, because a process has one log.
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
+use std::time::Duration;
+
 use drakkar_telemetry::{LogIdentity, LogOutput, LoggingConfig, LoggingError, logging};
 use serde_json::Value;
+use tokio::time::Instant;
 use tracing::{debug, info};
 
 #[test]
@@ -28,9 +31,14 @@ fn lines_reach_the_file_of_the_worker_once_the_guard_is_dropped() {
         info!(category = "kafka", number, "counted");
         debug!("below the level");
     }
-    drop(guard);
+    drop(guard); // Waits for a second at most.
 
-    let text = std::fs::read_to_string(dir.path().join("blue").join("worker-1.log")).unwrap();
+    let log = || std::fs::read_to_string(dir.path().join("blue").join("worker-1.log")).unwrap();
+    let deadline = Instant::now() + Duration::from_mins(2);
+    while log().lines().count() < 100 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let text = log();
     let numbers: Vec<Value> = text
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap())

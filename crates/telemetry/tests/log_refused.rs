@@ -1,7 +1,10 @@
 //! Logging to a disk that is full. One test, because a process has one log.
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
+use std::time::Duration;
+
 use drakkar_telemetry::{LogIdentity, LogOutput, LoggingConfig, Metrics, logging};
+use tokio::time::Instant;
 use tracing::info;
 
 #[test]
@@ -22,8 +25,16 @@ fn lines_that_a_full_disk_refuses_are_counted_in_the_metric() {
     for _ in 0..3 {
         info!("refused");
     }
-    drop(guard); // Waits until the thread has tried.
+    drop(guard); // Waits until the thread has tried, for a second at most.
 
-    let shown = Metrics::new().unwrap().render().unwrap();
-    assert!(shown.contains("\ndrakkar_log_lines_dropped_total 3\n"), "{shown}");
+    let metrics = Metrics::new().unwrap();
+    let deadline = Instant::now() + Duration::from_mins(2);
+    loop {
+        let shown = metrics.render().unwrap();
+        if shown.contains("\ndrakkar_log_lines_dropped_total 3\n") {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{shown}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }

@@ -57,7 +57,6 @@ fn block<T: Send>(work: impl Future<Output = T> + Send) -> T {
 pub(crate) struct Topic {
     pub(crate) name: Arc<str>,
     address: String,
-    is_mock: bool,
 }
 
 impl Topic {
@@ -74,7 +73,7 @@ impl Topic {
         } else {
             create(&address, &name, partitions);
         }
-        Self { name: name.into(), address, is_mock }
+        Self { name: name.into(), address }
     }
 
     fn client(&self) -> ClientConfig {
@@ -91,7 +90,7 @@ impl Topic {
             source_topic: self.name.to_string(),
             startup_align_enabled: false,
             // The mock paces rebalances by this; below its first delay of 3 s nobody ever joins.
-            session_timeout_ms: if self.is_mock { 4_000 } else { 6_000 },
+            session_timeout_ms: 6_000,
             heartbeat_interval_ms: 100,
             commit_interval: Duration::from_millis(20),
             ..KafkaConfig::default()

@@ -11,11 +11,7 @@ mod faults; // servers that are away, slow, full or no primary
 mod cluster; // three nodes
 
 use std::{
-    io,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -25,7 +21,6 @@ use drakkar_sinks::{Refused, Settled, Sinks};
 use redis::{Connection, FromRedisValue};
 use serde_json::{Value, json};
 use tokio::{task::JoinHandle, time::timeout};
-use tracing::subscriber::DefaultGuard;
 
 /// What every server of these tests wants.
 const PASSWORD: &str = "drakkar-test";
@@ -121,33 +116,6 @@ fn refused(settled: &Settled) -> &Refused {
     match settled {
         Settled::Refused(refused) => refused,
         Settled::Confirmed => panic!("it was accepted"),
-    }
-}
-
-/// What is logged on this thread, until the guard is dropped.
-fn log() -> (Log, DefaultGuard) {
-    let log = Log::default();
-    let writer = log.clone();
-    let lines = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false);
-    (log, tracing::subscriber::set_default(lines.finish()))
-}
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

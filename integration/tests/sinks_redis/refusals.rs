@@ -82,24 +82,3 @@ async fn what_a_user_may_not_write_is_held_until_he_may() {
     ends_well(delivering).await;
     assert_eq!(outside.list("list"), numbers(10));
 }
-
-#[tokio::test] // On the thread whose log is heard.
-async fn a_user_with_no_more_rights_than_to_write_can_write_and_is_told_once_what_is_lacking() {
-    let server = OwnServer::start("redis");
-    let mut outside = Outside::of(&url(&server));
-    let (log, _heard) = log();
-    let mut written = 0;
-    for rights in [&["+ping", "+rpush"][..], &["+client|info", "+client|kill"]] {
-        outside.tell(&[&["ACL", "SETUSER", "eve", "on", ">hunter2", "~*"], rights].concat());
-        let sinks = sink(&format!("redis://eve:hunter2@127.0.0.1:{}", server.port)).await;
-        for _ in 0..2 {
-            delivered(&sinks, pushes("list", 10)).await;
-            outside.tell(&["CLIENT", "KILL", "USER", "eve"]); // So that there is another connection.
-            written += 10;
-        }
-        let log = log.text(); // Of the first round: the second lacks nothing.
-        assert_eq!(log.matches("newer writes").count(), 1, "{rights:?}: {log}");
-        assert!(log.contains("CLIENT INFO") && !log.contains("hunter2"), "{log}");
-    }
-    assert_eq!(outside.ask::<usize>(&["LLEN", "list"]), written);
-}

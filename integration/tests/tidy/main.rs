@@ -8,6 +8,7 @@
 mod workspace; // what the others look at
 mod crates; // who may use whom
 mod files; // how a source file begins, and how long it is
+mod listeners; // who may hear the log in a test
 mod documents; // links, keys and code in what people read
 mod keys; // what can be configured
 mod sections; // what the sources say of it

@@ -19,8 +19,7 @@ use drakkar::{
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
-    mocking::MockCluster,
-    producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer},
+    producer::{BaseProducer, BaseRecord, Producer},
     types::{RDKafkaApiKey, RDKafkaRespErr},
 };
 use tokio::{
@@ -99,10 +98,10 @@ impl Write for Log {
 
 /// One worker at a time, so that what is logged is about that one.
 pub(crate) struct World {
-    _alone: Alone,
-    cluster: MockCluster<'static, DefaultProducerContext>,
+    cluster: drakkar_mock::Cluster,
     runtime: Runtime,
     pub(crate) before: usize,
+    _alone: Alone, // The last to go: by then the worker says no more.
 }
 
 thread_local! {
@@ -130,10 +129,11 @@ impl Drop for Alone {
 impl World {
     pub(crate) fn new() -> Self {
         let alone = Alone::wait();
-        let cluster = MockCluster::new(1).unwrap();
+        let before = LOG.text().len(); // Listens before anything can be logged.
+        let cluster = drakkar_mock::cluster(1).unwrap();
         cluster.create_topic("orders", 2, 1).unwrap();
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        Self { _alone: alone, cluster, runtime, before: LOG.text().len() }
+        Self { cluster, runtime, before, _alone: alone }
     }
 
     pub(crate) fn config(&self) -> Config {
@@ -141,7 +141,6 @@ impl World {
         config.kafka.brokers = self.cluster.bootstrap_servers();
         config.kafka.source_topic = String::from("orders");
         config.kafka.startup_align_enabled = false;
-        config.kafka.session_timeout_ms = 4_000;
         config.kafka.heartbeat_interval_ms = 100;
         config.kafka.client_config.insert("fetch.wait.max.ms".to_owned(), "10".to_owned());
         config.metrics.host = String::from("127.0.0.1");

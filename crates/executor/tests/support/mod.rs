@@ -19,7 +19,25 @@ use drakkar_executor::{ExecutorConfig, Job, Pool, Rank, Run, Ticket};
 use tokio::{sync::oneshot, time::Instant};
 
 /// How long a condition may take; reached only by a failing test.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_mins(2);
+
+/// What `attempt` sees when it gives a program time enough to come to the point. A machine that stalls may
+/// need more than usual.
+pub async fn given_time<T>(mut attempt: impl AsyncFnMut(Duration) -> Option<T>) -> T {
+    for limit in [300, 3_000, 30_000].map(Duration::from_millis) {
+        if let Some(seen) = attempt(limit).await {
+            return seen;
+        }
+    }
+    panic!("the program has not come to the point in half a minute");
+}
+
+/// Lets so much time pass at once for what runs on this runtime: programs that stay.
+pub async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
 
 pub fn config(slots: usize) -> ExecutorConfig {
     ExecutorConfig { max_executors: slots.try_into().ok(), ..ExecutorConfig::default() }

@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, time::Duration};
 use drakkar_core::Task;
 use drakkar_executor::{ExecutorConfig, Mode, Pool, ProgramConfig, Protocol, Run};
 
-use super::{Marker, config, finished};
+use super::{Marker, PATIENCE, config, finished};
 
 /// What a test needs around the program.
 pub struct Stage {
@@ -49,10 +49,12 @@ impl Stage {
         program.instances = NonZeroUsize::new(1);
         program.backoff_initial = Duration::from_millis(10);
         program.backoff_max = Duration::from_millis(100);
+        program.stop_grace = PATIENCE; // What comes late on a slow machine is not killed for it.
         let (name, value) = marker.variable();
         program.env.insert(name, value);
         program.env.insert("NOTES".to_owned(), notes.path().to_str().unwrap().to_owned());
         let mut config = config(1);
+        (config.kill_grace, config.pipe_grace) = (PATIENCE, PATIENCE);
         config.programs.insert("stay".to_owned(), program);
         Self { config, marker, notes }
     }
@@ -72,6 +74,11 @@ impl Stage {
     pub fn pool(&self) -> Pool {
         assert_eq!(self.config.validate(), Vec::<String>::new());
         Pool::start(&self.config).unwrap()
+    }
+
+    /// Leaves a note for the program, which may wait for it.
+    pub fn tell(&self, name: &str) {
+        std::fs::write(self.notes.path().join(name), "").unwrap();
     }
 
     /// The ids of the processes that have left a note of this name, in order.

@@ -55,6 +55,13 @@ def noted(name):
         return len(file.readlines())
 
 
+def wait(name, number, stdin):
+    """Answers when the test has left a note."""
+    while not os.path.exists(os.path.join(os.environ["NOTES"], name)):
+        time.sleep(0.01)
+    answer(number, out=stdin)
+
+
 def on_term(*_):
     note("term")
     if "late" in words and held:
@@ -79,8 +86,10 @@ def do(number, args, stdin):
     elif what == "sleep":
         time.sleep(float(rest[0]))
         answer(number, out=stdin)
-    elif what == "delay":  # As a program that works on several at once.
-        threading.Timer(float(rest[0]), answer, (number, 0, stdin)).start()
+    elif what == "wait":
+        wait(rest[0], number, stdin)
+    elif what == "beside":  # As a program that works on several at once.
+        threading.Thread(target=wait, args=(rest[0], number, stdin), daemon=True).start()
     elif what == "hang":
         held.append(number)
         note("hang")

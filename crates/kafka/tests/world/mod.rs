@@ -85,20 +85,25 @@ impl Broker {
             consumer_group: format!("group-of-{topic}"),
             source_topic: topic,
             startup_align_enabled: false,
-            // The mock paces rebalances by this; below its first delay of 3 s nobody ever joins.
-            session_timeout_ms: 4_000,
+            // Longer than any machine stalls: who is late shall not be thrown out.
+            session_timeout_ms: 60_000,
             heartbeat_interval_ms: 100,
             ..KafkaConfig::default()
         };
-        if let Kind::Real { .. } = self.kind {
-            config.session_timeout_ms = 6_000;
-            if std::env::var("DRAKKAR_TEST_GROUP_PROTOCOL").is_ok_and(|name| name == "consumer") {
-                config.group_protocol = GroupProtocol::Consumer;
-            }
+        if let Kind::Real { .. } = self.kind
+            && std::env::var("DRAKKAR_TEST_GROUP_PROTOCOL").is_ok_and(|name| name == "consumer")
+        {
+            config.group_protocol = GroupProtocol::Consumer;
         }
         // A waiting fetch of the mock does not wake for new data.
         config.client_config.insert("fetch.wait.max.ms".to_owned(), "10".to_owned());
         config
+    }
+
+    /// As [`topic`](Self::topic), for a group whose members come, go or are forgotten.
+    pub(crate) fn shared(&self, name: &str, partitions: i32) -> KafkaConfig {
+        // The mock paces rebalances by this; below its first delay of 3 s nobody ever joins.
+        KafkaConfig { session_timeout_ms: 6_000, ..self.topic(name, partitions) }
     }
 
     /// Writes `values` to a partition, in order.

@@ -4,7 +4,6 @@
 mod witness; // writes down what it is asked
 mod partitions; // on_ready, on_assign, on_revoke
 mod refusals; // on_delivery_error
-mod messages; // decode, message_label, figures
-mod quotes; // what is not logged
+mod messages; // decode
 mod blocked; // a thread that is not given back
 mod remains; // what panics when a hook is over

@@ -1,4 +1,5 @@
 //! A handler that writes down which hook it is asked, and misbehaves as it is told.
+#![allow(dead_code)] // Each test binary uses its part.
 
 use std::{
     future::pending,
@@ -182,39 +183,4 @@ pub(crate) fn refusing() -> Script<KafkaPayload> {
 
 pub(crate) fn errors(world: &World, hook: Hook) -> u64 {
     world.metrics.hook(hook).errors.get()
-}
-
-/// What is logged on this thread, until the guard is dropped.
-pub(crate) fn log() -> (Log, tracing::subscriber::DefaultGuard) {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber =
-        tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
-    (log, tracing::subscriber::set_default(subscriber))
-}
-
-#[derive(Clone, Default)]
-pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    pub(crate) fn all(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-
-    /// The line that holds `text`.
-    pub(crate) fn line(&self, text: &str) -> String {
-        let all = self.all();
-        let line = all.lines().find(|line| line.contains(text));
-        line.unwrap_or_else(|| panic!("no {text:?} in {all}")).to_owned()
-    }
-}
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }

@@ -310,8 +310,7 @@ mod tests {
 
     #[tokio::test]
     async fn brokers_that_do_not_answer_are_an_error_in_bounded_time_that_names_the_section() {
-        // Taken from the system and given back: nobody listens there.
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let free = "127.0.0.1:1"; // Nobody listens there.
         let sink = KafkaSinkConfig {
             topic: "t".to_owned(),
             brokers: free.to_string(),
@@ -320,12 +319,11 @@ mod tests {
         let settings =
             ProducerSettings::of_sink(&sink, &drakkar_core::kafka_client::Cluster::default(), "w");
         let within = Duration::from_millis(700);
-        let begun = Instant::now();
-        let Err(error) = Producer::connect("sinks.kafka.a".to_owned(), settings, within).await
-        else {
-            panic!("connected to nothing");
+        let connecting = Producer::connect("sinks.kafka.a".to_owned(), settings, within);
+        let Ok(connected) = tokio::time::timeout(Duration::from_mins(1), connecting).await else {
+            panic!("it waits for ever");
         };
-        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        let Err(error) = connected else { panic!("connected to nothing") };
         let text = error.to_string();
         let begins = format!("sinks.kafka.a: the brokers {free} did not answer within 700ms (");
         assert!(text.starts_with(&begins), "{text}");

@@ -55,9 +55,10 @@ impl Broker {
         Source { brokers: self.0.address.clone(), ..Source::default() }
     }
 
-    /// One Kafka sink `out` for `topic`, and dead letters.
+    /// One Kafka sink `out` for `topic`, and dead letters, at a broker that is always there.
     pub(crate) async fn sinks(&self, topic: &str) -> Sinks {
-        self.sinks_with(&sink(topic)).await
+        // Nothing is sent twice because the machine stalls.
+        self.sinks_with(&KafkaSinkConfig { delivery_timeout: SOON, ..sink(topic) }).await
     }
 
     /// One Kafka sink `out`, and dead letters.
