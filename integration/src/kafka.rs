@@ -22,7 +22,7 @@ use rdkafka::{
 use crate::wait::{SOON, until};
 
 /// Longest single question to a broker.
-const QUESTION: Duration = Duration::from_secs(10);
+const QUESTION: Duration = Duration::from_secs(30);
 
 /// A cluster.
 #[derive(Debug, Clone)]
