@@ -6,6 +6,7 @@ use std::{sync::mpsc, thread};
 use drakkar_integration::{
     Act, Given, Kafka, Order, OwnBroker, SOON, WorkerProcess, World, heavy, until,
 };
+use serde_json::json;
 
 /// A world whose topics exist but for one.
 fn world_without(dead: bool, results: bool) -> World {
@@ -17,7 +18,11 @@ fn world_without(dead: bool, results: bool) -> World {
     if !results {
         world.kafka.create_topic(&world.results, 1);
     }
-    world.with("sinks.kafka.results.delivery_timeout", "2s")
+    // Else the client believes for half a minute that the brokers are about to make it.
+    let sceptical = json!({"topic.metadata.propagation.max.ms": "1000"});
+    world
+        .with("sinks.kafka.results.client_config", sceptical.clone())
+        .with("dlq.client_config", sceptical)
 }
 
 #[test]

@@ -7,7 +7,7 @@ async fn an_endpoint_that_is_down_at_the_start_is_waited_for_and_named_without_s
     let endpoint = Endpoint::down();
     let url = format!("http://me:{SECRET}@127.0.0.1:{}/{SECRET}?k={SECRET}", endpoint.port);
     let config = section(&endpoint, "/", json!({ "url": url }));
-    let refused = connect_within(config.clone(), Duration::from_millis(300)).await;
+    let refused = connect_within(config.clone(), Duration::from_secs(3)).await;
     let Err(error) = refused else { panic!("it is down") };
     let text = error.to_string();
     assert!(text.starts_with("sinks.http.hook: http://127.0.0.1:"), "{text}");
@@ -76,7 +76,7 @@ async fn a_request_that_is_not_answered_in_time_is_held_and_sent_again_under_the
         1 => Answer::After(Duration::from_mins(1), Box::new(Answer::status(200))),
         _ => Answer::status(200),
     });
-    let sinks = sinks(&endpoint, "/", json!({"timeout_seconds": "200ms"})).await;
+    let sinks = sinks(&endpoint, "/", json!({"timeout_seconds": 1})).await;
     let delivered = deliver_beside(&sinks, vec![numbered(7)]);
     wait_held(&sinks);
     all_confirmed(&delivered.await.unwrap());
