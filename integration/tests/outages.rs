@@ -169,7 +169,7 @@ impl Outage {
 #[test]
 fn a_broker_that_stops_and_starts_within_the_session_costs_no_message_and_makes_no_duplicate() {
     let _one = heavy();
-    let mut outage = Outage::new(600_000);
+    let mut outage = Outage::new(300_000);
     for round in ["first", "second"] {
         outage.round(round, 1_500, OwnBroker::stop);
     }
