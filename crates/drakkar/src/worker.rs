@@ -215,7 +215,8 @@ impl<H: Handler> Worker<H> {
     }
 
     async fn run_with(self, stop: Stop) -> Result<(), RunError> {
-        let _pulse = Pulse::start(Handle::current()).map_err(|error| RunError::start("a thread", error))?;
+        let _pulse =
+            Pulse::start(Handle::current()).map_err(|error| RunError::start("a thread", error))?;
         let started = tokio::select! {
             biased;
             () = stop.drain.cancelled() => return Ok(()), // Nothing was begun.
