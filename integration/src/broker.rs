@@ -1,13 +1,14 @@
 //! A broker of a test's own, to be stopped, killed and started while it is used.
 
 use std::{
-    fs::OpenOptions,
+    env::temp_dir,
+    fs::{File, OpenOptions},
     io::Write as _,
     net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
     sync::{
-        Mutex,
+        Mutex, PoisonError,
         atomic::{AtomicU16, Ordering},
     },
 };
@@ -141,13 +142,21 @@ pub(crate) fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("kafka/broker")
 }
 
-/// A port that is free together with the next one, below those that clients are given.
+/// A port that is free together with the next one, below those that clients are given; nobody else who
+/// asks here is given it before this process ends, also while no server listens on it.
 pub(crate) fn two_free_ports() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
+    static OURS: Mutex<Vec<File>> = Mutex::new(Vec::new());
     let seed = u16::try_from(std::process::id() % 1_000).unwrap() * 4;
     let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    (0..1_000)
+    let (port, lock) = (0..4_000)
         .map(|_| 24_000 + (seed + NEXT.fetch_add(2, Ordering::Relaxed)) % 8_000)
-        .find(|&port| is_free(port) && is_free(port + 1))
-        .expect("two free ports")
+        .find_map(|port| {
+            let lock = File::create(temp_dir().join(format!("drakkar-port-{port}"))).ok()?;
+            lock.try_lock().ok()?;
+            (is_free(port) && is_free(port + 1)).then_some((port, lock))
+        })
+        .expect("two free ports");
+    OURS.lock().unwrap_or_else(PoisonError::into_inner).push(lock);
+    port
 }

@@ -12,7 +12,7 @@ use std::{
 use crate::{
     kafka::{Given, Kafka, Observer},
     order::{Act, Order},
-    wait::until,
+    wait::{SOON, until},
     world::World,
 };
 
@@ -20,7 +20,7 @@ use crate::{
 const STEP: usize = 20;
 
 /// Longest time without a worker, or without the brokers.
-const STANDSTILL: Duration = Duration::from_mins(4);
+const STANDSTILL: Duration = SOON.saturating_mul(4);
 
 /// Produces orders until it is told to end, never more than a few ahead of what is committed: the
 /// workers are busy for as long as a test needs, and what is left in the end is done quickly.
@@ -33,6 +33,15 @@ impl World {
     /// Keeps producing orders to do what `act` says of their number.
     #[must_use]
     pub fn feed(&self, prefix: &str, ahead: i64, act: fn(usize) -> Act) -> Feed {
+        let prefix = prefix.to_owned();
+        self.feed_with(ahead, move |number| {
+            Order::new(format!("{prefix}-{number}"), act(number)).given()
+        })
+    }
+
+    /// Keeps producing the record of each number.
+    #[must_use]
+    pub fn feed_with(&self, ahead: i64, record: impl Fn(usize) -> Given + Send + 'static) -> Feed {
         let ended = Arc::new(AtomicBool::new(false));
         let pace = Pace {
             ended: Arc::clone(&ended),
@@ -41,17 +50,10 @@ impl World {
             ahead,
         };
         let kafka: Kafka = self.kafka.clone();
-        let prefix = prefix.to_owned();
         let producing = thread::spawn(move || {
             let topic = pace.topic.clone();
-            let orders = (0..).take_while(|number| number % STEP != 0 || pace.goes_on());
-            kafka.produce(
-                &topic,
-                orders.map(|number| {
-                    let id = format!("{prefix}-{number}");
-                    Given::new(id.clone(), Order::new(id, act(number)).to_value())
-                }),
-            );
+            let numbers = (0..).take_while(|number| number % STEP != 0 || pace.goes_on());
+            kafka.produce(&topic, numbers.map(record));
         });
         Feed { ended, producing: Some(producing) }
     }

@@ -11,18 +11,21 @@ use std::{
 
 use rdkafka::{
     ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication, TopicResult},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, KafkaResult},
     message::{Header, Headers, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext},
+    types::RDKafkaErrorCode as Code,
 };
 
 use crate::wait::{SOON, until};
 
+type Admin = AdminClient<DefaultClientContext>;
+
 /// Longest single question to a broker.
-const QUESTION: Duration = Duration::from_secs(10);
+const QUESTION: Duration = Duration::from_secs(30);
 
 /// A cluster.
 #[derive(Debug, Clone)]
@@ -125,23 +128,22 @@ impl Kafka {
 
     /// Makes a topic.
     pub fn create_topic(&self, name: &str, partitions: i32) {
-        let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
-        let options = AdminOptions::new().operation_timeout(Some(SOON)).request_timeout(Some(SOON));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let made = runtime.block_on(admin.create_topics([&topic], &options)).unwrap();
-        made.into_iter().next().unwrap().unwrap();
+        self.administer(
+            "the topic to be made",
+            Code::TopicAlreadyExists,
+            async |admin, options| admin.create_topics([&topic], options).await,
+        );
         let observer = self.observer("none");
         until("the topic to be known", SOON, || observer.ends(name).map(drop));
     }
 
     /// Deletes a topic, and returns when nobody knows it any more.
     pub fn delete_topic(&self, name: &str) {
-        let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
-        let options = AdminOptions::new().operation_timeout(Some(SOON)).request_timeout(Some(SOON));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let gone = runtime.block_on(admin.delete_topics(&[name], &options)).unwrap();
-        gone.into_iter().next().unwrap().unwrap();
+        let gone = Code::UnknownTopicOrPartition;
+        self.administer("the topic to be deleted", gone, async |admin, options| {
+            admin.delete_topics(&[name], options).await
+        });
         let observer = self.observer("none");
         until("the topic to be gone", SOON, || match observer.ends(name) {
             Ok(ends) if !ends.is_empty() => Err(format!("{ends:?}")),
@@ -151,16 +153,37 @@ impl Kafka {
 
     /// Gives a topic more partitions.
     pub fn grow_topic(&self, name: &str, partitions: usize) {
-        let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
-        let options = AdminOptions::new().operation_timeout(Some(SOON)).request_timeout(Some(SOON));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let more = NewPartitions::new(name, partitions);
-        let made = runtime.block_on(admin.create_partitions([&more], &options)).unwrap();
-        made.into_iter().next().unwrap().unwrap();
+        self.administer("the topic to grow", Code::InvalidPartitions, async |admin, options| {
+            admin.create_partitions([&more], options).await
+        });
         let observer = self.observer("none");
         until("the partitions to be there", SOON, || match observer.ends(name) {
             Ok(ends) if ends.len() == partitions => Ok(()),
             other => Err(format!("{other:?}")),
+        });
+    }
+
+    /// Asks until it is done, which is `then` answered with when it is asked once more. Brokers that stood
+    /// still for a while do not count as alive for a moment, and nothing can be made on them.
+    fn administer(
+        &self,
+        what: &str,
+        then: Code,
+        ask: impl AsyncFn(&Admin, &AdminOptions) -> KafkaResult<Vec<TopicResult>>,
+    ) {
+        let admin: Admin = self.client().create().unwrap();
+        let options = AdminOptions::new().operation_timeout(Some(SOON)).request_timeout(Some(SOON));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut asked = false;
+        until(what, SOON, || {
+            let is_again = std::mem::replace(&mut asked, true);
+            let answer = runtime.block_on(ask(&admin, &options)).map_err(|e| e.to_string())?;
+            match answer.into_iter().next() {
+                Some(Ok(_)) => Ok(()),
+                Some(Err((_, code))) if is_again && code == then => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
         });
     }
 
@@ -258,7 +281,7 @@ impl Kafka {
 }
 
 fn is_full(error: &KafkaError) -> bool {
-    matches!(error, KafkaError::MessageProduction(rdkafka::types::RDKafkaErrorCode::QueueFull))
+    matches!(error, KafkaError::MessageProduction(Code::QueueFull))
 }
 
 fn copy(message: &rdkafka::message::BorrowedMessage<'_>) -> Record {
@@ -306,7 +329,7 @@ impl Observer {
         let metadata = self.consumer.fetch_metadata(Some(topic), QUESTION)?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         let found = found.filter(|found| found.error().is_none() && !found.partitions().is_empty());
-        let missing = rdkafka::types::RDKafkaErrorCode::UnknownTopicOrPartition;
+        let missing = Code::UnknownTopicOrPartition;
         let found = found.ok_or(KafkaError::MetadataFetch(missing))?;
         let ask = |partition: i32| {
             Ok((partition, self.consumer.fetch_watermarks(topic, partition, QUESTION)?))

@@ -27,6 +27,7 @@ pub mod http; // an endpoint that misbehaves on demand
 pub mod proc; // what the operating system knows of processes
 pub mod worker; // one worker process
 pub mod books; // who got what
+pub mod crashes; // what a crash excuses
 pub mod feed; // messages that keep coming
 pub mod sinks; // sinks without a worker around them
 pub mod world; // all of it, for one test
@@ -34,6 +35,7 @@ pub mod world; // all of it, for one test
 pub use books::Books;
 pub use broker::OwnBroker;
 pub use cluster::{Cluster, Node};
+pub use crashes::Crashes;
 pub use feed::Feed;
 pub use kafka::{Given, Kafka, Record};
 pub use order::{Act, Order};

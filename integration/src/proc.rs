@@ -37,11 +37,12 @@ pub fn signal(pid: u32, name: &str) {
     assert!(sent.success(), "SIG{name} cannot be sent to {pid}");
 }
 
-/// The most memory that process `pid` has ever had resident, in MiB.
+/// The most memory that process `pid` has ever had resident, in MiB; `None` when it has ended.
 #[must_use]
-pub fn peak_mib(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+pub fn peak_mib(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    // One that has ended and that nobody has waited for has no memory.
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
-    kib / 1024
+    Some(kib / 1024)
 }

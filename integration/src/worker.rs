@@ -157,7 +157,7 @@ impl WorkerProcess {
     /// The most memory it has had resident, in MiB.
     #[must_use]
     pub fn peak_mib(&self) -> u64 {
-        proc::peak_mib(self.pid())
+        proc::peak_mib(self.pid()).expect("it runs")
     }
 }
 

@@ -19,6 +19,9 @@ use tokio::time::Instant;
 /// What a replay that was killed may have sent and not committed.
 const BATCH: usize = 500;
 
+/// More letters than go back by the rates of these tests before what is meant to happen in the middle.
+const MANY: usize = 10_000;
+
 /// `drakkar dlq` about the letters of `world`.
 fn dlq(world: &World, arguments: &[&str]) -> Command {
     let mut command = Command::new(built("drakkar"));
@@ -139,16 +142,16 @@ fn every_byte_of_a_message_comes_back_and_nothing_else() {
 #[test]
 fn a_replay_that_is_interrupted_exits_with_130_and_the_next_sends_the_rest_exactly_once() {
     let world = World::new(2);
-    letters(&world, 1_000);
-    let child = replay_until(&world, &["--rate", "200"], 100);
+    letters(&world, MANY);
+    let child = replay_until(&world, &["--rate", "100"], 100);
     signal(&child, "INT");
     let (code, said) = ended(child.wait_with_output().unwrap());
     assert_eq!(code, Some(130), "{said}");
     assert!(said.contains("This was not all"), "{said}");
-    assert!(messages(&world).len() < 1_000);
+    assert!(messages(&world).len() < MANY);
     succeeds(&world, &["replay"]);
     let messages = messages(&world);
-    assert_eq!(messages.len(), 1_000);
+    assert_eq!(messages.len(), MANY);
     let twice: Vec<_> = messages.iter().filter(|(_, count)| **count != 1).collect();
     assert!(twice.is_empty(), "{twice:?}");
 }
@@ -156,14 +159,14 @@ fn a_replay_that_is_interrupted_exits_with_130_and_the_next_sends_the_rest_exact
 #[test]
 fn a_replay_that_is_killed_loses_nothing_and_repeats_a_batch_at_most() {
     let world = World::new(2);
-    letters(&world, 3_000);
-    let mut child = replay_until(&world, &["--rate", "1000"], 700);
+    letters(&world, MANY);
+    let mut child = replay_until(&world, &["--rate", "300"], 700);
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(messages(&world).len() < 3_000);
+    assert!(messages(&world).len() < MANY);
     succeeds(&world, &["replay"]);
     let messages = messages(&world);
-    assert_eq!(messages.len(), 3_000);
+    assert_eq!(messages.len(), MANY);
     let repeated: usize = messages.values().map(|count| count - 1).sum();
     assert!(repeated <= BATCH, "{repeated} messages were sent twice");
 }
@@ -219,13 +222,13 @@ fn a_broker_that_dies_stops_the_replay_in_bounded_time_and_the_next_goes_on() {
     let _alone = heavy();
     let broker = OwnBroker::start();
     let world = World::on(broker.kafka(), 1);
-    letters(&world, 2_000);
-    let child = replay_until(&world, &["--rate", "500", "--timeout", "3s"], 600);
+    letters(&world, MANY);
+    let child = replay_until(&world, &["--rate", "300", "--timeout", "3s"], 600);
     broker.kill();
     let begun = Instant::now();
     let (code, said) = ended(child.wait_with_output().unwrap());
     assert_eq!(code, Some(1), "{said}");
-    assert!(begun.elapsed() < Duration::from_mins(1), "{:?}: {said}", begun.elapsed());
+    assert!(begun.elapsed() < SOON, "{:?}: {said}", begun.elapsed());
     let (code, said) = run(&world, &["list", "--timeout", "1s"]);
     assert_eq!(code, Some(1), "{said}");
     assert!(
@@ -235,7 +238,7 @@ fn a_broker_that_dies_stops_the_replay_in_bounded_time_and_the_next_goes_on() {
     broker.restart();
     succeeds(&world, &["replay"]);
     let messages = messages(&world);
-    assert_eq!(messages.len(), 2_000);
+    assert_eq!(messages.len(), MANY);
     let repeated: usize = messages.values().map(|count| count - 1).sum();
     assert!(repeated <= BATCH, "{repeated} messages were sent twice");
 }
@@ -248,10 +251,10 @@ fn a_hundred_thousand_letters_go_back_at_a_bounded_rate_in_bounded_memory() {
     let begun = Instant::now();
     let mut child = dlq(&world, &["replay", "--rate", "10000"]).spawn().unwrap();
     let mut peak = 0;
-    until("the end of the replay", Duration::from_mins(2), || match child.try_wait().unwrap() {
+    until("the end of the replay", 2 * SOON, || match child.try_wait().unwrap() {
         Some(status) => Ok(status),
         None => {
-            peak = proc::peak_mib(child.id()).max(peak);
+            peak = proc::peak_mib(child.id()).unwrap_or_default().max(peak);
             Err("it still runs")
         }
     });

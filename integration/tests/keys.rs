@@ -3,15 +3,18 @@
 
 #![allow(clippy::unwrap_used)] // Helpers outside of test functions.
 
-use std::{collections::BTreeMap, thread};
+use std::collections::BTreeMap;
 
-use drakkar_integration::{Act, Given, Kafka, Order, SOON, World, heavy, until};
+use drakkar_integration::{Act, Feed, Given, Kafka, Order, SOON, World, heavy, until};
 
 /// Partitions of the source topic.
 const PARTITIONS: usize = 8;
 
 /// Keys; each is always in the same partition, because records are produced to partitions in turns.
 const KEYS: usize = 2 * PARTITIONS;
+
+/// Results between one change and the next.
+const SOME: usize = 300;
 
 /// A world whose results are all in one partition, in the order in which they were delivered.
 fn world() -> World {
@@ -22,20 +25,16 @@ fn world() -> World {
     world
 }
 
-/// Produces messages whose id is their number, while workers come and go. Some fail at first.
-fn produce_later(world: &World, count: usize) -> thread::JoinHandle<()> {
-    let (kafka, source) = (world.kafka.clone(), world.source.clone());
-    thread::spawn(move || {
-        let records = (0..count).map(|number| {
-            let act = match number % 10 {
-                3 => Act::FailOnce,
-                7 => Act::Precomputed,
-                _ => Act::SleepMs(2),
-            };
-            let value = Order::new(number.to_string(), act).to_value();
-            Given::new(format!("key-{}", number % KEYS), value)
-        });
-        kafka.produce(&source, records);
+/// Keeps producing messages whose id is their number, while workers come and go. Some fail at first.
+fn feed(world: &World) -> Feed {
+    world.feed_with(500, |number| {
+        let act = match number % 10 {
+            3 => Act::FailOnce,
+            7 => Act::Precomputed,
+            _ => Act::SleepMs(2),
+        };
+        let value = Order::new(number.to_string(), act).to_value();
+        Given::new(format!("key-{}", number % KEYS), value)
     })
 }
 
@@ -71,19 +70,20 @@ fn wait_assigned(worker: &drakkar_integration::WorkerProcess) {
 
 #[test]
 fn messages_of_a_key_are_delivered_in_order_while_a_second_worker_joins_and_leaves() {
-    const COUNT: usize = 3_000;
     let _one = heavy();
     let world = world();
     let mut first = world.start();
-    let produce = produce_later(&world, COUNT);
-    world.wait_delivered(COUNT / 10);
+    let feed = feed(&world);
+    world.wait_delivered(SOME);
     let mut second = world.start();
     wait_assigned(&second);
-    world.wait_delivered(world.delivered() + COUNT / 10);
+    world.wait_delivered(world.delivered() + SOME);
     second.stop();
-    world.wait_delivered(COUNT * 7 / 10);
+    world.wait_delivered(world.delivered() + SOME);
     let mut third = world.start();
-    produce.join().unwrap();
+    wait_assigned(&third);
+    world.wait_delivered(world.delivered() + SOME);
+    feed.end();
     world.drained();
     first.stop();
     third.stop();
@@ -93,18 +93,18 @@ fn messages_of_a_key_are_delivered_in_order_while_a_second_worker_joins_and_leav
 
 #[test]
 fn messages_of_a_key_are_delivered_in_order_by_those_who_go_on_after_a_worker_was_killed() {
-    const COUNT: usize = 3_000;
     let _one = heavy();
-    let world = world();
+    let world = world().with("kafka.session_timeout_ms", 6_000);
     let mut first = world.start();
     let mut second = world.start();
-    let produce = produce_later(&world, COUNT);
+    let feed = feed(&world);
     wait_assigned(&second);
-    world.wait_delivered(COUNT / 4);
+    world.wait_delivered(world.delivered() + SOME);
     second.kill();
-    produce.join().unwrap();
+    world.wait_delivered(world.delivered() + SOME);
+    feed.end();
     world.drained();
     first.stop();
-    world.books().balance_with(COUNT, "what was not committed runs again");
+    world.books().balance_with(usize::MAX, "what was not committed runs again");
     in_order(&world);
 }

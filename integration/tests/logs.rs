@@ -21,9 +21,12 @@ fn a_topic_that_is_deleted_and_made_anew_under_a_worker_is_read_from_its_start()
     world.order_many("old", 100, Act::Echo);
     world.drained();
 
+    // While it looks away: else it may see in between that there is no such topic.
+    worker.signal("STOP");
     world.kafka.delete_topic(&world.source);
     world.kafka.create_topic(&world.source, 1);
     world.order_many("new", 30, Act::Echo);
+    worker.signal("CONT");
     world.drained();
     assert_eq!(world.committed(), 30, "the offset of the old topic is not left behind");
     world.wait_delivered(130);

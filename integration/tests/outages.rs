@@ -1,11 +1,12 @@
 //! Things that are down for a while: what cannot be delivered is held, the worker stays, and goes on by
 //! itself when they are back.
 
-use std::{sync::mpsc, thread, time::Duration};
+use std::{sync::mpsc, thread};
 
 use drakkar_integration::{
     Act, Given, Kafka, Order, OwnBroker, SOON, WorkerProcess, World, heavy, until,
 };
+use serde_json::json;
 
 /// A world whose topics exist but for one.
 fn world_without(dead: bool, results: bool) -> World {
@@ -17,7 +18,11 @@ fn world_without(dead: bool, results: bool) -> World {
     if !results {
         world.kafka.create_topic(&world.results, 1);
     }
-    world.with("sinks.kafka.results.delivery_timeout", "2s")
+    // Else the client believes for half a minute that the brokers are about to make it.
+    let sceptical = json!({"topic.metadata.propagation.max.ms": "1000"});
+    world
+        .with("sinks.kafka.results.client_config", sceptical.clone())
+        .with("dlq.client_config", sceptical)
 }
 
 #[test]
@@ -29,6 +34,11 @@ fn while_the_dead_letter_topic_is_missing_its_message_is_held_and_when_it_is_the
     world.order([("bad-1", Act::Fail), ("bad-2", Act::ArrangePanic)]);
     world.order([("good-3", Act::Echo), ("good-4", Act::Echo)]);
     world.wait_delivered(4);
+    until("the messages before to be committed", SOON, || match world.committed() {
+        2 => Ok(()),
+        other => Err(other),
+    });
+    let refused = worker.metric("drakkar_dlq_send_failures_total");
 
     let held = until("the probes to say what is held", SOON, || {
         let (_, body) = worker.get("/readyz").unwrap();
@@ -37,7 +47,7 @@ fn while_the_dead_letter_topic_is_missing_its_message_is_held_and_when_it_is_the
     assert!(held.contains("dlq"), "{held}");
     until("refused attempts to be counted", SOON, || {
         match worker.metric("drakkar_dlq_send_failures_total") {
-            some if some >= 2 => Ok(()),
+            some if some >= refused + 2 => Ok(()),
             few => Err(few),
         }
     });
@@ -66,7 +76,7 @@ fn sigterm_while_a_dead_letter_is_held_loses_nothing() {
         }
     });
     worker.stop();
-    assert_eq!(world.lag(), Ok(1));
+    assert_eq!(world.committed(), 1);
 
     world.kafka.create_topic(&world.dead, 1);
     let _next = world.start();
@@ -87,7 +97,7 @@ fn while_a_sink_topic_is_missing_results_are_held_and_when_it_is_there_nothing_i
             few => Err(few),
         }
     });
-    assert_eq!(world.lag(), Ok(50));
+    assert_eq!(world.committed(), 0);
 
     world.kafka.create_topic(&world.results, 1);
     world.drained();
@@ -159,7 +169,7 @@ impl Outage {
 #[test]
 fn a_broker_that_stops_and_starts_within_the_session_costs_no_message_and_makes_no_duplicate() {
     let _one = heavy();
-    let mut outage = Outage::new(45_000);
+    let mut outage = Outage::new(300_000);
     for round in ["first", "second"] {
         outage.round(round, 1_500, OwnBroker::stop);
     }
@@ -192,7 +202,7 @@ fn a_worker_that_is_stopped_while_the_broker_is_away_ends_in_bounded_time() {
 
 #[test]
 fn a_worker_that_is_paused_longer_than_its_session_loses_its_partitions_and_no_message() {
-    let world = World::new(2);
+    let world = World::new(2).with("kafka.session_timeout_ms", 6_000);
     let worker = world.start();
     world.order_many("first", 100, Act::Echo);
     world.drained();
@@ -217,7 +227,7 @@ fn a_worker_that_is_paused_longer_than_its_session_loses_its_partitions_and_no_m
     // The first finds out that it is no member any more, and works again when the other leaves.
     other.stop();
     world.order_many("fourth", 100, Act::Echo);
-    world.drained_within(Duration::from_mins(2));
+    world.drained();
     let why = "what it had fetched it may deliver before it hears that it is no member any more";
     world.books().balance_with(400, why);
 }

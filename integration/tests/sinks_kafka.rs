@@ -67,7 +67,8 @@ fn section(topic: &str, keys: &Value) -> Value {
     let mut sink = json!({ "topic": topic });
     let object = sink.as_object_mut().unwrap();
     object.extend(keys.as_object().unwrap().clone());
-    json!({ "kafka": { "out": sink } })
+    let soon = json!({ "cooldown_seconds": 1 });
+    json!({ "kafka": { "out": sink }, "retry_backoff_max": "1s", "circuit_breaker": soon })
 }
 
 fn class(settled: &Settled) -> &str {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use drakkar_integration::{Act, SOON, WorkerProcess, World, heavy, until, worker::Ended};
+use drakkar_integration::{Act, Crashes, SOON, WorkerProcess, World, heavy, until, worker::Ended};
 
 /// Half of them for each of two workers.
 const PARTITIONS: i32 = 6;
@@ -43,7 +43,7 @@ fn last_line(ended: &Ended) -> &str {
 /// A world whose workers are called in the group as they are called themselves.
 fn world() -> World {
     World::new(PARTITIONS)
-        .with("kafka.session_timeout_ms", 30_000)
+        .with("kafka.session_timeout_ms", 300_000)
         .with("kafka.group_instance_id", "{worker_id}")
 }
 
@@ -60,12 +60,11 @@ fn a_worker_that_is_back_within_its_session_takes_up_its_partitions_and_the_othe
     let feed = world.feed("static", 2_000, |_| Act::SleepMs(5));
     world.wait_delivered(200); // By then the rebalance is over for both.
     let before = rebalances(&stays);
-    let mut most = 0;
+    let mut crashes = Crashes::default();
     for crash in [false, true] {
         world.wait_delivered(world.delivered() + 200);
         if crash {
-            goes.kill();
-            most = world.unconfirmed(&goes.id);
+            crashes.kill(&world, &mut goes);
         } else {
             goes.stop();
         }
@@ -78,8 +77,7 @@ fn a_worker_that_is_back_within_its_session_takes_up_its_partitions_and_the_othe
     assert_eq!(rebalances(&stays), before, "the other saw a rebalance");
     stays.stop();
     goes.stop();
-    let why = format!("its crash had answered {most} messages that were not committed");
-    world.books().balance_with(most, &why);
+    crashes.balance(&world);
 }
 
 #[test]
@@ -109,7 +107,7 @@ fn a_second_worker_of_the_same_name_takes_the_place_of_the_first_which_says_so_a
 
 #[test]
 fn a_worker_that_stays_away_for_longer_than_its_session_leaves_its_partitions_to_the_others() {
-    let world = world().with("kafka.session_timeout_ms", 4_000);
+    let world = world().with("kafka.session_timeout_ms", 8_000);
     let mut stays = world.start();
     wait_owns(&stays, 2 * HALF);
     let mut goes = world.start();

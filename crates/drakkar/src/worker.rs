@@ -146,7 +146,8 @@ impl<H: Handler> Worker<H> {
     /// When a part does not start, or the worker stops although nobody asked it to.
     pub async fn run(self) -> Result<(), RunError> {
         let stop = Stop::default();
-        let signals = tokio::spawn(on_signals(stop.clone()));
+        // They are listened to before anything begins: one that comes earlier ends the process.
+        let signals = tokio::spawn(on_signals(stop.clone(), next_signal(), next_signal));
         let outcome = self.run_with(stop).await;
         signals.abort();
         outcome
@@ -316,30 +317,74 @@ async fn time_left(asked: JoinHandle<Instant>, drain_timeout: Duration) -> Durat
 ///
 /// Whoever signals a process and its group (`timeout` of coreutils, some supervisors) sends twice what
 /// is meant once: a repeat within [`SAME_SIGNAL`] does not count.
-async fn on_signals(stop: Stop) {
-    next_signal(&stop.drain).await;
+async fn on_signals<S>(stop: Stop, first: S, next: impl FnOnce() -> S)
+where
+    S: Future<Output = &'static str>,
+{
+    ask(first.await, &stop.drain);
     tokio::time::sleep(SAME_SIGNAL).await;
-    next_signal(&stop.now).await;
+    ask(next().await, &stop.now);
 }
 
-async fn next_signal(token: &CancellationToken) {
-    let (Ok(mut term), Ok(mut int)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        warn!(category = "worker", "signals cannot be received; the worker stops only by SIGKILL");
-        return std::future::pending().await;
-    };
-    let name = tokio::select! {
-        _ = term.recv() => "SIGTERM",
-        _ = int.recv() => "SIGINT",
-    };
-    info!(category = "worker", signal = name, "asked to stop");
+fn ask(signal: &str, token: &CancellationToken) {
+    info!(category = "worker", signal, "asked to stop");
     token.cancel();
+}
+
+/// The name of the next signal from now on, not only from when this is first awaited.
+fn next_signal() -> impl Future<Output = &'static str> + Send {
+    let listeners = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    async move {
+        let (Ok(mut term), Ok(mut int)) = listeners else {
+            let text = "signals cannot be received; the worker stops only by SIGKILL";
+            warn!(category = "worker", "{text}");
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = term.recv() => "SIGTERM",
+            _ = int.recv() => "SIGINT",
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
+    use tokio::{sync::broadcast, task::yield_now, time::advance};
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_signal_that_is_repeated_at_once_is_one_request_and_a_later_one_is_another() {
+        let (sender, receiver) = broadcast::channel(8);
+        let heard =
+            |mut signals: broadcast::Receiver<_>| async move { signals.recv().await.unwrap() };
+        let (stop, signals) = (Stop::default(), sender.clone());
+        let next = move || heard(signals.subscribe());
+        tokio::spawn(on_signals(stop.clone(), heard(receiver), next));
+        for (wait, is_another) in [
+            (Duration::ZERO, false),
+            (Duration::from_millis(1), false),
+            (SAME_SIGNAL * 9 / 10, false),
+            (SAME_SIGNAL / 5, true),
+        ] {
+            advance(wait).await;
+            yield_now().await;
+            drop(sender.send("SIGTERM")); // Nobody listens for a moment after the first.
+            yield_now().await;
+            let asked = (stop.drain.is_cancelled(), stop.now.is_cancelled());
+            assert_eq!(asked, (true, is_another), "after another {wait:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_signal_that_comes_before_anybody_waits_for_it_is_heard() {
+        let signal = next_signal();
+        let pid = std::process::id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert_eq!(signal.await, "SIGTERM");
+    }
 
     #[test]
     fn a_hook_that_blocks_its_thread_does_not_keep_the_process_from_ending() {

@@ -37,12 +37,14 @@ async fn no_error_of_a_broken_connection_names_the_url() {
     let endpoint = Endpoint::start().await;
     endpoint.answer(|_| Answer::Close);
     let url = format!("http://me:{SECRET}@127.0.0.1:{}/{SECRET}?k={SECRET}", endpoint.port);
-    let mut config = section(&endpoint, "/", json!({ "url": url, "timeout_seconds": "500ms" }));
+    let mut config = section(&endpoint, "/", json!({ "url": url }));
     config["give_up_after"] = json!("1ms");
     let sinks = connect(config.clone()).await.unwrap().sinks;
     let closed = deliver_all(&sinks, [numbered(0)]).await;
     endpoint.answer(|_| Answer::Hang);
-    let hung = deliver_all(&sinks, [numbered(0)]).await;
+    config["http"]["hook"]["timeout_seconds"] = json!("500ms");
+    let hasty = connect(config).await.unwrap().sinks;
+    let hung = deliver_all(&hasty, [numbered(0)]).await;
     endpoint.stop().await;
     let refused_to_connect = deliver_all(&sinks, [numbered(0)]).await;
     for (settled, class) in

@@ -93,10 +93,6 @@ fn wait_for(what: &str, is_so: impl Fn() -> bool) {
     tokio::task::block_in_place(look);
 }
 
-fn wait_seen(endpoint: &Endpoint, count: usize) {
-    wait_for("requests", || count <= endpoint.seen().len());
-}
-
 fn wait_held(sinks: &Sinks) {
     wait_for("payloads to be held", || !sinks.held().is_empty());
 }

@@ -7,7 +7,7 @@ async fn an_endpoint_that_is_down_at_the_start_is_waited_for_and_named_without_s
     let endpoint = Endpoint::down();
     let url = format!("http://me:{SECRET}@127.0.0.1:{}/{SECRET}?k={SECRET}", endpoint.port);
     let config = section(&endpoint, "/", json!({ "url": url }));
-    let refused = connect_within(config.clone(), Duration::from_millis(300)).await;
+    let refused = connect_within(config.clone(), Duration::from_secs(3)).await;
     let Err(error) = refused else { panic!("it is down") };
     let text = error.to_string();
     assert!(text.starts_with("sinks.http.hook: http://127.0.0.1:"), "{text}");
@@ -34,13 +34,22 @@ async fn a_worker_may_start_before_its_endpoint() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_goes_and_comes_under_load_costs_nothing() {
     let endpoint = Endpoint::start().await;
-    endpoint.answer(|_| Answer::After(Duration::from_millis(2), Box::new(Answer::status(200))));
     let sinks = sinks(&endpoint, "/", json!({})).await;
+    // So many are answered; it goes with the next ones under way.
+    let [asked, answers] = [0, 50].map(|count| Arc::new(AtomicUsize::new(count)));
+    let (counted, most) = (Arc::clone(&asked), Arc::clone(&answers));
+    endpoint.answer(move |_| {
+        let is_answered = counted.fetch_add(1, Ordering::SeqCst) < most.load(Ordering::SeqCst);
+        if is_answered { Answer::status(200) } else { Answer::Hang }
+    });
     let delivered = deliver_beside(&sinks, (0..400).map(numbered).collect());
-    for seen in [50, 150] {
-        wait_seen(&endpoint, seen);
+    for next in [150, usize::MAX] {
+        wait_for("a request under way", || {
+            answers.load(Ordering::SeqCst) < asked.load(Ordering::SeqCst)
+        });
         endpoint.stop().await;
         wait_held(&sinks);
+        answers.store(next, Ordering::SeqCst);
         endpoint.restart().await;
     }
     all_confirmed(&delivered.await.unwrap());
@@ -67,12 +76,12 @@ async fn a_request_that_is_not_answered_in_time_is_held_and_sent_again_under_the
         1 => Answer::After(Duration::from_mins(1), Box::new(Answer::status(200))),
         _ => Answer::status(200),
     });
-    let sinks = sinks(&endpoint, "/", json!({"timeout_seconds": "200ms"})).await;
+    let sinks = sinks(&endpoint, "/", json!({"timeout_seconds": 1})).await;
     let delivered = deliver_beside(&sinks, vec![numbered(7)]);
     wait_held(&sinks);
     all_confirmed(&delivered.await.unwrap());
     let seen = endpoint.seen();
-    assert_eq!(seen.len(), 3);
+    assert!(3 <= seen.len(), "{seen:?}"); // On a slow machine an answer may come late.
     assert!(seen.iter().all(|request| request.header("idempotency-key") == Some("key-7")));
     wait_for("the requests that were given up to be gone", || endpoint.under_way() == 0);
 }

@@ -34,7 +34,9 @@ async fn lines_are_joined_and_only_those_at_fault_are_refused() {
             () => Answer::status(200),
         }
     });
-    let more = json!({"encoding": "ndjson", "batch": {"in_flight": 1}});
+    // One batch, which is full.
+    let batch = json!({"in_flight": 1, "max_items": 100, "linger": "1m"});
+    let more = json!({"encoding": "ndjson", "batch": batch});
     let sinks = sinks(&endpoint, "/{to}", more).await;
     let to = |number: usize| numbered(number).param("to", if number < 90 { "a" } else { "b" });
     let settled = deliver_all(&sinks, (0..100).map(to)).await;
@@ -61,8 +63,9 @@ async fn lines_that_the_endpoint_cannot_take_now_are_all_held() {
         0 => Answer::status(503),
         _ => Answer::status(200),
     });
-    let more = json!({"encoding": "ndjson", "batch": {"in_flight": 1, "linger": "50ms"}});
-    let sinks = sinks(&endpoint, "/", more).await;
+    // One batch, which is full.
+    let batch = json!({"in_flight": 1, "max_items": 100, "linger": "1m"});
+    let sinks = sinks(&endpoint, "/", json!({"encoding": "ndjson", "batch": batch})).await;
     all_confirmed(&deliver_all(&sinks, (0..100).map(numbered)).await);
     assert_eq!(endpoint.seen().len(), 2);
     assert_eq!(endpoint.seen()[0].text(), endpoint.seen()[1].text());

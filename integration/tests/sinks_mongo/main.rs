@@ -84,16 +84,27 @@ impl Place {
         json!({
             "mongo": {"m": mongo},
             "retry_backoff_max": "200ms",
-            "delivery_timeout_seconds": "3s",
+            "delivery_timeout_seconds": "60s", // Not every write may be made twice.
             "circuit_breaker": {"failure_threshold": 0},
         })
     }
 
     async fn connect(&self, more: Value) -> (Sinks, Arc<Heard>) {
-        let heard = Arc::new(Heard::default());
-        let connected = connect_observed(self.config(more), SOON, heard.clone()).await;
-        (connected.unwrap().sinks, heard)
+        connected(self.config(more)).await
     }
+
+    /// A sink that soon gives up on a server that does not answer.
+    async fn connect_hasty(&self, more: Value) -> (Sinks, Arc<Heard>) {
+        let mut config = self.config(more);
+        config["delivery_timeout_seconds"] = json!(3);
+        connected(config).await
+    }
+}
+
+async fn connected(config: Value) -> (Sinks, Arc<Heard>) {
+    let heard = Arc::new(Heard::default());
+    let connected = connect_observed(config, SOON, heard.clone()).await;
+    (connected.unwrap().sinks, heard)
 }
 
 /// What the sink said when it could not write, for now and for good.
@@ -148,4 +159,4 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
 }
 
 /// Longer than a test may need for what it waits for.
-const LONG: Duration = Duration::from_mins(2);
+const LONG: Duration = SOON;

@@ -10,7 +10,7 @@ use crate::{LONG, Place, aside, numbered, refused};
 async fn survives(trouble: impl FnOnce(&OwnServer, &dyn Fn()) + Send + 'static) {
     let server = OwnServer::start("mongo");
     let place = Place::on(&server);
-    let (sinks, heard) = place.connect(json!({"batch": {"max_items": 50}})).await;
+    let (sinks, heard) = place.connect_hasty(json!({"batch": {"max_items": 50}})).await;
     assert_eq!(refused(&sinks, [numbered(-1)]).await, []);
     let saw = heard.clone();
     let troubled = tokio::spawn(aside(move || {
@@ -63,7 +63,7 @@ async fn a_server_that_does_not_answer_counts_as_away_and_gets_each_document_onc
 async fn an_insert_whose_answer_was_lost_is_confirmed_when_it_is_sent_again() {
     let server = OwnServer::start("mongo");
     let place = Place::on(&server);
-    let (sinks, heard) = place.connect(json!({})).await;
+    let (sinks, heard) = place.connect_hasty(json!({})).await;
     // Frozen with the command in its socket: it is carried out after the sink has given up on it.
     let own = MongoPayload::insert("c", &json!({"_id": 1, "n": 1})).unwrap();
     assert_eq!(refused(&sinks, [numbered(0)]).await, []);

@@ -36,6 +36,9 @@ async fn eventually(db: &Db, what: &str, sql: &str) {
     }
 }
 
+/// Of a statement, where one is to reach it: no other does, on a slow machine either.
+const LIMIT: &str = "2s";
+
 /// The sink's connections that wait for a lock.
 const WAITS: &str =
     "application_name = 'drakkar' AND wait_event_type = 'Lock' AND query LIKE '%{s}%'";
@@ -44,7 +47,7 @@ const WAITS: &str =
 async fn a_server_that_dies_under_load_and_comes_back_gets_every_row_and_nothing_is_refused() {
     let (server, db) = own().await;
     db.run("CREATE TABLE {s}.t (id int PRIMARY KEY, n int)").await;
-    let sinks = db.sinks(&json!({"statement_timeout": 2, "batch": {"max_items": 50}})).await;
+    let sinks = db.sinks(&json!({"statement_timeout": LIMIT, "batch": {"max_items": 50}})).await;
     let mut deliveries = Vec::new();
     for round in 0..6 {
         let row = |id: i32| {
@@ -73,7 +76,7 @@ async fn a_server_that_dies_under_load_and_comes_back_gets_every_row_and_nothing
 async fn a_row_behind_a_lock_is_ended_by_the_server_tried_again_and_lands_once() {
     let db = Db::new().await;
     db.run("CREATE TABLE {s}.t (id int)").await;
-    let sinks = db.sinks(&json!({"statement_timeout": "300ms"})).await;
+    let sinks = db.sinks(&json!({"statement_timeout": LIMIT})).await;
     let mut other = db.pool.begin().await.unwrap();
     let lock = format!("LOCK TABLE {}.t IN ACCESS EXCLUSIVE MODE", db.schema);
     sqlx::query(sqlx::AssertSqlSafe(lock)).execute(&mut *other).await.unwrap();
@@ -113,8 +116,8 @@ async fn a_write_that_gets_no_answer_is_dropped_and_its_connection_is_not_used_a
     // A server of its own: a process that is frozen may hold up all others.
     let (_server, db) = own().await;
     db.run("CREATE TABLE {s}.t (id int PRIMARY KEY, n int)").await;
-    let mut config = db.config(&json!({"statement_timeout": "400ms", "pool_max": 1}));
-    config["delivery_timeout_seconds"] = json!(1);
+    let mut config = db.config(&json!({"statement_timeout": LIMIT, "pool_max": 1}));
+    config["delivery_timeout_seconds"] = json!(5);
     let sinks = sinks::connect(config).await.unwrap().sinks;
     let row = |id: i32| {
         let row = json!({"id": id, "n": id});

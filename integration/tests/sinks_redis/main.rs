@@ -43,7 +43,8 @@ fn fresh(name: &str) -> String {
     format!("{name}:{}:{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A sink that tries again at once, so that tests need not wait for it.
+/// A sink that tries again at once, so that tests need not wait for it. It has patience with a server that
+/// is slow: what it gave up on and sent again would be there twice.
 fn config(url: &str, more: &Value) -> Value {
     let mut sink = json!({"url": url});
     sink.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -51,8 +52,15 @@ fn config(url: &str, more: &Value) -> Value {
         "redis": {"r": sink},
         "retry_backoff_max": "200ms",
         "circuit_breaker": {"failure_threshold": 0},
-        "delivery_timeout_seconds": 2,
+        "delivery_timeout_seconds": 60,
     })
+}
+
+/// A sink that soon gives up on a server that does not answer.
+async fn hasty(url: &str, more: &Value) -> Sinks {
+    let mut config = config(url, more);
+    config["delivery_timeout_seconds"] = json!(2);
+    sinks::connect(config).await.unwrap().sinks
 }
 
 async fn sink(url: &str) -> Sinks {

@@ -64,6 +64,12 @@ async fn held(sink: &Value) -> String {
     error.to_string()
 }
 
+#[track_caller]
+fn says(said: &str, one_of: &[&str]) {
+    let lower = said.to_lowercase();
+    assert!(one_of.iter().any(|words| lower.contains(words)), "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_go_encrypted_to_an_endpoint_that_is_trusted_and_to_no_other() {
     let certificates = Certificates::new();

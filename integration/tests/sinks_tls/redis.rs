@@ -20,20 +20,16 @@ async fn commands_go_encrypted_to_a_server_that_is_trusted_and_to_no_other() {
     let count: u32 = redis::cmd("LLEN").arg("list").query_async(&mut handle).await.unwrap();
     assert_eq!(count, 100);
 
-    let refused = async |sink| refused("redis", &sink, PASSWORD).await;
+    let refused = async |sink, one_of: &[&str]| {
+        refused("redis", &sink, PASSWORD, one_of).await;
+    };
     let stranger = certificates.tls("stranger.pem");
-    says(
-        &refused(sink("rediss", "localhost", &stranger)).await,
-        &["certificate verify failed", "certificate"],
-    );
-    says(&refused(sink("rediss", "127.0.0.1", &trusting)).await, &["certificate"]);
+    refused(sink("rediss", "localhost", &stranger), &["certificate"]).await;
+    refused(sink("rediss", "127.0.0.1", &trusting), &["certificate"]).await;
     // It says nothing to who does not speak TLS.
-    says(&refused(sink("redis", "localhost", &json!({}))).await, &["no answer within"]);
+    refused(sink("redis", "localhost", &json!({})), &["no answer within"]).await;
     let nameless = json!({"ca_location": trusting["ca_location"]});
-    says(
-        &refused(sink("rediss", "localhost", &nameless)).await,
-        &["certificate", "no answer within"],
-    );
+    refused(sink("rediss", "localhost", &nameless), &["certificate", "no answer within"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -42,6 +38,6 @@ async fn a_file_that_is_not_there_or_holds_no_certificate_is_named_with_its_key(
         [("/nowhere/ca.pem", "tls.ca_location: /nowhere/ca.pem"), ("/dev/null", "tls: ")]
     {
         let sink = json!({"url": "rediss://:hunter2@localhost:1", "tls": {"ca_location": file}});
-        says(&refused("redis", &sink, "hunter2").await, &[reason]);
+        refused("redis", &sink, "hunter2", &[reason]).await;
     }
 }

@@ -10,7 +10,7 @@ use crate::sites::{Http, Mongo, PASSWORD, Postgres, Redis, Store, UNLUCKY};
 /// Exit code and everything that the command said.
 fn replay(config: &Path, more: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(built("drakkar"));
-    command.args(["dlq", "replay", "--to-sink", "--timeout", "10s", "--config"]).arg(config);
+    command.args(["dlq", "replay", "--to-sink", "--timeout", "2m", "--config"]).arg(config);
     let output = command.args(more).env_clear().output().unwrap();
     let said = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8(said).unwrap())

@@ -40,12 +40,11 @@ fn check(site: &dyn Site) {
     let kind = site.kind();
     let key = format!("sinks.{kind}.site");
     let mut world = World::new(1)
-        .with("kafka.start_timeout", "3s")
-        .with("sinks.delivery_timeout_seconds", 2)
         .with("sinks.circuit_breaker.failure_threshold", 2)
         .with("sinks.circuit_breaker.cooldown_seconds", 1)
         .with("executor.max_retries", 0)
         .variable("RUST_LOG", "trace"); // Also what the drivers say.
+    world.set("kafka.start_timeout", "3s");
     world.set(&key, site.away());
     refused_at_start(&world, kind, "a start without an answer");
     // An endpoint is not asked at the start: no request is harmless.
@@ -54,6 +53,7 @@ fn check(site: &dyn Site) {
         refused_at_start(&world, kind, "a start with a wrong password");
     }
     commands_hide_it(&world);
+    world.set("kafka.start_timeout", "2m");
     world.set(&key, site.section(PASSWORD));
     refused_under_way(&world, site);
     letters_hide_it(&world, &format!("{kind}/site"));

@@ -50,7 +50,7 @@ impl Postgres {
 fn at(port: u16, password: &str) -> Value {
     let password = password.replace('/', "%2F");
     let dsn = format!("postgres://{USER}:{password}@127.0.0.1:{port}/postgres");
-    json!({"dsn": dsn, "statement_timeout": "500ms"})
+    json!({ "dsn": dsn })
 }
 
 fn row(table: &str, number: u32) -> Payload {
