@@ -140,6 +140,37 @@ async fn a_column_that_is_not_named_gets_its_default() {
 }
 
 #[tokio::test]
+async fn a_column_that_is_not_named_need_not_obey_its_domain() {
+    let db = Db::new().await;
+    db.run(
+        "CREATE DOMAIN {s}.email AS text NOT NULL; \
+         CREATE TABLE {s}.t (id int PRIMARY KEY, n int, mail {s}.email DEFAULT 'x')",
+    )
+    .await;
+    let sinks = db.sinks(&json!({})).await;
+    let insert = |id: usize, n: &Value| {
+        PostgresPayload::insert(db.table("t"), &json!({"id": id, "n": n})).unwrap()
+    };
+    confirmed(&sinks, vec![insert(0, &json!(1))]).await;
+    // The one that is bad sends its neighbours the way of few rows.
+    let many = (0..MANY).map(|n| insert(n + 1, &if n == 7 { json!("bad") } else { json!(1) }));
+    assert_eq!(classes(&sinks, many.collect()).await, [(7, "22P02".to_owned())]);
+    assert_eq!(db.one::<i64>("SELECT count(*) FROM {s}.t WHERE mail = 'x'").await, 20);
+
+    let this = |id: i32| json!({"id": id});
+    let set = |n: i32| PostgresPayload::update(db.table("t"), &json!({"n": n}), &this(0)).unwrap();
+    let moved = PostgresPayload::update(db.table("t"), &this(30), &this(0)).unwrap();
+    let gone = PostgresPayload::delete(db.table("t"), &this(1)).unwrap();
+    confirmed(&sinks, vec![set(2), moved, gone]).await;
+    assert_eq!(db.one::<i32>("SELECT n FROM {s}.t WHERE id = 30").await, 2);
+    assert_eq!(db.one::<i64>("SELECT count(*) FROM {s}.t").await, 19);
+
+    let none = json!({"id": 40, "mail": null});
+    let none = PostgresPayload::insert(db.table("t"), &none).unwrap();
+    assert_eq!(classes(&sinks, vec![none]).await, [(0, "23502".to_owned())]);
+}
+
+#[tokio::test]
 async fn a_table_that_is_changed_meanwhile_takes_rows_by_its_new_types() {
     let db = Db::new().await;
     db.run("CREATE TABLE {s}.t (a real, at timestamp, \"it's\" int)").await;

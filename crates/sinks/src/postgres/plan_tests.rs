@@ -112,8 +112,9 @@ fn a_name_is_quoted_and_a_value_is_never_in_the_text() {
         format!(
             "UPDATE \"s\".{name} AS t SET {name} = r.c0 FROM (SELECT DISTINCT ON (s.c1) s.* FROM \
              (SELECT i.*, row_number() OVER () AS n FROM (SELECT x.{name} AS c0, x.\"k\" AS c1, \
-             x.\"z\" AS c2 FROM json_populate_recordset(NULL::\"s\".{name}, $1::text::json) AS x) AS \
-             i) AS s ORDER BY s.c1, s.n DESC) AS r WHERE t.\"k\" = r.c1 AND t.\"z\" IS NULL"
+             x.\"z\" AS c2 FROM json_populate_recordset(ROW((NULL::\"s\".{name}).*)::\"s\".{name}, \
+             $1::text::json) AS x) AS i) AS s ORDER BY s.c1, s.n DESC) AS r WHERE t.\"k\" = r.c1 AND \
+             t.\"z\" IS NULL"
         )
     );
 }

@@ -59,15 +59,12 @@ pub(super) fn from_json(shape: &Shape<'_>) -> String {
         let record = if apart && shape.first_filter() <= number { "y" } else { "x" };
         push(&mut text, format_args!("{comma}{record}.{} AS c{number}", ident(column)));
     }
-    push(
-        &mut text,
-        format_args!(" FROM json_populate_recordset(NULL::{table}, $1::text::json) AS x"),
-    );
+    // Into a row of nulls, not into a null: there the server holds the columns that are not named to
+    // their domains as well.
+    let base = format!("ROW((NULL::{table}).*)::{table}");
+    push(&mut text, format_args!(" FROM json_populate_recordset({base}, $1::text::json) AS x"));
     if apart {
-        push(
-            &mut text,
-            format_args!(", json_populate_recordset(NULL::{table}, $2::text::json) AS y"),
-        );
+        push(&mut text, format_args!(", json_populate_recordset({base}, $2::text::json) AS y"));
     }
     text.push(')');
     text
