@@ -187,15 +187,16 @@ fn unprepared(of: &Result<Prepared, SinkError>) -> SinkError {
     of.as_ref().err().cloned().unwrap_or_else(unsent)
 }
 
-/// Which payloads make up one request each.
+/// Which payloads make up one request each. What is for one address keeps its order.
 fn groups(prepared: &[Result<Prepared, SinkError>]) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for (at, of) in prepared.iter().enumerate() {
         let Ok(of) = of else { continue };
-        let joined = groups
-            .iter_mut()
-            .find(|group| prepared[group.places[0]].as_ref().is_ok_and(|first| first.joins(of)));
-        match joined {
+        let last = groups.iter_mut().rfind(|group| group.url == of.url);
+        let joins = |last: &&mut Group| {
+            prepared[last.places[0]].as_ref().is_ok_and(|first| first.joins(of))
+        };
+        match last.filter(joins) {
             Some(group) => group.places.push(at),
             None => groups.push(Group { url: of.url.clone(), places: vec![at] }),
         }
