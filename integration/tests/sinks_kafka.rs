@@ -172,6 +172,28 @@ fn in_the_middle_of_a_batch_only_what_can_never_be_written_is_refused() {
 }
 
 #[test]
+fn records_that_are_sent_one_by_one_keep_their_order_also_around_one_that_is_refused() {
+    let keys = json!({
+        "batch": {"in_flight": 1, "max_items": 2_000, "linger": "1s"},
+        "client_config": {"batch.num.messages": "1"},
+    });
+    let desk = Desk::open_with("ordered", 1, &keys);
+    let far = Timestamp::Created(32_503_680_000_000);
+    let is_refused = |n: u32| n % 500 == 250;
+    let settled = desk.deliver((0..2_000).map(|n| {
+        let payload = KafkaPayload::raw(n.to_string()).key("k");
+        if is_refused(n) { payload.timestamp(far) } else { payload }
+    }));
+    let refused: Vec<&str> =
+        settled.iter().map(class).filter(|class| *class != "confirmed").collect();
+    assert_eq!(refused, ["InvalidTimestamp"; 4]);
+    let values = desk.read().into_iter().map(|record| record.value.unwrap());
+    let values: Vec<String> = values.map(|value| String::from_utf8(value).unwrap()).collect();
+    let others = (0..2_000).filter(|n| !is_refused(*n));
+    assert_eq!(values, others.map(|n| n.to_string()).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_partition_that_was_added_meanwhile_is_written_to() {
     let desk = Desk::open("grows", 1);
     assert_eq!(desk.deliver([KafkaPayload::raw("0").partition(0)]), [Settled::Confirmed]);

@@ -78,6 +78,9 @@ pub struct SinkError {
 }
 
 impl SinkError {
+    /// Class of the error of a payload for a sink that there is not.
+    pub const UNKNOWN_SINK: &str = "unknown_sink";
+
     /// An error of class `class`.
     pub fn new(class: impl Into<String>, message: impl Into<String>) -> Self {
         Self { class: class.into(), message: message.into(), retry_after: None }
@@ -104,7 +107,7 @@ pub struct DeliveryFailure {
     pub sink: SinkName,
     /// What was refused.
     pub payload: Payload,
-    /// Why; class `unknown_sink` where there is no such sink.
+    /// Why; class [`SinkError::UNKNOWN_SINK`] where there is no such sink.
     pub error: SinkError,
     /// The messages it was made from.
     pub messages: Vec<Arc<SourceMessage>>,

@@ -17,6 +17,7 @@ use crate::{
 };
 use address::Address;
 use batch::{Batch, Group};
+use client::Door;
 use limit::{Limit, Pass, Sign};
 use request::{Prepared, Writer};
 use verdict::{Class, Statuses};
@@ -40,6 +41,8 @@ pub struct HttpSink {
     writer: Writer,
     statuses: Statuses,
     limit: Option<Limit>,
+    /// `None` where nobody wants to know whether it is open.
+    door: Option<Door>,
     timeout: Duration,
     max_response: usize,
 }
@@ -82,8 +85,9 @@ impl Connect for HttpSink {
             .map_err(|reason| invalid(format!(".url: {reason}")))?;
         let client = client::build(config).map_err(invalid)?;
         let writer = Writer::new(config, address.clone()).map_err(invalid)?;
-        if config.check_on_start {
-            client::reach(at, &address, config, within).await?;
+        let door = config.check_on_start.then(|| Door::of(&address, config));
+        if let Some(door) = &door {
+            client::reach(at, &address, door, within).await?;
         }
         let most = config.batch.shape(Shape::HTTP).batches;
         Ok(Self {
@@ -91,6 +95,7 @@ impl Connect for HttpSink {
             writer,
             statuses: Statuses::of(config),
             limit: config.adaptive_concurrency.then(|| Limit::new(most)),
+            door,
             timeout: config.timeout_seconds,
             max_response: config.max_response_bytes,
         })
@@ -117,6 +122,13 @@ impl Sink for HttpSink {
             batch.answered(&group, &outcome);
         }
         batch.into_outcomes()
+    }
+
+    async fn probe(&self) -> Result<(), SinkError> {
+        match &self.door {
+            Some(door) => door.is_open().await,
+            None => Ok(()),
+        }
     }
 }
 
@@ -187,15 +199,16 @@ fn unprepared(of: &Result<Prepared, SinkError>) -> SinkError {
     of.as_ref().err().cloned().unwrap_or_else(unsent)
 }
 
-/// Which payloads make up one request each.
+/// Which payloads make up one request each. What is for one address keeps its order.
 fn groups(prepared: &[Result<Prepared, SinkError>]) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for (at, of) in prepared.iter().enumerate() {
         let Ok(of) = of else { continue };
-        let joined = groups
-            .iter_mut()
-            .find(|group| prepared[group.places[0]].as_ref().is_ok_and(|first| first.joins(of)));
-        match joined {
+        let last = groups.iter_mut().rfind(|group| group.url == of.url);
+        let joins = |last: &&mut Group| {
+            prepared[last.places[0]].as_ref().is_ok_and(|first| first.joins(of))
+        };
+        match last.filter(joins) {
             Some(group) => group.places.push(at),
             None => groups.push(Group { url: of.url.clone(), places: vec![at] }),
         }

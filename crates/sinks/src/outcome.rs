@@ -19,7 +19,7 @@ pub struct Refused<P = Payload> {
     pub payload: P,
     /// Who refused it.
     pub sink: SinkName,
-    /// Why; class `unknown_sink` where there is no such sink.
+    /// Why; class [`SinkError::UNKNOWN_SINK`] where there is no such sink.
     pub error: SinkError,
     /// How many attempts were made.
     pub attempts: u32,

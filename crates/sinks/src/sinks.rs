@@ -144,7 +144,7 @@ macro_rules! kinds {
                     other => (other, RouteError::NoneOfKind { kind }),
                 };
                 let sink = SinkName::new(kind, payload.sink().unwrap_or_default());
-                let error = SinkError::new("unknown_sink", error.to_string());
+                let error = SinkError::new(SinkError::UNKNOWN_SINK, error.to_string());
                 Settled::Refused(Box::new(Refused { payload, sink, error, attempts: 0 }))
             }
 

@@ -7,8 +7,8 @@
 mod partitions; // those that come, go and are held
 
 use drakkar_core::{
-    DeadLetter, DeliveryFailure, Failure, Output, SourceMessage, Task, TaskFailure, TaskResult,
-    TopicPartition,
+    DeadLetter, DeliveryFailure, Failure, Output, SinkError, SinkName, SourceMessage, Task,
+    TaskFailure, TaskResult, TopicPartition,
 };
 use tracing::{debug, info, warn};
 
@@ -188,7 +188,7 @@ impl Metrics {
         failed: &DeliveryFailure,
         label: impl Fn(&SourceMessage) -> Option<String>,
     ) {
-        self.sinks.skipped(&failed.sink).inc();
+        self.sinks.skipped(&counted(failed)).inc();
         for message in &failed.messages {
             warn!(
                 category = "handler",
@@ -206,7 +206,7 @@ impl Metrics {
 
     /// A refused payload will be delivered again after `wait`.
     pub fn delivery_retried(&self, failed: &DeliveryFailure, wait: std::time::Duration) {
-        self.sinks.retries(&failed.sink).inc();
+        self.sinks.retries(&counted(failed)).inc();
         if let Some(suppressed) = self.throttles.delivery_retried.admit() {
             info!(
                 category = "handler",
@@ -302,6 +302,15 @@ impl Metrics {
             );
         }
     }
+}
+
+/// The sink under whose name a refusal is counted. A name that is not configured came with the
+/// payload, perhaps out of a message: there may be any number of them.
+fn counted(failed: &DeliveryFailure) -> SinkName {
+    if failed.error.class == SinkError::UNKNOWN_SINK {
+        return SinkName::new(failed.sink.kind, "");
+    }
+    failed.sink.clone()
 }
 
 fn first_offset(failed: &TaskFailure) -> Option<i64> {

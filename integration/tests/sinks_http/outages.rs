@@ -32,6 +32,19 @@ async fn a_worker_may_start_before_its_endpoint() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_goes_away_while_nothing_is_for_it_is_noticed_and_sent_nothing() {
+    let endpoint = Endpoint::start().await;
+    let unasked = sinks(&endpoint, "/", json!({"check_on_start": false})).await;
+    let asked = sinks(&endpoint, "/", json!({})).await;
+    endpoint.stop().await;
+    wait_held(&asked);
+    assert!(unasked.held().is_empty(), "it was told not to ask");
+    endpoint.restart().await;
+    wait_for("the endpoint to be noticed again", || asked.held().is_empty());
+    assert!(endpoint.seen().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_goes_and_comes_under_load_costs_nothing() {
     let endpoint = Endpoint::start().await;
     let sinks = sinks(&endpoint, "/", json!({})).await;

@@ -36,6 +36,44 @@ async fn every_encoding_arrives_byte_for_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn lines_for_one_address_are_sent_in_their_order_past_those_for_others() {
+    let endpoint = Endpoint::start().await;
+    let batch = json!({"in_flight": 1, "max_items": 7, "linger": "1s"});
+    let more = json!({"encoding": "ndjson", "batch": batch});
+    let sinks = sinks(&endpoint, "/{table}", more).await;
+    let lines = [
+        ("a", "index", 0),
+        ("a", "index", 1),
+        ("a", "delete", 2),
+        ("b", "index", 3),
+        ("a", "index", 4),
+        ("b", "index", 5),
+        ("a", "index", 6),
+    ];
+    let lines = lines.map(|(table, op, number)| {
+        let line = HttpPayload::new(&json!({ "n": number })).unwrap();
+        line.param("table", table).header("x-op", op)
+    });
+    all_confirmed(&deliver_all(&sinks, lines).await);
+    let seen: Vec<(String, Vec<u64>)> = endpoint
+        .seen()
+        .iter()
+        .map(|request| {
+            let op = request.header("x-op").unwrap();
+            let lines = numbers(std::slice::from_ref(request)).into_keys().collect();
+            (format!("{} {op}", request.target), lines)
+        })
+        .collect();
+    let expected = [
+        ("/a index", vec![0, 1]),
+        ("/a delete", vec![2]),
+        ("/b index", vec![3, 5]),
+        ("/a index", vec![4, 6]),
+    ];
+    assert_eq!(seen, expected.map(|(request, lines)| (request.to_owned(), lines)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn parts_arrive_byte_for_byte() {
     let endpoint = Endpoint::start().await;
     let sinks = sinks(&endpoint, "/", json!({"encoding": "multipart"})).await;

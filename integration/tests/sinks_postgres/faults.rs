@@ -72,6 +72,17 @@ async fn a_server_that_dies_under_load_and_comes_back_gets_every_row_and_nothing
     assert!(sinks.held().is_empty());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_goes_away_while_no_row_is_for_it_is_noticed_and_so_is_its_return() {
+    let (server, db) = own().await;
+    let sinks = db.sinks(&json!({})).await;
+    server.kill();
+    held_back(&sinks).await;
+    server.restart();
+    let look = move || if sinks.held().is_empty() { Ok(()) } else { Err("it does not answer") };
+    on_thread(move || wait::until("the server to be noticed again", wait::SOON, look)).await;
+}
+
 #[tokio::test]
 async fn a_row_behind_a_lock_is_ended_by_the_server_tried_again_and_lands_once() {
     let db = Db::new().await;

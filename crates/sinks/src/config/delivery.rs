@@ -24,9 +24,9 @@ pub struct BatchConfig {
     /// How long a payload waits for others; with 0 a write takes what is there. Default: `0s`.
     #[serde(with = "lenient::duration")]
     pub linger: Duration,
-    /// Writes under way at once, not above 1 000 000; with 1 the order of payloads is kept.
-    /// Default: what suits the kind: `kafka` 64, `filesystem`, `postgres`, `mongo` and `redis` 1,
-    /// `http` 8, `custom` 4.
+    /// Writes under way at once, not above 1 000 000; with 1 the order of payloads is kept, but for
+    /// what shares a refused record set of Kafka. Default: what suits the kind: `kafka` 64,
+    /// `filesystem`, `postgres`, `mongo` and `redis` 1, `http` 8, `custom` 4.
     pub in_flight: Option<NonZeroUsize>,
 }
 

@@ -34,7 +34,8 @@ pub struct HttpSinkConfig {
     /// How long a connection may take to be made. Default: `5s`.
     #[serde(with = "lenient::duration")]
     pub connect_timeout: Duration,
-    /// Whether a worker starts only when the endpoint accepts connections. Default: `true`.
+    /// Whether a worker starts only when the endpoint accepts connections, and asks whether it still
+    /// does while nothing is for it. Default: `true`.
     pub check_on_start: bool,
     /// Bytes of an answer that are read; a longer one costs its connection. Default: `65536` (64
     /// KiB).

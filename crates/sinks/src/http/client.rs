@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use drakkar_core::Secret;
+use drakkar_core::{Secret, SinkError};
 use reqwest::{Client, ClientBuilder, Proxy, Url, redirect::Policy};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
 
 use super::{
     address::Address,
@@ -114,35 +114,66 @@ fn tls(builder: ClientBuilder, _: &HttpSinkConfig) -> Result<ClientBuilder, Stri
     Ok(builder)
 }
 
-/// Waits until the endpoint, or the proxy before it, accepts connections; sends nothing.
-pub(super) async fn reach(
-    key: String,
-    address: &Address,
-    config: &HttpSinkConfig,
+/// Where connections are made: at the endpoint, or at the proxy before it.
+pub(super) struct Door {
+    host: String,
+    port: u16,
+    is_proxy: bool,
+    resolver: Resolver,
     within: Duration,
-) -> Result<(), ConnectError> {
-    let proxy = proxy_url(&config.proxy).unwrap_or_default();
-    let (asked, server, hint) = match &proxy {
-        Some(proxy) => (proxy, "its proxy", "check its `proxy`, and that the proxy runs"),
-        None => (
-            address.base(),
-            address.shown(),
-            "check its `url`, and that the endpoint runs; `check_on_start: false` starts without it",
-        ),
-    };
-    let host = asked.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-    let port = asked.port_or_known_default().unwrap_or_default();
-    let error = |reason| ConnectError::Server { key, server: server.to_owned(), reason, hint };
-    let resolver = Resolver { allow_metadata: config.allow_metadata_addresses || proxy.is_some() };
-    patiently(within, error, async || {
-        let addresses = resolver.addresses(&host, port).await.map_err(|error| {
+}
+
+impl Door {
+    pub(super) fn of(address: &Address, config: &HttpSinkConfig) -> Self {
+        let proxy = proxy_url(&config.proxy).unwrap_or_default();
+        let (asked, is_proxy) = (proxy.as_ref().unwrap_or(address.base()), proxy.is_some());
+        Self {
+            host: asked.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned(),
+            port: asked.port_or_known_default().unwrap_or_default(),
+            is_proxy,
+            resolver: Resolver { allow_metadata: config.allow_metadata_addresses || is_proxy },
+            within: config.connect_timeout,
+        }
+    }
+
+    /// Makes a connection, and sends nothing.
+    async fn knock(&self) -> Result<(), Attempt> {
+        let addresses = self.resolver.addresses(&self.host, self.port).await.map_err(|error| {
             let text = error.to_string();
             if error.is::<Refused>() { Attempt::Permanent(text) } else { Attempt::Transient(text) }
         })?;
         let connected = TcpStream::connect(&addresses[..]).await;
         connected.map(drop).map_err(|error| Attempt::Transient(error.to_string()))
-    })
-    .await
+    }
+
+    /// Whether it accepts connections.
+    pub(super) async fn is_open(&self) -> Result<(), SinkError> {
+        let reason = match timeout(self.within, self.knock()).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(Attempt::Transient(reason) | Attempt::Permanent(reason))) => reason,
+            Err(_) => "no connection in time".to_owned(),
+        };
+        Err(SinkError::new("connect", reason))
+    }
+}
+
+/// Waits until the endpoint, or the proxy before it, accepts connections.
+pub(super) async fn reach(
+    key: String,
+    address: &Address,
+    door: &Door,
+    within: Duration,
+) -> Result<(), ConnectError> {
+    let (server, hint) = if door.is_proxy {
+        ("its proxy", "check its `proxy`, and that the proxy runs")
+    } else {
+        (
+            address.shown(),
+            "check its `url`, and that the endpoint runs; `check_on_start: false` starts without it",
+        )
+    };
+    let error = |reason| ConnectError::Server { key, server: server.to_owned(), reason, hint };
+    patiently(within, error, || door.knock()).await
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use drakkar_core::{
-    Cause, DeadLetter, Failure, Offset, Output, Precomputed, SinkError, SinkKind, SinkName,
-    SourceMessage, Stage, Task, TaskFailure, TaskResult, TopicPartition,
+    Cause, DeadLetter, DeliveryFailure, Failure, KafkaPayload, Offset, Output, Precomputed,
+    SinkError, SinkKind, SinkName, SourceMessage, Stage, Task, TaskFailure, TaskResult,
+    TopicPartition,
     observe::{SinkObserver, SourceObserver},
 };
 
@@ -320,6 +321,37 @@ fn no_metric_of_the_original_is_missing() {
     let missing = |name: &&&str| !shown.contains(&format!("# TYPE {name} "));
     let missing: Vec<_> = OF_THE_ORIGINAL.iter().filter(missing).collect();
     assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn names_that_only_payloads_give_make_no_series() {
+    let metrics = Metrics::new().unwrap();
+    let refused = |name: &str, class: &str| DeliveryFailure {
+        sink: SinkName::new(SinkKind::Kafka, name),
+        payload: KafkaPayload::raw("v").into(),
+        error: SinkError::new(class, "no"),
+        messages: Vec::new(),
+        task: None,
+        attempt: 1,
+        retries_left: 0,
+    };
+    for n in 0..1_000 {
+        let failed = refused(&format!("n{n}"), SinkError::UNKNOWN_SINK);
+        metrics.delivery_retried(&failed, Duration::ZERO);
+        metrics.delivery_skipped(&failed, |_| None);
+    }
+    let known = refused("known", "MessageSizeTooLarge");
+    metrics.delivery_skipped(&known, |_| None);
+    check(
+        &metrics,
+        &[
+            r#"drakkar_sink_delivery_retries_total{sink_name="",sink_type="kafka"} 1000"#,
+            r#"drakkar_sink_deliveries_skipped_total{sink_name="",sink_type="kafka"} 1000"#,
+            r#"drakkar_sink_deliveries_skipped_total{sink_name="known",sink_type="kafka"} 1"#,
+        ],
+    );
+    let shown = metrics.render().unwrap();
+    assert_eq!(shown.lines().filter(|line| line.contains("sink_name=")).count(), 3);
 }
 
 #[test]
