@@ -36,7 +36,7 @@ fn complete(metrics: &Metrics, task: &Task, output: &Output) {
 }
 
 /// As dropping it does, but however long the disk takes.
-fn end(guard: JobLogGuard) {
+fn end(guard: &JobLogGuard) {
     guard.metrics.job_log.get().unwrap().lines.lock().unwrap().take();
     let ended = guard.ended.recv_timeout(Duration::from_mins(2));
     assert_eq!(ended, Err(RecvTimeoutError::Disconnected));
@@ -71,7 +71,7 @@ fn a_line_says_everything_about_a_run_and_nothing_that_may_be_secret() {
         ..Output::default()
     };
     complete(&metrics, &task, &output);
-    end(guard);
+    end(&guard);
     let messages: Vec<String> = (0..16).map(|offset| format!("orders:3:{offset}")).collect();
     let expected = serde_json::json!({
         "task": "t-1", "attempt": 1, "worker": "worker-1",
@@ -105,7 +105,7 @@ fn every_way_to_end_has_its_line() {
         let task = Task::new().stdin_file("/etc/hosts");
         metrics.log_job(&orders(), &task, 2, &Output::default(), end);
     }
-    end(guard);
+    end(&guard);
     let ends: Vec<Value> = lines(&path)
         .iter()
         .map(|line| {
@@ -142,7 +142,7 @@ fn a_full_file_becomes_the_predecessor_and_no_line_is_torn() {
         // With the end of each log everything is written: one write each.
         let (metrics, guard) = log(&path, 1_200);
         complete(&metrics, &Task::new().with_id(format!("t-{number}")), &Output::default());
-        end(guard);
+        end(&guard);
     }
     let old = dir.path().join("jobs.1");
     let (new, old_ids) = (ids(&path), ids(&old));
@@ -162,7 +162,7 @@ fn what_is_no_regular_file_is_never_renamed() {
     // Two writes: the first has arrived before the second is reported.
     BufReader::new(pipe).read_line(&mut String::new()).unwrap();
     complete(&metrics, &Task::new(), &Output::default());
-    end(guard);
+    end(&guard);
     assert!(fs::metadata(&path).unwrap().file_type().is_fifo());
     assert_eq!(metrics.job_log_dropped.get(), 0);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
@@ -176,7 +176,7 @@ fn a_link_as_dev_stdout_is_one_is_never_renamed() {
     for _ in 0..3 {
         let (metrics, guard) = log(&path, 1);
         complete(&metrics, &Task::new(), &Output::default());
-        end(guard);
+        end(&guard);
     }
     assert!(fs::symlink_metadata(&path).unwrap().is_symlink());
     assert_eq!((lines(&file).len(), fs::read_dir(dir.path()).unwrap().count()), (3, 2));
@@ -189,7 +189,7 @@ fn a_line_that_a_crash_has_torn_spoils_no_other() {
     fs::write(&path, "{\"task\":\"tor").unwrap();
     let (metrics, guard) = log(&path, 1 << 20);
     complete(&metrics, &Task::new().with_id("whole"), &Output::default());
-    end(guard);
+    end(&guard);
     let text = fs::read_to_string(&path).unwrap();
     let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     assert_eq!((text.lines().count(), &last["task"]), (2, &"whole".into()));
@@ -201,7 +201,7 @@ fn a_disk_that_refuses_is_counted_and_delays_nobody() {
     for _ in 0..3 {
         complete(&metrics, &Task::new(), &Output::default());
     }
-    end(guard);
+    end(&guard);
     assert_eq!(metrics.job_log_dropped.get(), 3);
     let shown = metrics.render().unwrap();
     assert!(shown.contains("\ndrakkar_job_log_dropped_total 3\n"), "{shown}");
