@@ -253,6 +253,7 @@ async fn closing_while_the_group_waits_for_a_hand_over_commits_it_and_ends() {
 async fn a_partition_that_was_handed_over_before_it_is_revoked_does_not_hold_the_group() {
     let mut config = BROKER.shared("answered", 2);
     config.revoke_timeout = 2 * SOON; // Longer than the next assignment is waited for.
+    config.max_poll_interval_ms = 300_000;
     let mut first = Member::start(&config).await;
     for assignment in &first.assigned().await {
         first.hand_over(assignment, None);

@@ -103,7 +103,10 @@ impl Broker {
     /// As [`topic`](Self::topic), for a group whose members come, go or are forgotten.
     pub(crate) fn shared(&self, name: &str, partitions: i32) -> KafkaConfig {
         // The mock paces rebalances by this; below its first delay of 3 s nobody ever joins.
-        KafkaConfig { session_timeout_ms: 6_000, ..self.topic(name, partitions) }
+        let topic = self.topic(name, partitions);
+        // Where a stall is longer than a session, it forgets who waits to join, and never answers: the
+        // client gives such a request up three seconds after its longest time between polls.
+        KafkaConfig { session_timeout_ms: 6_000, max_poll_interval_ms: 10_000, ..topic }
     }
 
     /// Writes `values` to a partition, in order.
