@@ -35,8 +35,8 @@ fn no_test_listens_on_its_thread_alone() {
 
 /// The tests in `text`: their names and first statements.
 fn tests_in(text: &str) -> impl Iterator<Item = (&str, &str)> {
-    let is_test = |piece: &&str| piece.starts_with("test]") || piece.starts_with("tokio::test");
-    text.split("#[").filter(is_test).map(|piece| {
+    let is_test = |piece: &&str| piece.starts_with("est]") || piece.starts_with("okio::test");
+    text.split("#[t").filter(is_test).map(|piece| {
         let (name, body) = piece.split_once("fn ").unwrap().1.split_once("()").unwrap();
         (name, body.split(';').next().unwrap())
     })
