@@ -170,7 +170,7 @@ impl Kafka {
         &self,
         what: &str,
         then: Code,
-        ask: impl AsyncFn(&Admin, &AdminOptions) -> KafkaResult<Vec<TopicResult>>,
+        mut ask: impl AsyncFnMut(&Admin, &AdminOptions) -> KafkaResult<Vec<TopicResult>>,
     ) {
         let admin: Admin = self.client().create().unwrap();
         let options = AdminOptions::new().operation_timeout(Some(SOON)).request_timeout(Some(SOON));
