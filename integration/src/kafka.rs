@@ -132,7 +132,7 @@ impl Kafka {
         self.administer(
             "the topic to be made",
             Code::TopicAlreadyExists,
-            &async |admin, options| admin.create_topics([&topic], options).await,
+            async |admin, options| admin.create_topics([&topic], options).await,
         );
         let observer = self.observer("none");
         until("the topic to be known", SOON, || observer.ends(name).map(drop));
@@ -141,7 +141,7 @@ impl Kafka {
     /// Deletes a topic, and returns when nobody knows it any more.
     pub fn delete_topic(&self, name: &str) {
         let gone = Code::UnknownTopicOrPartition;
-        self.administer("the topic to be deleted", gone, &async |admin, options| {
+        self.administer("the topic to be deleted", gone, async |admin, options| {
             admin.delete_topics(&[name], options).await
         });
         let observer = self.observer("none");
@@ -154,7 +154,7 @@ impl Kafka {
     /// Gives a topic more partitions.
     pub fn grow_topic(&self, name: &str, partitions: usize) {
         let more = NewPartitions::new(name, partitions);
-        self.administer("the topic to grow", Code::InvalidPartitions, &async |admin, options| {
+        self.administer("the topic to grow", Code::InvalidPartitions, async |admin, options| {
             admin.create_partitions([&more], options).await
         });
         let observer = self.observer("none");
@@ -170,7 +170,7 @@ impl Kafka {
         &self,
         what: &str,
         then: Code,
-        ask: &impl AsyncFn(&Admin, &AdminOptions) -> KafkaResult<Vec<TopicResult>>,
+        mut ask: impl AsyncFnMut(&Admin, &AdminOptions) -> KafkaResult<Vec<TopicResult>>,
     ) {
         let admin: Admin = self.client().create().unwrap();
         let options = AdminOptions::new().operation_timeout(Some(SOON)).request_timeout(Some(SOON));
