@@ -14,7 +14,7 @@ use tokio::{
     runtime::{Handle, Runtime},
     signal::unix::{SignalKind, signal},
     task::JoinHandle,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -259,13 +259,14 @@ impl<H: Handler> Worker<H> {
         let left = time_left(asked, drain_timeout).await;
         let within = if stop.now.is_cancelled() { COMMIT_WITHIN } else { left.max(COMMIT_WITHIN) };
         control.send(SourceCommand::Close { within });
-        let closed = poll_thread.join(within + LEAVE_WITHIN);
-        if stop.now.is_cancelled() {
-            closed.await;
-        } else {
-            tokio::select! {
-                () = closed => {}
-                () = stop.now.cancelled() => {}
+        tokio::select! {
+            () = poll_thread.join(within + LEAVE_WITHIN) => {}
+            // Asked twice: it gets what the last commits get in any case, from now on.
+            () = async {
+                stop.now.cancelled().await;
+                sleep(COMMIT_WITHIN + LEAVE_WITHIN).await;
+            } => {
+                warn!(category = "worker", "the consumer did not close in time; left behind");
             }
         }
         // Nothing will be committed any more: the handler hears of its last partitions.
@@ -290,7 +291,7 @@ impl<H: Handler> Worker<H> {
 /// A moment after a second signal: nobody waits for hooks any more.
 async fn asked_twice(stop: &Stop) {
     stop.now.cancelled().await;
-    tokio::time::sleep(ABANDON_AFTER).await;
+    sleep(ABANDON_AFTER).await;
 }
 
 /// Runs `work` and ends the runtime in bounded time, even if a hook still blocks one of its threads.
@@ -322,7 +323,7 @@ where
     S: Future<Output = &'static str>,
 {
     ask(first.await, &stop.drain);
-    tokio::time::sleep(SAME_SIGNAL).await;
+    sleep(SAME_SIGNAL).await;
     ask(next().await, &stop.now);
 }
 
