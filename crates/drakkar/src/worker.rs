@@ -141,6 +141,10 @@ impl<H: Handler> Worker<H> {
 
     /// Runs until SIGTERM or SIGINT.
     ///
+    /// A runtime that is dropped waits for threads that a hook or a disk blocks, for as long as that takes:
+    /// only [`Worker::main`], or a runtime that ends by [`Runtime::shutdown_timeout`], ends a stop in
+    /// bounded time. `#[tokio::main]` does not.
+    ///
     /// # Errors
     ///
     /// When a part does not start, or the worker stops although nobody asked it to.
@@ -153,7 +157,8 @@ impl<H: Handler> Worker<H> {
         outcome
     }
 
-    /// Runs until `signal` resolves, then finishes what was started.
+    /// Runs until `signal` resolves, then finishes what was started. What [`Worker::run`] says of runtimes
+    /// counts here as well.
     ///
     /// # Errors
     ///
