@@ -9,7 +9,8 @@ use std::{
 };
 
 use drakkar_core::{Handler, source::SourceCommand};
-use drakkar_pipeline::Stop;
+use drakkar_pipeline::{ANSWER_WITHIN, Stop};
+use drakkar_telemetry::{JOB_LOG_WITHIN, LOG_WITHIN};
 use tokio::{
     runtime::{Handle, Runtime},
     signal::unix::{SignalKind, signal},
@@ -22,6 +23,7 @@ use tracing::{info, warn};
 use crate::{
     Config, Loaded, RunError,
     extras::Extras,
+    probes::PROBES_WITHIN,
     pulse::Pulse,
     start::Parts,
     startup::{self, HookFuture, OnStartup},
@@ -39,9 +41,10 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 /// How long the last `on_revoke` hooks may take together.
 const HOOKS_WITHIN: Duration = Duration::from_secs(10);
 
-/// What is left then: probes, spool, job log and log get 2 s each at most, threads [`ABANDON_AFTER`]; and a
-/// second for partitions that a hook keeps from ending.
-const REST_WITHIN: Duration = Duration::from_secs(8);
+/// What may take its time besides: partitions that a hook keeps from ending, probes, spool, job log, log,
+/// threads.
+const REST_WITHIN: [Duration; 6] =
+    [ANSWER_WITHIN, PROBES_WITHIN, SPOOL_WITHIN, JOB_LOG_WITHIN, LOG_WITHIN, ABANDON_AFTER];
 
 /// How long the disk gets to remove what was spooled.
 const SPOOL_WITHIN: Duration = Duration::from_secs(2);
@@ -60,8 +63,9 @@ impl Config {
     pub fn stopping(&self) -> Duration {
         let executor = &self.executor;
         let programs = executor.drain_timeout_seconds.saturating_add(executor.ending());
-        [SINKS_WITHIN, COMMIT_WITHIN, LEAVE_WITHIN, HOOKS_WITHIN, REST_WITHIN]
+        [SINKS_WITHIN, COMMIT_WITHIN, LEAVE_WITHIN, HOOKS_WITHIN]
             .into_iter()
+            .chain(REST_WITHIN)
             .fold(programs, Duration::saturating_add)
     }
 }

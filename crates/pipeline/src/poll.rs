@@ -32,8 +32,8 @@ use crate::{
     periodic::Periodic,
 };
 
-/// How much longer than its deadline the loop of a partition may take to hand over.
-const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+/// How much longer than the deadline of a stop the loops of partitions may take to hand over.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// Why the pipeline ended although nobody asked it to.
 #[derive(Debug, thiserror::Error)]
