@@ -164,7 +164,9 @@ impl<H: Handler> Pipeline<H> {
         };
         drop(clockwork);
         if let Err(error) = &outcome {
-            self.shared.status.failed.store(true, Ordering::Relaxed);
+            // A message at which it stops by configuration is no fault that a restart cures.
+            let died = !matches!(error, PipelineError::Invalid(_));
+            self.shared.status.failed.store(died, Ordering::Relaxed);
             error!(category = "worker", %error, "the pipeline stops");
         }
         let drained = self.drain(&stop, drain_timeout).await;
