@@ -23,7 +23,7 @@ use crate::{Config, health::WorkerHealth};
 const GAUGES_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the thread may take to end; requests under way get a second of it.
-const STOP_WITHIN: Duration = Duration::from_secs(2);
+pub(crate) const PROBES_WITHIN: Duration = Duration::from_secs(2);
 
 /// Probes and metrics, until they are told to stop.
 pub(crate) struct ProbeServer {
@@ -67,7 +67,7 @@ impl ProbeServer {
         drop(self.stop);
         drop(self.gauges);
         // Nothing is ever sent: the error is the end.
-        if timeout(STOP_WITHIN, self.ended).await.is_err() {
+        if timeout(PROBES_WITHIN, self.ended).await.is_err() {
             warn!(category = "worker", "the thread of the probes does not end and is left");
         }
     }

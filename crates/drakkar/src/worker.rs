@@ -9,12 +9,13 @@ use std::{
 };
 
 use drakkar_core::{Handler, source::SourceCommand};
-use drakkar_pipeline::Stop;
+use drakkar_pipeline::{ANSWER_WITHIN, Stop};
+use drakkar_telemetry::{JOB_LOG_WITHIN, LOG_WITHIN};
 use tokio::{
     runtime::{Handle, Runtime},
     signal::unix::{SignalKind, signal},
     task::JoinHandle,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -22,6 +23,7 @@ use tracing::{info, warn};
 use crate::{
     Config, Loaded, RunError,
     extras::Extras,
+    probes::PROBES_WITHIN,
     pulse::Pulse,
     start::Parts,
     startup::{self, HookFuture, OnStartup},
@@ -39,9 +41,10 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 /// How long the last `on_revoke` hooks may take together.
 const HOOKS_WITHIN: Duration = Duration::from_secs(10);
 
-/// What is left then: probes, spool, job log and log get 2 s each at most, threads [`ABANDON_AFTER`]; and a
-/// second for partitions that a hook keeps from ending.
-const REST_WITHIN: Duration = Duration::from_secs(8);
+/// What may take its time besides: partitions that a hook keeps from ending, probes, spool, job log, log,
+/// threads.
+const REST_WITHIN: [Duration; 6] =
+    [ANSWER_WITHIN, PROBES_WITHIN, SPOOL_WITHIN, JOB_LOG_WITHIN, LOG_WITHIN, ABANDON_AFTER];
 
 /// How long the disk gets to remove what was spooled.
 const SPOOL_WITHIN: Duration = Duration::from_secs(2);
@@ -60,8 +63,9 @@ impl Config {
     pub fn stopping(&self) -> Duration {
         let executor = &self.executor;
         let programs = executor.drain_timeout_seconds.saturating_add(executor.ending());
-        [SINKS_WITHIN, COMMIT_WITHIN, LEAVE_WITHIN, HOOKS_WITHIN, REST_WITHIN]
+        [SINKS_WITHIN, COMMIT_WITHIN, LEAVE_WITHIN, HOOKS_WITHIN]
             .into_iter()
+            .chain(REST_WITHIN)
             .fold(programs, Duration::saturating_add)
     }
 }
@@ -141,6 +145,10 @@ impl<H: Handler> Worker<H> {
 
     /// Runs until SIGTERM or SIGINT.
     ///
+    /// A runtime that is dropped waits for threads that a hook or a disk blocks, for as long as that takes:
+    /// only [`Worker::main`], or a runtime that ends by [`Runtime::shutdown_timeout`], ends a stop in
+    /// bounded time. `#[tokio::main]` does not.
+    ///
     /// # Errors
     ///
     /// When a part does not start, or the worker stops although nobody asked it to.
@@ -153,7 +161,8 @@ impl<H: Handler> Worker<H> {
         outcome
     }
 
-    /// Runs until `signal` resolves, then finishes what was started.
+    /// Runs until `signal` resolves, then finishes what was started. What [`Worker::run`] says of runtimes
+    /// counts here as well.
     ///
     /// # Errors
     ///
@@ -259,13 +268,14 @@ impl<H: Handler> Worker<H> {
         let left = time_left(asked, drain_timeout).await;
         let within = if stop.now.is_cancelled() { COMMIT_WITHIN } else { left.max(COMMIT_WITHIN) };
         control.send(SourceCommand::Close { within });
-        let closed = poll_thread.join(within + LEAVE_WITHIN);
-        if stop.now.is_cancelled() {
-            closed.await;
-        } else {
-            tokio::select! {
-                () = closed => {}
-                () = stop.now.cancelled() => {}
+        tokio::select! {
+            () = poll_thread.join(within + LEAVE_WITHIN) => {}
+            // Asked twice: it gets what the last commits get in any case, from now on.
+            () = async {
+                stop.now.cancelled().await;
+                sleep(COMMIT_WITHIN + LEAVE_WITHIN).await;
+            } => {
+                warn!(category = "worker", "the consumer did not close in time; left behind");
             }
         }
         // Nothing will be committed any more: the handler hears of its last partitions.
@@ -290,7 +300,7 @@ impl<H: Handler> Worker<H> {
 /// A moment after a second signal: nobody waits for hooks any more.
 async fn asked_twice(stop: &Stop) {
     stop.now.cancelled().await;
-    tokio::time::sleep(ABANDON_AFTER).await;
+    sleep(ABANDON_AFTER).await;
 }
 
 /// Runs `work` and ends the runtime in bounded time, even if a hook still blocks one of its threads.
@@ -322,7 +332,7 @@ where
     S: Future<Output = &'static str>,
 {
     ask(first.await, &stop.drain);
-    tokio::time::sleep(SAME_SIGNAL).await;
+    sleep(SAME_SIGNAL).await;
     ask(next().await, &stop.now);
 }
 

@@ -2,8 +2,8 @@
 //!
 //! A process leads its own group. Its exit is noticed through a descriptor, which leaves it a zombie; the
 //! group is killed then, and only then is the leader reaped. While it is a zombie its id cannot be given
-//! to anybody else, so the signal cannot hit a stranger. (A kernel before 5.3 has no such descriptors:
-//! there it is looked at again and again.)
+//! to anybody else, so the signal cannot hit a stranger. (A kernel before 5.3 has no such descriptors,
+//! and a sandbox may forbid them: there it is looked at again and again.)
 //!
 //! What has left the group is ended by the [`Ward`] of the process.
 //!
@@ -13,7 +13,12 @@
 mod pipes; // what goes in and what comes out
 
 use std::{
-    io, os::unix::process::ExitStatusExt, pin::pin, process::ExitStatus, thread, time::Duration,
+    io,
+    os::{fd::OwnedFd, unix::process::ExitStatusExt},
+    pin::pin,
+    process::ExitStatus,
+    thread,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -103,11 +108,9 @@ impl Process {
             is_measured: false,
             times: None,
         };
-        process.exit = match pidfd_open(leader, PidfdFlags::NONBLOCK) {
-            Ok(descriptor) => Some(Watched::new(descriptor)?),
-            Err(Errno::NOSYS) => None,
-            Err(error) => return Err(error.into()),
-        };
+        // Only waited for, never read: needs no flag, and those that there are need newer kernels.
+        let descriptor = if_there_are_any(pidfd_open(leader, PidfdFlags::empty()))?;
+        process.exit = descriptor.map(Watched::new).transpose()?;
         Ok(process)
     }
 
@@ -277,6 +280,16 @@ impl Process {
                 warn!(category = "executor", pid = self.id(), %error, "cannot signal a group");
             }
         }
+    }
+}
+
+/// `None`: the kernel has no such descriptors, or a filter around us lets nobody have one.
+fn if_there_are_any(opened: Result<OwnedFd, Errno>) -> io::Result<Option<OwnedFd>> {
+    match opened {
+        Ok(descriptor) => Ok(Some(descriptor)),
+        // There are, and a moment later there may be one for us.
+        Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => Err(error.into()),
+        Err(_) => Ok(None),
     }
 }
 

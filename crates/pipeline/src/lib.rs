@@ -37,7 +37,7 @@ mod settings; // what the configuration says
 pub use commit::CommitPace;
 pub use hook::{HookFailure, apart, contained};
 pub use periodic::{AfterError, Periodic, Work};
-pub use poll::{Pipeline, PipelineError, Stop};
+pub use poll::{ANSWER_WITHIN, Pipeline, PipelineError, Stop};
 pub use settings::Settings;
 pub use status::{HeldPartition, Status, StatusView};
 pub use watch::StuckHook;

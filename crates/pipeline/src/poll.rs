@@ -32,8 +32,8 @@ use crate::{
     periodic::Periodic,
 };
 
-/// How much longer than its deadline the loop of a partition may take to hand over.
-const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+/// How much longer than the deadline of a stop the loops of partitions may take to hand over.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// Why the pipeline ended although nobody asked it to.
 #[derive(Debug, thiserror::Error)]
@@ -164,7 +164,9 @@ impl<H: Handler> Pipeline<H> {
         };
         drop(clockwork);
         if let Err(error) = &outcome {
-            self.shared.status.failed.store(true, Ordering::Relaxed);
+            // A message at which it stops by configuration is no fault that a restart cures.
+            let died = !matches!(error, PipelineError::Invalid(_));
+            self.shared.status.failed.store(died, Ordering::Relaxed);
             error!(category = "worker", %error, "the pipeline stops");
         }
         let drained = self.drain(&stop, drain_timeout).await;

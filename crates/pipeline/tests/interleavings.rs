@@ -5,7 +5,7 @@
 
 mod common;
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use common::{Echo, echo, record, shell, values};
 use drakkar_core::{
@@ -109,8 +109,10 @@ async fn nothing_is_finished_for_partitions_that_others_may_own_when_the_source_
         .start();
     world.produce(0, "x");
     flags.until("started", 1).await;
+    let status = Arc::clone(&world.status);
     world.fail_source("gone");
     assert_source_failed(world).await;
+    assert!(status.view().failed, "a restart cures it");
 }
 
 /// It ends at once, though it might finish what runs for longer than a test may take.
@@ -320,6 +322,8 @@ async fn a_message_that_stops_the_worker_lets_every_partition_finish_what_it_sta
         }
         world.produce(0, "{");
         world.until("the stop", |book| book.quiesced).await;
+        let view = world.status.view();
+        assert!(view.draining && !view.failed, "a restart cures nothing: {view:?}");
         std::fs::write(go, "").unwrap();
         let over = world.handed_over(partition).await;
         assert_eq!(over.position.map(|position| position.next), Some(Offset(1)), "{test}");

@@ -29,7 +29,7 @@ const QUEUE: usize = 4_096;
 const MESSAGES: usize = 16;
 
 /// How long the end of a worker waits for lines to be written.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub const JOB_LOG_WITHIN: Duration = Duration::from_secs(2);
 
 /// What is to be logged where.
 #[derive(Debug, Clone)]
@@ -78,7 +78,7 @@ impl Drop for JobLogGuard {
             log.lines.lock().unwrap_or_else(PoisonError::into_inner).take();
         }
         // Nothing is ever sent: the end comes, or a disk hangs, for which nobody waits longer.
-        if self.ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+        if self.ended.recv_timeout(JOB_LOG_WITHIN) == Err(RecvTimeoutError::Timeout) {
             warn!(category = "executor", "the end of the job log could not be written in time");
         }
     }

@@ -13,9 +13,9 @@ mod format; // and what they look like
 mod job_log; // a line per run of a task
 
 pub use events::SkipReason;
-pub use job_log::{JobEnd, JobLogGuard, JobLogSettings};
+pub use job_log::{JOB_LOG_WITHIN, JobEnd, JobLogGuard, JobLogSettings};
 pub use logging::{
-    LogFormat, LogGuard, LogIdentity, LogLevel, LogOutput, LoggingConfig, LoggingError,
+    LOG_WITHIN, LogFormat, LogGuard, LogIdentity, LogLevel, LogOutput, LoggingConfig, LoggingError,
 };
 pub use metrics::{Hook, HookMetrics, Metrics, PartitionMetrics, ProgramView};
 /// The library the metrics are made with; a handler registers its own with the same one.

@@ -12,6 +12,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -19,6 +20,9 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuild
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
 use crate::format::Ecs;
+
+/// How long a [`LogGuard`] waits for what is queued to be written, at most: `tracing-appender` waits for 1.1 s.
+pub const LOG_WITHIN: Duration = Duration::from_secs(2);
 
 /// Lines between the event and the writing thread, before lines are dropped.
 const QUEUED_LINES: usize = 16_384;

@@ -214,8 +214,14 @@ impl World {
         self.cluster.request_errors(RDKafkaApiKey::Fetch, &errors);
     }
 
-    /// Waits until the group has committed `next`.
-    pub(crate) fn until_committed(&self, partition: i32, next: i64) {
+    /// Has the group coordinator refuse the next commits, as it does while it waits for members.
+    pub(crate) fn refuse_commits(&self, count: usize) {
+        let errors = vec![RDKafkaRespErr::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS; count];
+        self.cluster.request_errors(RDKafkaApiKey::OffsetCommit, &errors);
+    }
+
+    /// What the group has committed.
+    pub(crate) fn committed(&self, partition: i32) -> Offset {
         let group = Config::default().kafka.consumer_group;
         let servers = self.cluster.bootstrap_servers();
         let observer: BaseConsumer = ClientConfig::new()
@@ -225,10 +231,14 @@ impl World {
             .unwrap();
         let mut asked = TopicPartitionList::new();
         asked.add_partition("orders", partition);
+        observer.committed_offsets(asked, SOON).unwrap().elements()[0].offset()
+    }
+
+    /// Waits until the group has committed `next`.
+    pub(crate) fn until_committed(&self, partition: i32, next: i64) {
         let deadline = Instant::now() + SOON;
         loop {
-            let answer = observer.committed_offsets(asked.clone(), SOON).unwrap();
-            let committed = answer.elements()[0].offset();
+            let committed = self.committed(partition);
             if committed == Offset::Offset(next) {
                 return;
             }

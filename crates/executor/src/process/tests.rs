@@ -69,6 +69,19 @@ fn a_kernel_without_process_descriptors_is_asked_again_and_again() {
 }
 
 #[test]
+fn programs_run_wherever_process_descriptors_are_unknown_or_forbidden() {
+    for barred in [Errno::NOSYS, Errno::INVAL, Errno::PERM, Errno::ACCESS] {
+        assert!(matches!(if_there_are_any(Err(barred)), Ok(None)), "{barred}");
+    }
+    for shortage in [Errno::MFILE, Errno::NFILE, Errno::NOMEM] {
+        let error = if_there_are_any(Err(shortage)).unwrap_err();
+        assert_eq!(Errno::from_io_error(&error), Some(shortage));
+    }
+    let own = pidfd_open(rustix::process::getpid(), PidfdFlags::empty());
+    assert!(matches!(if_there_are_any(own), Ok(Some(_))));
+}
+
+#[test]
 fn a_process_that_nobody_waits_for_is_killed_and_leaves_no_zombie() {
     let runtime = Runtime::new().unwrap();
     block_on(&Alarm::new().unwrap(), async {

@@ -6,11 +6,11 @@ use drakkar_core::source::SourceFailure;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::{IDLE, Poller, Queue};
+use super::{Poller, Queue};
 
 impl Poller<'_> {
-    /// Commits what was handed over, for at most `within`, and gives up what is still being handed
-    /// over.
+    /// Commits what was handed over, for at most `within`. What the group takes back meanwhile is given up
+    /// as at any other time, and in the end what is still being handed over.
     ///
     /// A commit can take long: while the group waits for a member that has died, the coordinator
     /// answers our request to join again first, and what we sent behind it only then.
@@ -26,10 +26,13 @@ impl Poller<'_> {
                 warn!(category = "kafka", "the last commits were not confirmed; read again later");
                 break;
             }
+            let queue = self.receive()?;
+            // Nobody works on what comes or goes now: the group need not wait for the rest.
+            self.begin_awaited();
             self.commit();
-            if self.receive()? == Queue::Empty {
-                let wait = self.idle().min(deadline - now).min(IDLE);
-                thread::park_timeout(wait);
+            self.hand_over();
+            if queue == Queue::Empty {
+                thread::park_timeout(self.idle().min(deadline - now));
             }
         }
         // Unanswered, the client would never close.

@@ -7,3 +7,4 @@ mod refusals; // on_delivery_error
 mod messages; // decode
 mod blocked; // a thread that is not given back
 mod remains; // what panics when a hook is over
+mod wholes; // the same for a message or a window as a whole
