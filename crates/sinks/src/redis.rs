@@ -194,7 +194,7 @@ impl Sink for RedisSink {
     }
 
     async fn probe(&self) -> Result<(), SinkError> {
-        let asked = match &self.link {
+        let asked: Result<(), Unanswered> = match &self.link {
             Link::Server { server, .. } => {
                 let asked = server.probe(&self.encoder.key(PROBED)).await;
                 asked.map_err(|error| (None, error))
