@@ -248,15 +248,11 @@ fn the_dockerfile_copies_what_is_there_and_runs_the_worker_as_process_1() {
 fn documents_and_examples_name_the_longest_stop() {
     let config = drakkar::Config::default();
     let longest = config.stopping().as_secs();
-    let fixed = config.stopping()
-        - config.executor.drain_timeout_seconds
-        - config.executor.kill_grace
-        - config.executor.pipe_grace * 2;
+    let executor = &config.executor;
+    let set = executor.drain_timeout_seconds + executor.kill_grace + executor.pipe_grace * 2;
+    let fixed = longest - set.as_secs();
     let delivery = read("docs/delivery.md");
-    assert!(
-        delivery.contains(&format!("executor.pipe_grace + {} s", fixed.as_secs())),
-        "{fixed:?}"
-    );
+    assert!(delivery.contains(&format!("executor.pipe_grace + {fixed} s")), "{fixed}");
     assert!(delivery.contains(&format!("the sum is {longest} s")), "{longest}");
     assert!(read("docker-compose.yml").contains(&format!("prints ({longest} s)")), "{longest}");
 }
