@@ -28,7 +28,7 @@ fn polled_for() -> Duration {
 #[tokio::test]
 async fn what_the_group_takes_back_during_the_last_commits_does_not_wait_for_their_end() {
     let broker = Broker::start();
-    let config = broker.topic("last", 2);
+    let config = broker.shared("last", 2);
     let mut leaving = Member::start(&config).await;
     let assigned = leaving.assigned().await;
     broker.with(|cluster| {
