@@ -66,7 +66,7 @@ fn a_good_file_is_shown_in_effect_with_the_origin_of_every_value() {
 fn how_long_a_stop_takes_is_shown_for_whoever_kills_after_a_while() {
     let checked = check("", &[]);
     assert!(
-        checked.stdout.contains("a stop of the worker may take     1m 16s"),
+        checked.stdout.contains("a stop of the worker may take     1m 18s"),
         "{}",
         checked.stdout
     );
@@ -76,8 +76,8 @@ fn how_long_a_stop_takes_is_shown_for_whoever_kills_after_a_while() {
         format!("executor: {{drain_timeout_seconds: 5, kill_grace: 3, programs: {programs}}}\n");
     let stdout = check(&yaml, &[]).stdout;
     assert!(
-        stdout.contains("a stop of the worker may take     1m 12s"),
-        "5 + 3 + 20 + 43: {stdout}"
+        stdout.contains("a stop of the worker may take     1m 14s"),
+        "5 + 3 + 20 + 45: {stdout}"
     );
 }
 
