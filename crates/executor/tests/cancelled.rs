@@ -7,6 +7,7 @@ mod support;
 use std::{
     num::NonZeroUsize,
     sync::{Arc, mpsc},
+    time::Duration,
 };
 
 use drakkar_core::{Output, Task};
@@ -85,7 +86,9 @@ async fn a_run_that_is_killed_is_told_with_what_is_known_of_it_and_what_waits_is
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_runs_when_the_pool_is_closed_is_cut_off_by_the_shutdown() {
-    let stage = Stage::new(Protocol::JsonLines);
+    let stage = Stage::new(Protocol::JsonLines).set(|program| {
+        program.stop_grace = Duration::from_millis(10); // It does not end by itself.
+    });
     let pool = pool(&stage.config);
     let (one_shot, ends) = watch(&pool, sh("sleep 1000"));
     let (stays, answers) = watch(&pool, task("hang"));

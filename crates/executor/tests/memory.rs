@@ -196,8 +196,10 @@ async fn the_guard_puts_the_youngest_back_and_counts_what_it_does() {
 
 #[tokio::test]
 async fn a_persistent_program_gets_one_task_at_a_time_while_memory_is_short() {
-    let stage =
-        Stage::new(Protocol::JsonLines).set(|program| program.instances = 3_usize.try_into().ok());
+    let stage = Stage::new(Protocol::JsonLines).set(|program| {
+        program.instances = 3_usize.try_into().ok();
+        program.stop_grace = Duration::from_millis(10); // None ends by itself.
+    });
     let (free, pool) = guarded(&stage.config, 5);
     until("it is short", || pool.stats().paused).await;
     until("all take tasks", || pool.programs()["stay"].ready == 3).await;
