@@ -1,8 +1,7 @@
 //! The threads that sinks are written on: a runtime of their own.
 //!
 //! A hook that blocks keeps no delivery waiting, and a sink of the worker's own that blocks keeps no
-//! hook waiting. A batch whose answer has come is written on at once, where it would otherwise wait for
-//! its turn among the partitions.
+//! hook waiting.
 
 use std::io;
 
