@@ -288,6 +288,8 @@ impl<S: Sink> Belt<S> {
             let is_idle = open && self.waiting.is_empty() && self.running.is_empty();
             let has_to_wait = !self.waiting.is_empty() && self.place.is_none();
             let gives_up = self.gives_up();
+            // What comes while nothing can be begun waits where it is, and wakes nobody.
+            let listens = self.waiting.is_empty() || self.has_place() || *stuck.borrow();
             let common = Arc::clone(&self.common);
             tokio::select! {
                 biased; // Finish before starting.
@@ -302,16 +304,14 @@ impl<S: Sink> Belt<S> {
                 () = sleep_until(gives_up.unwrap_or_else(Instant::now)), if gives_up.is_some() => {}
                 place = common.places.take(), if has_to_wait && lingers.is_none() => {
                     self.place = Some(place);
+                    while self.waiting.len() < INTAKE && let Ok(entry) = self.queue.try_recv() {
+                        self.wait(entry, *stuck.borrow());
+                    }
                 }
-                count = self.queue.recv_many(&mut taken, INTAKE), if open => {
+                count = self.queue.recv_many(&mut taken, INTAKE), if open && listens => {
                     open = count > 0;
                     self.expect(open || !self.waiting.is_empty());
-                    let stuck = *stuck.borrow();
-                    for mut entry in taken.drain(..) {
-                        entry.ticket.set_held(stuck);
-                        self.waiting_bytes += entry.ticket.size;
-                        self.waiting.push_back(entry);
-                    }
+                    taken.drain(..).for_each(|entry| self.wait(entry, *stuck.borrow()));
                 }
                 () = sleep_until(lingers.unwrap_or_else(Instant::now)), if lingers.is_some() => {}
                 Ok(()) = self.hurry.changed() => {}
@@ -327,6 +327,12 @@ impl<S: Sink> Belt<S> {
         self.sink.close().await;
     }
 
+    fn wait(&mut self, mut entry: Entry<S::Payload>, is_stuck: bool) {
+        entry.ticket.set_held(is_stuck);
+        self.waiting_bytes += entry.ticket.size;
+        self.waiting.push_back(entry);
+    }
+
     /// Until when what waits may wait for more; `None` if it need not.
     fn lingers(&self) -> Option<Instant> {
         let Settings { shape, patience, .. } = &self.common.settings;
@@ -335,8 +341,11 @@ impl<S: Sink> Belt<S> {
             shape.batch_items <= self.waiting.len() || shape.batch_bytes <= self.waiting_bytes;
         let (now, until) = (Instant::now(), oldest + patience.linger);
         let hurried = self.hurry.borrow().is_some_and(|hurry| now < hurry);
-        let has_place = self.place.is_some() || self.common.places.has_free();
-        (!full && !hurried && has_place && now < until).then_some(until)
+        (!full && !hurried && self.has_place() && now < until).then_some(until)
+    }
+
+    fn has_place(&self) -> bool {
+        self.place.is_some() || self.common.places.has_free()
     }
 
     /// When to look whether what waits is to be given up.

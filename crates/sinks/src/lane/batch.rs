@@ -88,7 +88,6 @@ impl<S: Sink> Batch<S> {
         self.drop_abandoned();
         while !self.payloads.is_empty() {
             let Some(pass) = self.pass(writes).await else {
-                self.drop_abandoned();
                 continue;
             };
             let attempt = self.attempt().await;
@@ -130,15 +129,17 @@ impl<S: Sink> Batch<S> {
         let limit = self.common.settings.patience.give_up_after;
         let oldest = self.tickets.iter().map(|ticket| ticket.since).min();
         let given_up = join_all(self.tickets.iter_mut().map(|ticket| ticket.reply.closed()));
-        tokio::select! {
+        let pass = tokio::select! {
             biased; // Who may write does.
-            pass = Breaker::pass(&breaker, writes) => Some(Some(pass)),
+            pass = Breaker::pass(&breaker, writes) => Some(pass),
             _ = given_up => None,
             () = expired(oldest, limit) => {
                 self.refuse_if(&left_alone(), |ticket| ticket.is_expired(limit));
                 None
             }
-        }
+        };
+        self.drop_abandoned(); // Not to be written behind what somebody else has written since.
+        pass.filter(|_| !self.payloads.is_empty()).map(Some)
     }
 
     /// These are not held any more: `error` is why.
@@ -167,6 +168,9 @@ impl<S: Sink> Batch<S> {
             _ => None,
         };
         let before = self.payloads.len();
+        if confirmed == before && self.standing.is_moving() {
+            self.place = None; // Nothing of it is written again: the next may begin.
+        }
         let (error, hopeless, retry_after) = self.sort(outcomes);
         if confirmed > 0 {
             self.common.trouble.accepted();

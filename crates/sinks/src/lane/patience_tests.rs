@@ -275,3 +275,17 @@ async fn an_open_circuit_does_not_lengthen_the_time_a_payload_is_tried() {
     assert!(settled.iter().all(|settled| ["down", "circuit_open"].contains(&class(settled))));
     assert!(minute <= begun.elapsed() && begun.elapsed() < minute * 2, "{:?}", begun.elapsed());
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_let_go_behind_an_open_circuit_is_not_written_when_it_closes() {
+    let shape = Shape { batches: 1, batch_items: 2, items: 2, ..SMALL };
+    let opens = Threshold { failures: 1, cooldown: Duration::from_secs(30) };
+    let circuit = Patience { threshold: Some(opens), ..patience() };
+    let desk = Desk::patient(shape, circuit, down_until(2));
+    let (fenced, kept) = (desk.send(0), desk.send(1));
+    settle().await;
+    advance(Duration::from_secs(10)).await;
+    fenced.abort(); // Its partition is somebody else's.
+    assert_eq!(kept.await.unwrap(), Settled::Confirmed);
+    assert_eq!(desk.sink.batches(), [vec![0, 1], vec![1]]);
+}

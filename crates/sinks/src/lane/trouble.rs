@@ -256,6 +256,11 @@ impl Standing {
         });
     }
 
+    /// Whether it has held nothing so far.
+    pub(super) fn is_moving(&self) -> bool {
+        self.holds == Holds::Nothing
+    }
+
     /// From now on it holds something, in its place.
     pub(super) fn hold(&mut self) {
         if self.holds == Holds::Nothing {

@@ -16,11 +16,13 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::{named::Named, sql};
+use super::{alike, named::Named, sql};
 
 /// Neighbours that are written together, or not at all.
 #[derive(Debug)]
 pub(super) struct Run<'a> {
+    /// What the first of them is.
+    first: &'a PostgresWrite,
     pub work: Work<'a>,
     /// Never empty.
     pub items: Vec<Item<'a>>,
@@ -133,9 +135,12 @@ pub(super) fn plan<'a>(
     let mut plan = Plan::default();
     let mut keys = HashSet::new();
     for (index, payload) in batch.iter().enumerate() {
+        if plan.extend(index, &payload.write, &mut keys) {
+            continue;
+        }
         let last = plan.runs.last().map(|run| &run.work);
         match planned(index, &payload.write, statements, last) {
-            Ok((work, item)) => plan.add(work, item, &mut keys),
+            Ok((work, item)) => plan.add(&payload.write, work, item, &mut keys),
             Err(error) => plan.refused.push((index, error)),
         }
     }
@@ -143,8 +148,40 @@ pub(super) fn plan<'a>(
 }
 
 impl<'a> Plan<'a> {
+    /// Adds to the last run what is as the first of it but for its values; whether it is. `keys` are those
+    /// of the last run.
+    fn extend(
+        &mut self,
+        index: usize,
+        write: &'a PostgresWrite,
+        keys: &mut HashSet<String>,
+    ) -> bool {
+        let Some(Run { first, work: Work::Rows(shape), items }) = self.runs.last_mut() else {
+            return false;
+        };
+        let row = row_of_the_same(first, write).map(JsonObject::text);
+        let Some((text, values)) =
+            row.and_then(|text| Some((text, alike::values(text, &shape.columns)?)))
+        else {
+            return false;
+        };
+        let key = shape.key(&values);
+        if key.as_ref().is_some_and(|key| keys.contains(key)) {
+            return false;
+        }
+        keys.extend(key);
+        items.push(Item { index, object: text, filter: None, values });
+        true
+    }
+
     /// Adds to the last run what can go with it. `keys` are those of the last run.
-    fn add(&mut self, work: Work<'a>, item: Item<'a>, keys: &mut HashSet<String>) {
+    fn add(
+        &mut self,
+        first: &'a PostgresWrite,
+        work: Work<'a>,
+        item: Item<'a>,
+        keys: &mut HashSet<String>,
+    ) {
         let key = match &work {
             Work::Rows(shape) => shape.key(&item.values),
             Work::Named { .. } => None,
@@ -159,7 +196,23 @@ impl<'a> Plan<'a> {
         }
         keys.clear();
         keys.extend(key);
-        self.runs.push(Run { work, items: vec![item] });
+        self.runs.push(Run { first, work, items: vec![item] });
+    }
+}
+
+/// The row of `next`, where that does with it what `first` does with its own.
+fn row_of_the_same<'a>(first: &PostgresWrite, next: &'a PostgresWrite) -> Option<&'a JsonObject> {
+    use PostgresWrite::{Insert, InsertIfAbsent, Upsert};
+    match (first, next) {
+        (Insert { table: first, .. }, Insert { table, row })
+        | (InsertIfAbsent { table: first, .. }, InsertIfAbsent { table, row }) => {
+            (first == table).then_some(row)
+        }
+        (
+            Upsert { table: first, key: first_key, changed: first_changed, .. },
+            Upsert { table, row, key, changed },
+        ) => ((first, first_key, first_changed) == (table, key, changed)).then_some(row),
+        _ => None,
     }
 }
 
