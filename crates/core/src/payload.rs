@@ -10,6 +10,7 @@ use crate::SinkKind;
 mod kafka; // a record for a topic
 mod file; // something for a file
 mod csv; // one row of a table in a file
+mod object; // a JSON object as text, and where its fields are
 mod postgres; // rows for a table
 mod mongo; // documents for a collection
 mod redis; // a command on a key
@@ -23,7 +24,8 @@ pub use file::{FileContent, FilePayload};
 pub use http::{HttpBody, HttpPart, HttpPayload};
 pub use kafka::KafkaPayload;
 pub use mongo::{MongoPayload, MongoWrite};
-pub use postgres::{JsonObject, PostgresPayload, PostgresWrite};
+pub use object::JsonObject;
+pub use postgres::{PostgresPayload, PostgresWrite};
 pub use redis::{RedisCommand, RedisOnlyIf, RedisPayload};
 
 /// A value that does not serialise.

@@ -29,7 +29,6 @@ use verdict::Said;
 mod dsn; // the address of a database, without showing its secrets
 mod named; // statements of the configuration: where their parameters are
 mod plan; // payloads -> runs that one statement can write
-mod alike; // the values of a row like the one before
 mod sql; // the text of statements
 mod session; // one write on one connection
 mod types; // what the server expects, asked once

@@ -4,10 +4,9 @@
 //! Rows are serialised here and kept as JSON text, so that no number loses a digit on its way. Which
 //! SQL becomes of them is the sink's business.
 
-use serde::{Deserialize, Serialize, de, ser::Error as _};
-use serde_json::value::{RawValue, to_raw_value};
+use serde::{Deserialize, Serialize, ser::Error as _};
 
-use super::PayloadError;
+use super::{JsonObject, PayloadError};
 
 /// One write to a PostgreSQL database.
 ///
@@ -95,7 +94,7 @@ impl PostgresPayload {
     ///
     /// When `row` does not serialise as an object with at least one column.
     pub fn insert(table: impl Into<String>, row: &impl Serialize) -> Result<Self, PayloadError> {
-        let row = JsonObject::filled("a row", row)?;
+        let row = filled("a row", row)?;
         Ok(PostgresWrite::Insert { table: table.into(), row }.into())
     }
 
@@ -108,7 +107,7 @@ impl PostgresPayload {
         table: impl Into<String>,
         row: &impl Serialize,
     ) -> Result<Self, PayloadError> {
-        let row = JsonObject::filled("a row", row)?;
+        let row = filled("a row", row)?;
         Ok(PostgresWrite::InsertIfAbsent { table: table.into(), row }.into())
     }
 
@@ -153,7 +152,7 @@ impl PostgresPayload {
         if key.is_empty() {
             return Err(invalid("an upsert needs at least one column as its key"));
         }
-        let row = JsonObject::filled("a row", row)?;
+        let row = filled("a row", row)?;
         Ok(PostgresWrite::Upsert { table: table.into(), row, key: owned(key), changed }.into())
     }
 
@@ -168,8 +167,8 @@ impl PostgresPayload {
         set: &impl Serialize,
         filter: &impl Serialize,
     ) -> Result<Self, PayloadError> {
-        let set = JsonObject::filled("what is set", set)?;
-        let filter = JsonObject::filled("a filter", filter)?;
+        let set = filled("what is set", set)?;
+        let filter = filled("a filter", filter)?;
         Ok(PostgresWrite::Update { table: table.into(), set, filter }.into())
     }
 
@@ -180,7 +179,7 @@ impl PostgresPayload {
     ///
     /// When `filter` does not serialise as an object with at least one column.
     pub fn delete(table: impl Into<String>, filter: &impl Serialize) -> Result<Self, PayloadError> {
-        let filter = JsonObject::filled("a filter", filter)?;
+        let filter = filled("a filter", filter)?;
         Ok(PostgresWrite::Delete { table: table.into(), filter }.into())
     }
 
@@ -223,67 +222,23 @@ fn owned(columns: &[&str]) -> Vec<String> {
     columns.iter().map(|column| (*column).to_owned()).collect()
 }
 
+fn filled(what: &str, value: &impl Serialize) -> Result<JsonObject, PayloadError> {
+    let object = JsonObject::new(value)?;
+    if object.fields().len() == 0 {
+        return Err(invalid(&format!("{what} needs at least one column")));
+    }
+    Ok(object)
+}
+
 fn invalid(text: &str) -> PayloadError {
     serde_json::Error::custom(text).into()
 }
-
-/// A JSON object as text, exactly as it was serialised: no number passes through a float.
-#[derive(Debug, Clone, Serialize)]
-#[serde(transparent)]
-pub struct JsonObject(Box<RawValue>);
-
-impl JsonObject {
-    /// `value` as an object.
-    ///
-    /// # Errors
-    ///
-    /// When it does not serialise, or as something else than an object.
-    pub fn new(value: &impl Serialize) -> Result<Self, PayloadError> {
-        let raw = to_raw_value(value)?;
-        Self::of(raw).ok_or_else(|| invalid("expected a struct or a map"))
-    }
-
-    fn filled(what: &str, value: &impl Serialize) -> Result<Self, PayloadError> {
-        let object = Self::new(value)?;
-        let inside = object.text().trim_start_matches('{').trim_end_matches('}');
-        if inside.trim().is_empty() {
-            return Err(invalid(&format!("{what} needs at least one column")));
-        }
-        Ok(object)
-    }
-
-    fn of(raw: Box<RawValue>) -> Option<Self> {
-        raw.get().starts_with('{').then_some(Self(raw))
-    }
-
-    /// The text.
-    #[must_use]
-    pub fn text(&self) -> &str {
-        self.0.get()
-    }
-}
-
-impl<'de> Deserialize<'de> for JsonObject {
-    fn deserialize<D: de::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let raw = Box::<RawValue>::deserialize(from)?;
-        Self::of(raw).ok_or_else(|| de::Error::custom("expected an object"))
-    }
-}
-
-/// The same text.
-impl PartialEq for JsonObject {
-    fn eq(&self, other: &Self) -> bool {
-        self.text() == other.text()
-    }
-}
-
-impl Eq for JsonObject {}
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
-    use serde_json::json;
+    use serde_json::{json, value::RawValue};
 
     use super::*;
 

@@ -6,17 +6,10 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashSet},
-    fmt,
 };
 
+use super::{named::Named, sql};
 use drakkar_core::{JsonObject, PostgresPayload, PostgresWrite, SinkError};
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
-};
-use serde_json::value::RawValue;
-
-use super::{alike, named::Named, sql};
 
 /// Neighbours that are written together, or not at all.
 #[derive(Debug)]
@@ -90,16 +83,14 @@ impl Shape<'_> {
     }
 
     /// What must not occur twice in one statement, of these values.
-    fn key(&self, values: &[&RawValue]) -> Option<String> {
+    fn key(&self, values: &[&str]) -> Option<String> {
         let texts: Vec<&str> = match &self.change {
             Change::Upsert { key, .. } => key
                 .iter()
                 .filter_map(|of| self.columns.iter().position(|column| column == of))
-                .map(|position| values[position].get())
+                .map(|position| values[position])
                 .collect(),
-            Change::Update { .. } => {
-                values[self.first_filter()..].iter().map(|value| value.get()).collect()
-            }
+            Change::Update { .. } => values[self.first_filter()..].to_vec(),
             _ => return None,
         };
         Some(texts.join(","))
@@ -116,7 +107,7 @@ pub(super) struct Item<'a> {
     /// The filter of an update.
     pub filter: Option<&'a str>,
     /// One value per column.
-    pub values: Vec<&'a RawValue>,
+    pub values: Vec<&'a str>,
 }
 
 /// What is to be done with a batch.
@@ -159,10 +150,10 @@ impl<'a> Plan<'a> {
         let Some(Run { first, work: Work::Rows(shape), items }) = self.runs.last_mut() else {
             return false;
         };
-        let row = row_of_the_same(first, write).map(JsonObject::text);
-        let Some((text, values)) =
-            row.and_then(|text| Some((text, alike::values(text, &shape.columns)?)))
-        else {
+        let Some(row) = row_of_the_same(first, write) else {
+            return false;
+        };
+        let Some(values) = values_of(row, &shape.columns) else {
             return false;
         };
         let key = shape.key(&values);
@@ -170,7 +161,7 @@ impl<'a> Plan<'a> {
             return false;
         }
         keys.extend(key);
-        items.push(Item { index, object: text, filter: None, values });
+        items.push(Item { index, object: row.text(), filter: None, values });
         true
     }
 
@@ -237,16 +228,16 @@ fn planned<'a>(
         Ok((work, Item { index, object: row.text, filter: None, values: row.values }))
     };
     match write {
-        PostgresWrite::Insert { table, row } => rows(table, Change::Insert, Row::of(row)?),
+        PostgresWrite::Insert { table, row } => rows(table, Change::Insert, Row::of(row)),
         PostgresWrite::InsertIfAbsent { table, row } => {
-            rows(table, Change::InsertIfAbsent, Row::of(row)?)
+            rows(table, Change::InsertIfAbsent, Row::of(row))
         }
         PostgresWrite::Upsert { table, row, key, changed } => {
-            let row = Row::of(row)?;
+            let row = Row::of(row);
             rows(table, upsert(&row, key, changed.as_deref())?, row)
         }
         PostgresWrite::Update { table, set, filter } => {
-            let (mut set, filter) = (Row::of(set)?, Row::of(filter)?);
+            let (mut set, filter) = (Row::of(set), Row::of(filter));
             let apart = filter.columns.iter().any(|column| set.columns.contains(column));
             let change = Change::Update { filter_nulls: filter.nulls(), apart };
             set.columns.extend(filter.columns);
@@ -255,7 +246,7 @@ fn planned<'a>(
             Ok((work, Item { filter: Some(filter.text), ..item }))
         }
         PostgresWrite::Delete { table, filter } => {
-            let filter = Row::of(filter)?;
+            let filter = Row::of(filter);
             rows(table, Change::Delete { filter_nulls: filter.nulls() }, filter)
         }
         PostgresWrite::Statement { name, params } => named(index, name, params, statements),
@@ -322,7 +313,7 @@ fn named<'a>(
         let text = format!("there is no statement {name:?}; configured: {exist}");
         return Err(SinkError::new("unknown_statement", text));
     };
-    let given = Row::of(params)?;
+    let given = Row::of(params);
     if let Some(missing) = named.params().iter().find(|of| !given.columns.contains(&Cow::from(*of)))
     {
         let text = format!("statement {name:?} needs a value for :{missing}");
@@ -336,52 +327,30 @@ fn named<'a>(
 struct Row<'a> {
     text: &'a str,
     columns: Vec<Cow<'a, str>>,
-    values: Vec<&'a RawValue>,
+    values: Vec<&'a str>,
 }
 
 impl<'a> Row<'a> {
-    fn of(object: &'a JsonObject) -> Result<Self, SinkError> {
-        let text = object.text();
-        let Parts { columns, values } = serde_json::from_str(text)
-            .map_err(|error| SinkError::new("invalid_json", error.to_string()))?;
-        Ok(Self { text, columns, values })
+    fn of(object: &'a JsonObject) -> Self {
+        let (columns, values) = object.fields().unzip();
+        Self { text: object.text(), columns, values }
     }
 
     fn nulls(&self) -> Vec<bool> {
-        self.values.iter().map(|value| value.get() == "null").collect()
+        self.values.iter().map(|value| *value == "null").collect()
     }
 }
 
-#[derive(Default)]
-struct Parts<'a> {
-    columns: Vec<Cow<'a, str>>,
-    values: Vec<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Parts<'a> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
-            type Value = Parts<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Parts<'de>, A::Error> {
-                let mut parts = Parts::default();
-                while let Some(Name(column)) = map.next_key()? {
-                    parts.columns.push(column);
-                    parts.values.push(map.next_value()?);
-                }
-                Ok(parts)
-            }
-        }
-        from.deserialize_map(Object)
+/// The values of `row`, if it has these columns in this order.
+fn values_of<'a>(row: &'a JsonObject, columns: &[Cow<'_, str>]) -> Option<Vec<&'a str>> {
+    let fields = row.fields();
+    if fields.len() != columns.len() {
+        return None;
     }
+    let value = |((name, value), column): ((Cow<'a, str>, &'a str), &Cow<'_, str>)| {
+        (name == *column).then_some(value)
+    };
+    fields.zip(columns).map(value).collect()
 }
 
 #[cfg(test)]

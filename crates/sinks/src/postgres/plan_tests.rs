@@ -51,6 +51,30 @@ fn neighbours_of_one_table_and_one_set_of_columns_go_together() {
 }
 
 #[test]
+fn rows_with_other_columns_another_key_or_another_deed_do_not_go_together() {
+    let raw = |text: &str| serde_json::value::RawValue::from_string(text.to_owned()).unwrap();
+    let rows = [r#"{"a":1,"b":2}"#, r#"{ "\u0061": 3, "b": 4 }"#, r#"{"b":1,"a":2}"#, r#"{"b":1}"#];
+    let inserts = rows.map(|row| PostgresPayload::insert("t", &raw(row)).unwrap());
+    runs(&inserts, &[&[0, 1], &[2], &[3]]);
+    let statements = statements();
+    let plan = plan(&inserts, &statements);
+    assert_eq!(plan.runs[0].items[1].values, ["3", "4"]);
+    assert_eq!(plan.runs[1].items[0].values, ["1", "2"]);
+    let row = |n: i32| json!({"a": n, "b": n, "c": n});
+    runs(
+        &[
+            PostgresPayload::upsert("t", &row(0), &["a"]).unwrap(),
+            PostgresPayload::upsert("t", &row(1), &["a", "b"]).unwrap(),
+            PostgresPayload::upsert_only("t", &row(2), &["a", "b"], &["c"]).unwrap(),
+            PostgresPayload::upsert_only("t", &row(3), &["a", "b"], &["c"]).unwrap(),
+            PostgresPayload::insert_if_absent("t", &row(4)).unwrap(),
+            PostgresPayload::insert("t", &row(5)).unwrap(),
+        ],
+        &[&[0], &[1, 2, 3], &[4], &[5]],
+    );
+}
+
+#[test]
 fn a_key_occurs_once_in_a_run_because_the_later_row_wins() {
     let (one, two) = (json!(1), json!(2));
     runs(
