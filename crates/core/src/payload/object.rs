@@ -117,6 +117,7 @@ impl Write for Counted<'_> {
         self.write_all(bytes).map(|()| bytes.len())
     }
 
+    #[inline] // Called for every quote and comma, from the crate of whoever serialises.
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.text.extend_from_slice(bytes);
         self.length.set(self.text.len());
