@@ -73,8 +73,11 @@ pub struct SinkError {
     pub class: String,
     /// The far side's words, without secrets.
     pub message: String,
-    /// How long the far side asked us to wait.
+    /// How long the far side asked us to wait before this payload is tried again. At most an hour is
+    /// waited.
     pub retry_after: Option<Duration>,
+    /// Whether it asked that of everybody: nothing else is written to it meanwhile either.
+    pub pauses_sink: bool,
 }
 
 impl SinkError {
@@ -83,7 +86,7 @@ impl SinkError {
 
     /// An error of class `class`.
     pub fn new(class: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { class: class.into(), message: message.into(), retry_after: None }
+        Self { class: class.into(), message: message.into(), retry_after: None, pauses_sink: false }
     }
 }
 

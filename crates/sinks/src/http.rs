@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::{
     BatchConfig, HttpSinkConfig,
     connect::{Connect, ConnectError},
-    lane::Shape,
+    lane::{Pause, Shape},
 };
 use address::Address;
 use batch::{Batch, Group};
@@ -41,6 +41,8 @@ pub struct HttpSink {
     writer: Writer,
     statuses: Statuses,
     limit: Option<Limit>,
+    /// For requests that wait here, behind the lane.
+    pause: Pause,
     /// `None` where nobody wants to know whether it is open.
     door: Option<Door>,
     timeout: Duration,
@@ -95,6 +97,7 @@ impl Connect for HttpSink {
             writer,
             statuses: Statuses::of(config),
             limit: config.adaptive_concurrency.then(|| Limit::new(most)),
+            pause: Pause::default(),
             door,
             timeout: config.timeout_seconds,
             max_response: config.max_response_bytes,
@@ -143,6 +146,9 @@ impl HttpSink {
             Some(limit) => Some(limit.pass().await),
             None => None,
         };
+        if let Some(asked) = self.pause.now() {
+            return Delivery::Transient(asked.unsent());
+        }
         let sent = request.send().await;
         let (outcome, status) = match sent {
             Ok(response) => {
@@ -154,6 +160,9 @@ impl HttpSink {
         if let Some(pass) = pass {
             let sign = sign(&pass, status, &outcome);
             pass.ended(sign);
+        }
+        if let Delivery::Transient(error) = &outcome {
+            self.pause.heard(error);
         }
         outcome
     }

@@ -36,6 +36,7 @@ use batch::Batch;
 use breaker::Breaker;
 pub(crate) use breaker::Threshold;
 use idle::Idle;
+pub(crate) use pause::Pause;
 use places::{Place, Places};
 use reply::Reply;
 pub(crate) use reply::Return;
@@ -45,6 +46,7 @@ use trouble::{Standing, Trouble};
 
 mod shape; // how much a lane takes, and how it is cut into batches
 mod breaker; // whether the sink is written to at all
+mod pause; // whether the far side wants to be left alone
 mod batch; // one write, repeated until each payload is answered
 mod places; // how many batches are written at once, and how many again
 mod reply; // where an outcome goes
@@ -96,6 +98,7 @@ struct Common {
     settings: Settings,
     trouble: Trouble,
     breaker: Option<Arc<Breaker>>,
+    pause: Pause,
     places: Places,
 }
 
@@ -154,7 +157,8 @@ impl<P: Send + Sync + 'static> Lane<P> {
         let trouble = Trouble::new(settings.name.clone(), settings.shape);
         let breaker = settings.patience.threshold.map(|at| Arc::new(Breaker::new(at)));
         let places = Places::new(settings.shape.batches);
-        let common = Arc::new(Common { settings, trouble, breaker, places });
+        let common =
+            Arc::new(Common { settings, trouble, breaker, pause: Pause::default(), places });
         let hurry = watch::Sender::new(None);
         let belt = Belt {
             sink: Arc::new(sink),

@@ -10,10 +10,10 @@ mod hosts; // who is asked, and who hears a secret
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use drakkar_core::{HttpPart, HttpPayload};

@@ -131,3 +131,67 @@ async fn the_wait_that_the_endpoint_asks_for_is_kept() {
     assert!(Duration::from_secs(1) <= began.elapsed(), "{:?}", began.elapsed());
     assert_eq!(endpoint.seen().len(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_endpoint_wants_to_be_left_alone_no_request_is_sent() {
+    for adaptive in [false, true] {
+        let endpoint = Endpoint::start().await;
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let times = Arc::clone(&asked);
+        endpoint.answer(move |_| {
+            let mut times = times.lock().unwrap();
+            times.push(Instant::now());
+            let wait = vec![("retry-after", "2".to_owned())];
+            match times.len() {
+                1 => Answer::Status(429, wait, String::new()),
+                // Under way while the first is answered.
+                2..9 => Answer::After(Duration::from_millis(500), Box::new(Answer::status(200))),
+                _ => Answer::status(200),
+            }
+        });
+        let sinks = sinks(&endpoint, "/", json!({"adaptive_concurrency": adaptive})).await;
+        all_confirmed(&deliver_all(&sinks, (0..50).map(numbered)).await);
+        let times = asked.lock().unwrap();
+        let early = times.iter().filter(|at| **at < times[0] + Duration::from_secs(2)).count();
+        assert!(early <= 8, "{early} requests, of which at most 8 were under way");
+        assert_eq!(times.len(), 51, "each once, and the first twice");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_waits_for_others_of_its_endpoint_is_not_sent_while_that_wants_to_be_left_alone()
+ {
+    let endpoint = Endpoint::start().await;
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let times = Arc::clone(&asked);
+    endpoint.answer(move |_| {
+        let mut times = times.lock().unwrap();
+        times.push(Instant::now());
+        let wait = vec![("retry-after", "1".to_owned())];
+        match times.len() {
+            // Overloaded, without saying for how long: one request at a time from here on.
+            1..9 => Answer::status(503),
+            9 => Answer::Status(429, wait, String::new()),
+            _ => Answer::status(200),
+        }
+    });
+    let section = section(&endpoint, "/", json!({"adaptive_concurrency": true}));
+    let sinks = connect(section).await.unwrap().sinks;
+    all_confirmed(&deliver_all(&sinks, (0..20).map(numbered)).await);
+    let times = asked.lock().unwrap();
+    let until = times[8] + Duration::from_secs(1);
+    let early = times[9..].iter().filter(|at| **at < until).count();
+    assert!(early <= 3, "{early} requests, of which at most 3 were under way");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_the_address_has_no_place_for_makes_no_payload_guilty_of_it() {
+    let endpoint = Endpoint::start().await;
+    let sinks = sinks(&endpoint, "/in", json!({})).await;
+    endpoint.answer(|_| Answer::status(404));
+    let payloads = (0..20).map(|number| numbered(number).param("topic", "orders"));
+    let delivered = deliver_beside(&sinks, payloads.collect());
+    wait_held(&sinks);
+    endpoint.answer(|_| Answer::status(200));
+    all_confirmed(&delivered.await.unwrap());
+}

@@ -1,5 +1,7 @@
 //! What is sent: every encoding, url, method, query and headers.
 
+use drakkar_core::Payload;
+
 use crate::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,4 +137,19 @@ async fn url_method_query_and_headers_are_the_payloads_where_the_configuration_l
         assert!(refused.error.message.contains(reason), "{reason}: {}", refused.error.message);
     }
     assert_eq!(endpoint.seen().len(), 1, "nothing was sent of what cannot be a request");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_prefix_stands_before_the_keys_of_handlers_as_before_those_of_coordinates() {
+    let endpoint = Endpoint::start().await;
+    let sinks = sinks(&endpoint, "/", json!({"idempotency_prefix": "billing:"})).await;
+    for payload in [HttpPayload::empty().idempotency_key("order-7"), HttpPayload::empty()] {
+        let mut payload = Payload::from(payload);
+        payload.identify(1, || "orders:0:4711:0".to_owned());
+        let Payload::Http(payload) = payload else { unreachable!("it was one") };
+        all_confirmed(&deliver_all(&sinks, [payload]).await);
+    }
+    let seen = endpoint.seen();
+    let keys: Vec<_> = seen.iter().filter_map(|one| one.header("idempotency-key")).collect();
+    assert_eq!(keys, ["billing:order-7", "billing:orders:0:4711:0:1"]);
 }

@@ -11,8 +11,6 @@ use reqwest::{
 use super::guard::Refused;
 use crate::HttpSinkConfig;
 
-/// Longest wait an endpoint may ask for: one that says "tomorrow" is asked again before.
-const LONGEST_WAIT: Duration = Duration::from_mins(5);
 /// Most characters of an answer that are repeated in an error.
 const EXCERPT: usize = 200;
 /// Shortest text that is taken for a secret: shorter ones stand in answers by chance.
@@ -84,6 +82,7 @@ pub(super) fn of_answer(
         Class::Permanent => Delivery::Permanent(error),
         Class::Transient => {
             error.retry_after = retry_after(headers, SystemTime::now());
+            error.pauses_sink = is_overload(status);
             Delivery::Transient(error)
         }
     }
@@ -92,11 +91,15 @@ pub(super) fn of_answer(
 /// How long the endpoint asks us to wait: seconds or a date.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let said = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = match said.parse() {
+    Some(match said.parse() {
         Ok(seconds) => Duration::from_secs(seconds),
         Err(_) => httpdate::parse_http_date(said).ok()?.duration_since(now).unwrap_or_default(),
-    };
-    Some(wait.min(LONGEST_WAIT))
+    })
+}
+
+/// Whether the endpoint has too much to do, whatever it is asked.
+pub(super) fn is_overload(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 429 | 503)
 }
 
 /// The verdict on a request without an answer, or with half of one. The error of the client names the
@@ -199,11 +202,11 @@ mod tests {
     }
 
     #[test]
-    fn the_wait_that_the_endpoint_asks_for_is_read_as_seconds_or_date_and_bounded() {
+    fn the_wait_that_the_endpoint_asks_for_is_read_as_seconds_or_date() {
         waits("7", Some(Duration::from_secs(7)));
         waits("Sun, 06 Nov 1994 08:50:07 GMT", Some(Duration::from_secs(30)));
         waits("Sun, 06 Nov 1994 08:00:00 GMT", Some(Duration::ZERO));
-        waits("86400", Some(LONGEST_WAIT));
+        waits("86400", Some(Duration::from_hours(24)));
         waits("soon", None);
     }
 

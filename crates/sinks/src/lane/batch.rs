@@ -7,12 +7,14 @@ use drakkar_core::{
     contain::{Contained, panic_text},
 };
 use futures_util::future::join_all;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::error;
 
 use super::{
     Common, Entry, OnOpen, Permanent, Ticket,
     breaker::{Breaker, Pass, Writes},
+    next,
+    pause::{self, Asked},
     places::Place,
     trouble::Standing,
 };
@@ -52,7 +54,7 @@ impl Attempt {
     fn report(&self, pass: Pass, batch: u64) {
         if 0 < self.heard {
             pass.succeeded();
-        } else {
+        } else if !self.error.as_ref().is_some_and(pause::is_unsent) {
             pass.failed(batch, Instant::now());
         }
     }
@@ -111,35 +113,52 @@ impl<S: Sink> Batch<S> {
         }
     }
 
-    /// Waits until the circuit lets a write pass: `Some(None)` where there is no circuit, `None` when
-    /// the batch is to be looked at again: somebody has left, or was told to.
+    /// Waits until a write may begin: `Some(None)` where there is no circuit, `None` when the batch is to be
+    /// looked at again: somebody has left, or was told to, or something else is to be waited for.
     async fn pass(&mut self, writes: Writes) -> Option<Option<Pass>> {
-        let Some(breaker) = self.common.breaker.clone() else {
-            return Some(None);
+        let (common, breaker) = (Arc::clone(&self.common), self.common.breaker.clone());
+        let asked = common.pause.now();
+        let is_open = match (&breaker, &asked) {
+            (None, None) => return Some(None),
+            (None, Some(_)) => false,
+            (Some(breaker), Some(_)) => breaker.blocks(writes, Instant::now()),
+            (Some(breaker), None) => match breaker.try_pass(writes, Instant::now()) {
+                Ok(pass) => return Some(Some(pass)),
+                Err(_) => true,
+            },
         };
-        if let Ok(pass) = breaker.try_pass(writes, Instant::now()) {
-            return Some(Some(pass));
-        }
-        if self.common.settings.patience.on_open == OnOpen::DeadLetter {
+        if is_open && common.settings.patience.on_open == OnOpen::DeadLetter {
             self.refuse_if(&left_alone(), |_| true);
             return None;
         }
         self.standing.hold();
         self.tickets.iter_mut().for_each(|ticket| ticket.set_held(true));
-        let limit = self.common.settings.patience.give_up_after;
-        let oldest = self.tickets.iter().map(|ticket| ticket.since).min();
+        let limit = common.settings.patience.give_up_after;
+        let since = self.waits_since(asked.as_ref());
+        let error = asked.as_ref().map_or_else(left_alone, |asked| asked.error.clone());
         let given_up = join_all(self.tickets.iter_mut().map(|ticket| ticket.reply.closed()));
         let pass = tokio::select! {
             biased; // Who may write does.
-            pass = Breaker::pass(&breaker, writes) => Some(pass),
+            pass = common.turn(breaker, writes, asked) => pass,
             _ = given_up => None,
-            () = expired(oldest, limit) => {
-                self.refuse_if(&left_alone(), |ticket| ticket.is_expired(limit));
+            () = expired(since, limit) => {
+                self.refuse_if(&error, |ticket| ticket.is_expired(limit));
                 None
             }
         };
         self.drop_abandoned(); // Not to be written behind what somebody else has written since.
         pass.filter(|_| !self.payloads.is_empty()).map(Some)
+    }
+
+    /// From when on the time counts that it is tried. What was never written is given up only where the far
+    /// side has been away, or has wanted to be left alone, for as long: where it is only slow, each payload
+    /// is written once at least.
+    fn waits_since(&self, asked: Option<&Asked>) -> Option<Instant> {
+        let oldest = self.tickets.iter().map(|ticket| ticket.since).min()?;
+        let asked = asked.filter(|_| self.tickets.iter().all(|ticket| ticket.attempts == 0));
+        let Some(asked) = asked else { return Some(oldest) };
+        let unheard = self.common.trouble.unheard().map(|(since, _)| since);
+        Some(oldest.max(unheard.map_or(asked.since, |since| since.min(asked.since))))
     }
 
     /// These are not held any more: `error` is why.
@@ -244,12 +263,13 @@ impl<S: Sink> Batch<S> {
                     error
                 }
             };
+            self.common.pause.heard(&error);
             if ticket.is_expired(self.common.settings.patience.give_up_after) {
                 self.common.refuse(payload, ticket, error);
                 continue;
             }
             self.common.refused(&error, true);
-            retry_after = retry_after.max(error.retry_after.unwrap_or_default());
+            retry_after = retry_after.max(pause::wait(&error));
             ticket.set_held(true);
             first.get_or_insert(error);
             self.payloads.push(payload);
@@ -318,6 +338,31 @@ impl<S: Sink> Batch<S> {
 }
 
 impl Common {
+    /// Waits as `asked`, or else until the circuit lets a write pass; `None` when something else may have to
+    /// be waited for. Nobody is the probe of a circuit while the far side wants to be left alone.
+    async fn turn(
+        &self,
+        breaker: Option<Arc<Breaker>>,
+        writes: Writes,
+        asked: Option<Asked>,
+    ) -> Option<Pass> {
+        let mut more = self.pause.watch();
+        let mut circuit = breaker.as_ref().map(|breaker| breaker.watch());
+        let Some(breaker) = breaker.filter(|_| asked.is_none()) else {
+            let until = asked.map_or_else(Instant::now, |asked| asked.until);
+            tokio::select! {
+                () = sleep_until(until) => {}
+                Some(_) = next(&mut circuit) => {}
+            }
+            return None;
+        };
+        tokio::select! {
+            biased; // Before somebody is let pass.
+            Ok(()) = more.changed() => None,
+            pass = Breaker::pass(&breaker, writes) => Some(pass).filter(|_| self.pause.now().is_none()),
+        }
+    }
+
     /// It is not held any more: `error` is why.
     pub(super) fn refuse<P>(&self, payload: P, ticket: Ticket<P>, error: SinkError) {
         self.refused(&error, false);

@@ -79,6 +79,22 @@ impl Turns {
 impl State {
     const CLOSED: Self = Self::Closed { failures: 0, turns: Turns { last: None, count: 0 } };
 
+    /// Whether one of `writes` may be written. `Err` says when to ask again; `None`: when this changes.
+    fn may(self, writes: Writes, now: Instant) -> Result<(), Option<Instant>> {
+        match (self, writes) {
+            (Self::Open { new: until, .. }, Writes::New)
+            | (
+                Self::Open { again: until, .. } | Self::Resting { until: Some(until), .. },
+                Writes::Again,
+            ) if now < until => Err(Some(until)),
+            // What is new does not wait for the verdict on what was refused before.
+            (Self::Closed { .. } | Self::Open { .. }, _)
+            | (Self::Resting { .. } | Self::Probing(Writes::Again), Writes::New)
+            | (Self::Resting { until: Some(_), .. }, Writes::Again) => Ok(()),
+            (Self::Probing(_) | Self::Resting { until: None, .. }, _) => Err(None),
+        }
+    }
+
     fn shown(self) -> Circuit {
         match self {
             Self::Closed { .. } => Circuit::Closed,
@@ -117,13 +133,8 @@ impl Breaker {
     }
 
     /// Whether a write would have to wait.
-    #[cfg(test)]
-    pub(super) fn blocks(&self, now: Instant) -> bool {
-        match *self.state() {
-            State::Closed { .. } | State::Resting { .. } => false,
-            State::Open { new, .. } => now < new,
-            State::Probing(_) => true,
-        }
+    pub(super) fn blocks(&self, writes: Writes, now: Instant) -> bool {
+        self.state().may(writes, now).is_err()
     }
 
     /// Waits until something may be written.
@@ -150,23 +161,17 @@ impl Breaker {
         now: Instant,
     ) -> Result<Pass, Option<Instant>> {
         let mut state = self.state();
-        let is_probe = match (*state, writes) {
-            (State::Closed { .. }, _) | (State::Resting { .. }, Writes::New) => false,
-            (State::Open { new: until, .. }, Writes::New)
-            | (
-                State::Open { again: until, .. } | State::Resting { until: Some(until), .. },
-                Writes::Again,
-            ) if now < until => return Err(Some(until)),
-            (State::Resting { failures, until: Some(_) }, Writes::Again) => {
-                self.become_(&mut state, State::Resting { failures, until: None });
-                return Ok(Pass { breaker: Arc::clone(self), writes, is_probe: true });
+        state.may(writes, now)?;
+        let next = match (*state, writes) {
+            (State::Closed { .. }, _) | (State::Resting { .. }, Writes::New) => None,
+            (State::Resting { failures, .. }, Writes::Again) => {
+                Some(State::Resting { failures, until: None })
             }
-            // What is new does not wait for the verdict on what was refused before.
-            (State::Open { .. }, _) | (State::Probing(Writes::Again), Writes::New) => true,
-            (State::Probing(_) | State::Resting { until: None, .. }, _) => return Err(None),
+            (State::Open { .. } | State::Probing(_), _) => Some(State::Probing(writes)),
         };
-        if is_probe {
-            self.become_(&mut state, State::Probing(writes));
+        let is_probe = next.is_some();
+        if let Some(next) = next {
+            self.become_(&mut state, next);
         }
         Ok(Pass { breaker: Arc::clone(self), writes, is_probe })
     }
@@ -280,9 +285,9 @@ mod tests {
         fail(&breaker, 2).await;
         breaker.pass(Writes::New).await.succeeded();
         fail(&breaker, 2).await;
-        assert!(!breaker.blocks(Instant::now()), "a success in between begins anew");
+        assert!(!breaker.blocks(Writes::New, Instant::now()), "a success in between begins anew");
         fail(&breaker, 1).await;
-        assert!(breaker.blocks(Instant::now()));
+        assert!(breaker.blocks(Writes::New, Instant::now()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -294,7 +299,7 @@ mod tests {
         assert!(begun.elapsed() >= COOLDOWN);
         assert!(breaker.try_pass(Writes::New, Instant::now()).is_err(), "one probe at a time");
         probe.succeeded();
-        assert!(!breaker.blocks(Instant::now()));
+        assert!(!breaker.blocks(Writes::New, Instant::now()));
         breaker.pass(Writes::New).await.succeeded();
     }
 
@@ -314,7 +319,7 @@ mod tests {
         fail(&breaker, 3).await;
         drop(breaker.pass(Writes::New).await);
         breaker.pass(Writes::New).await.succeeded();
-        assert!(!breaker.blocks(Instant::now()));
+        assert!(!breaker.blocks(Writes::New, Instant::now()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -323,7 +328,7 @@ mod tests {
         let straggler = breaker.pass(Writes::New).await;
         fail(&breaker, 3).await;
         straggler.succeeded();
-        assert!(breaker.blocks(Instant::now()));
+        assert!(breaker.blocks(Writes::New, Instant::now()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -332,7 +337,7 @@ mod tests {
         for _ in 0..10 {
             breaker.pass(Writes::Again).await.failed(0, Instant::now());
         }
-        assert!(!breaker.blocks(Instant::now()));
+        assert!(!breaker.blocks(Writes::New, Instant::now()));
         fail(&breaker, 3).await;
         let begun = Instant::now();
         let again = breaker.pass(Writes::Again).await;
@@ -341,13 +346,13 @@ mod tests {
         again.failed(0, Instant::now());
         assert!(breaker.try_pass(Writes::New, Instant::now()).is_err(), "one of each at a time");
         new.failed(0, Instant::now());
-        assert!(breaker.blocks(Instant::now()), "what is new told");
+        assert!(breaker.blocks(Writes::New, Instant::now()), "what is new told");
 
         breaker.pass(Writes::Again).await.failed(0, Instant::now());
         assert!(breaker.try_pass(Writes::Again, Instant::now()).is_err());
         drop(breaker.try_pass(Writes::New, Instant::now()).ok().unwrap());
         breaker.pass(Writes::Again).await.succeeded();
-        assert!(!breaker.blocks(Instant::now()));
+        assert!(!breaker.blocks(Writes::New, Instant::now()));
     }
 
     async fn fail_again(breaker: &Arc<Breaker>, batches: impl IntoIterator<Item = u64>) {
@@ -383,6 +388,6 @@ mod tests {
 
         fail_again(&breaker, [1, 2, 1, 2]).await;
         fail(&breaker, 3).await;
-        assert!(breaker.blocks(Instant::now()), "what is new counts as ever");
+        assert!(breaker.blocks(Writes::New, Instant::now()), "what is new counts as ever");
     }
 }

@@ -11,6 +11,7 @@ use std::{
 use drakkar_core::{
     CustomPayload, Delivery, Payload, Sink, SinkError, SinkKind, SinkName,
     hold::{Hold, HoldBoard},
+    observe::{Circuit, SinkObserver},
     retry::Backoff,
 };
 use futures_util::future::join_all;
@@ -20,7 +21,7 @@ use tokio::{
     time::{Instant, advance, timeout},
 };
 
-use super::{Lane, OnOpen, Patience, Permanent, Return, Settings, Shape, Threshold};
+use super::{Lane, OnOpen, Patience, Pause, Permanent, Return, Settings, Shape, Threshold};
 use crate::{Receipt, Settled, SinksConfig};
 
 /// Order kept, four payloads at most, three to a batch.
@@ -418,3 +419,6 @@ mod idle_tests; // asked while nothing is meant for it
 
 #[path = "places_tests.rs"]
 mod places_tests; // what stays refused, where order does not matter
+
+#[path = "pause_tests.rs"]
+mod pause_tests; // what the far side asks of everybody
