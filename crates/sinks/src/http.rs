@@ -20,12 +20,14 @@ use batch::{Batch, Group};
 use client::Door;
 use limit::{Limit, Pass, Sign};
 use request::{Prepared, Writer};
+use secrets::Excerpt;
 use verdict::{Class, Statuses};
 
 mod address; // the url, and what payloads fill in
 mod guard; // hosts that are never asked
 mod client; // connections, redirects, proxy, certificates
 mod request; // payload -> request
+mod secrets; // what an answer may repeat of it
 mod verdict; // answer -> outcome
 mod limit; // how many requests at once
 mod batch; // what is sent next, and what waits
@@ -188,14 +190,15 @@ impl HttpSink {
                 Ok(None) | Err(_) => break,
             }
         }
-        verdict::of_answer(class, status, &headers, &excerpt, &first.secrets)
+        let excerpt = Excerpt { bytes: &excerpt, is_cut: LOOKED_AT <= excerpt.len() };
+        verdict::of_answer(class, status, &headers, excerpt, &first.secrets)
     }
 }
 
 /// What a request tells of the load of the endpoint.
 fn sign(pass: &Pass<'_>, status: Option<StatusCode>, outcome: &Delivery) -> Sign {
-    match (status.map(|status| status.as_u16()), outcome) {
-        (Some(429 | 503), _) => Sign::Overloaded,
+    match (status, outcome) {
+        (Some(status), _) if verdict::is_overload(status) => Sign::Overloaded,
         (_, Delivery::Transient(error)) if error.class == "timeout" => Sign::Overloaded,
         (Some(_), _) => Sign::Answered(pass.elapsed()),
         (None, _) => Sign::Nothing,

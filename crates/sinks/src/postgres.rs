@@ -35,6 +35,11 @@ mod types; // what the server expects, asked once
 mod verdict; // what an answer means for the payloads
 mod settle; // runs -> one outcome per payload
 
+/// Whether every write would be refused: the server is a standby, or nobody may write.
+const TAKES_NO_WRITES: &str =
+    "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::bool";
+const READ_ONLY: &str = "the server takes no writes: it is a standby, or read only";
+
 /// How long connections may take to be given back at the end.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -92,13 +97,17 @@ impl Connect for PostgresSink {
     }
 }
 
-/// Asks the server whether it lets us in and understands the statements.
+/// Asks the server whether it lets us in, takes writes and understands the statements.
 async fn probe(
     at: &str,
     options: &PgConnectOptions,
     statements: &BTreeMap<String, Named>,
 ) -> Result<(), Attempt> {
     let mut connection = options.connect().await.map_err(|error| refusal(&error))?;
+    let asked = sqlx::query_scalar(TAKES_NO_WRITES).fetch_one(&mut connection).await;
+    if asked.map_err(|error| refusal(&error))? {
+        return Err(Attempt::Transient(READ_ONLY.to_owned()));
+    }
     for (name, named) in statements {
         match types::describe(&mut connection, named).await {
             Ok(_) => {}
@@ -163,8 +172,11 @@ impl Sink for PostgresSink {
     }
 
     async fn probe(&self) -> Result<(), SinkError> {
-        let asked = sqlx::query("SELECT 1").execute(&self.pool).await;
-        asked.map(drop).map_err(|error| SinkError::new("unanswered", error.to_string()))
+        let asked = sqlx::query_scalar(TAKES_NO_WRITES).fetch_one(&self.pool).await;
+        match asked.map_err(|error| SinkError::new("unanswered", error.to_string()))? {
+            true => Err(SinkError::new("read_only", READ_ONLY)),
+            false => Ok(()),
+        }
     }
 
     /// A handler may hold connections of its own: they are not waited for long.

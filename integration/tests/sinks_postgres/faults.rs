@@ -147,3 +147,26 @@ async fn a_write_that_gets_no_answer_is_dropped_and_its_connection_is_not_used_a
     let gone = format!("SELECT 0 = count(*) FROM pg_stat_activity WHERE pid = {frozen}");
     eventually(&db, "the connection to be gone", &gone).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_takes_no_writes_is_noticed_before_a_row_is_and_so_is_its_return() {
+    let (server, db) = own().await;
+    let sinks = db.sinks(&json!({})).await;
+    for (setting, held) in [("on", true), ("off", false)] {
+        for sql in [
+            format!("ALTER SYSTEM SET default_transaction_read_only = {setting}"),
+            "SELECT pg_reload_conf()".to_owned(),
+        ] {
+            let mut session = db.pool.acquire().await.unwrap();
+            sqlx::raw_sql("SET default_transaction_read_only = off")
+                .execute(&mut *session)
+                .await
+                .unwrap();
+            sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *session).await.unwrap();
+        }
+        let sinks = sinks.clone();
+        let look = move || if sinks.held().is_empty() == held { Err("not yet") } else { Ok(()) };
+        on_thread(move || wait::until("the sink to notice", wait::SOON, look)).await;
+    }
+    drop(server);
+}

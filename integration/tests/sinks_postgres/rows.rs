@@ -4,6 +4,7 @@ use drakkar_core::PostgresPayload;
 use drakkar_integration::{SOON, sinks::deliver_by_tasks, until};
 use drakkar_sinks::Settled;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::{Db, classes, confirmed, on_thread, refused};
 
@@ -271,4 +272,35 @@ async fn a_table_whose_trigger_writes_elsewhere_is_written_once() {
     // The server answers INSERT 0 0.
     confirmed(&sinks, (0..20).map(row).collect()).await;
     assert_eq!(db.one::<i64>("SELECT count(*) FROM {s}.elsewhere").await, 20);
+}
+
+#[tokio::test]
+async fn a_row_that_a_trigger_refuses_takes_none_of_its_neighbours_along_whatever_code_it_makes_up()
+{
+    let db = Db::new().await;
+    let raise = |code: &str| format!("RAISE EXCEPTION 'not this one' USING ERRCODE = '{code}'");
+    // No branch of a CASE fits: 20000.
+    let case = "CASE NEW.id WHEN 0 THEN NULL; END CASE".to_owned();
+    for (code, refuse) in [
+        ("MY001", raise("MY001")),
+        ("45000", raise("45000")),
+        ("38000", raise("38000")),
+        ("20000", case),
+    ] {
+        let table = format!("t{}", code.to_lowercase());
+        db.run(&format!("CREATE TABLE {{s}}.{table} (id int)")).await;
+        let body = format!("BEGIN IF NEW.id = 13 THEN {refuse}; END IF; RETURN NEW; END");
+        let name = format!("{{s}}.{table}_check");
+        db.run(&format!("CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $${body}$$"))
+            .await;
+        db.run(&format!(
+            "CREATE TRIGGER refuses BEFORE INSERT ON {{s}}.{table} FOR EACH ROW EXECUTE FUNCTION {name}()"
+        ))
+        .await;
+        let sinks = db.sinks(&json!({})).await;
+        let row = |id: i32| PostgresPayload::insert(db.table(&table), &json!({"id": id})).unwrap();
+        let settled = timeout(SOON, classes(&sinks, (0..20).map(row).collect())).await;
+        assert_eq!(settled.expect("the row is held"), [(13, code.to_owned())]);
+        assert_eq!(db.rows(&table).await.len(), 19, "{code}");
+    }
 }

@@ -83,6 +83,11 @@ impl Address {
         Ok(url)
     }
 
+    /// Whether payloads fill in a part of it.
+    pub(crate) fn is_filled_in(&self) -> bool {
+        self.pieces.iter().any(|piece| matches!(piece, Piece::Placeholder(_)))
+    }
+
     /// Scheme, host and port: what may be shown.
     pub(crate) fn shown(&self) -> &str {
         self.base.as_str().trim_end_matches('/')

@@ -11,7 +11,7 @@ use reqwest::{
     multipart::{Form, Part},
 };
 
-use super::{address::Address, verdict::Secrets};
+use super::{address::Address, secrets::Secrets};
 use crate::{HttpSinkConfig, config::HttpEncoding};
 
 /// Headers that are about the connection or the length of the body: the client's business.
@@ -147,7 +147,7 @@ impl Writer {
             }
         };
         let idempotency = self.idempotency(payload)?;
-        let is_addressed = !payload.params.is_empty() || !payload.query.is_empty();
+        let is_addressed = self.address.is_filled_in() || !payload.query.is_empty();
         Ok(Prepared { method, url, headers, body, is_addressed, idempotency, secrets })
     }
 
@@ -273,7 +273,7 @@ pub(super) fn says_who(config: &HttpSinkConfig) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::secrets::Excerpt, *};
 
     #[test]
     fn an_endpoint_that_repeats_path_or_query_is_not_quoted_with_them() {
@@ -287,7 +287,7 @@ mod tests {
             "not https://h/services/T0/hunter2-hunter2-hunter2?key=hunter2%2F2&q=my+hunter2%263",
             r#"bad query: key is "hunter2/2", q is "my hunter2&3""#,
         ] {
-            let text = prepared.secrets.masked(echo.as_bytes());
+            let text = prepared.secrets.masked(&Excerpt { bytes: echo.as_bytes(), is_cut: false });
             assert!(text.contains("***") && !text.contains("hunter2"), "{text}");
         }
     }

@@ -1,4 +1,4 @@
-//! An endpoint that wants a token, and repeats what it was sent in all it says.
+//! An endpoint that wants a token, and repeats what it was sent in all it says, as JSON.
 
 use std::{
     collections::BTreeSet,
@@ -65,7 +65,8 @@ impl Http {
         let user = format!("{USER}:hunter2%2F0815");
         let mut section = json!({
             "url": format!("http://{user}@127.0.0.1:{port}{path}"),
-            "headers": {"X-Token": token},
+            // JSON writes what is in the second in another way.
+            "headers": {"X-Token": token, "X-Signed": r#"Token token="hunter2/0815""#},
         });
         if self.proxied {
             section["url"] = json!(format!("http://{user}@127.0.0.1:{}{path}", self.endpoint.port));
@@ -78,11 +79,12 @@ impl Http {
 /// What an endpoint may say of a request that it does not like.
 fn repeated(request: &Request) -> String {
     let secret = |(name, value): &(String, String)| match name.as_str() {
-        "authorization" | "proxy-authorization" | "x-token" => Some(value.clone()),
+        "authorization" | "proxy-authorization" | "x-signed" | "x-token" => Some(value.clone()),
         _ => None,
     };
     let headers: Vec<String> = request.headers.iter().filter_map(secret).collect();
-    format!("{} {}", headers.join(" "), request.target)
+    let plain = format!("{} {}", headers.join(" "), request.target);
+    json!({ "error": plain }).to_string().replace('/', r"\/")
 }
 
 impl Site for Http {
