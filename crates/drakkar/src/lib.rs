@@ -88,4 +88,7 @@ mod guides {
     #[cfg(feature = "postgres")]
     #[doc = include_str!("../../../docs/sinks/postgres.md")]
     mod postgres_sinks {}
+    #[cfg(feature = "redis")]
+    #[doc = include_str!("../../../docs/sinks/redis.md")]
+    mod redis_sinks {}
 }

@@ -191,7 +191,7 @@ impl HttpSink {
             }
         }
         let excerpt = Excerpt { bytes: &excerpt, is_cut: LOOKED_AT <= excerpt.len() };
-        verdict::of_answer(class, status, &headers, excerpt, &first.secrets)
+        verdict::of_answer(class, status, &headers, &excerpt, &first.secrets)
     }
 }
 

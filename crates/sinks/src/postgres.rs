@@ -173,10 +173,10 @@ impl Sink for PostgresSink {
 
     async fn probe(&self) -> Result<(), SinkError> {
         let asked = sqlx::query_scalar(TAKES_NO_WRITES).fetch_one(&self.pool).await;
-        match asked.map_err(|error| SinkError::new("unanswered", error.to_string()))? {
-            true => Err(SinkError::new("read_only", READ_ONLY)),
-            false => Ok(()),
+        if asked.map_err(|error| SinkError::new("unanswered", error.to_string()))? {
+            return Err(SinkError::new("read_only", READ_ONLY));
         }
+        Ok(())
     }
 
     /// A handler may hold connections of its own: they are not waited for long.

@@ -11,7 +11,11 @@ use redis::{
     Client, IntoConnectionInfo, Pipeline, RedisError,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
+#[cfg(feature = "redis-cluster")]
+use tracing::info;
 
+#[cfg(feature = "redis-cluster")]
+use crate::TlsConfig;
 use crate::{
     RedisSinkConfig,
     connect::{Attempt, Connect, ConnectError, patiently},
@@ -51,8 +55,8 @@ enum Link {
     #[cfg(feature = "redis-cluster")]
     Cluster {
         cluster: Box<cluster::Cluster>,
-        /// The handler's own.
-        handle: redis::cluster::ClusterClient,
+        /// The handler's own; none where `tls` says whom to trust, for this client cannot be told.
+        handle: Option<redis::cluster::ClusterClient>,
     },
 }
 
@@ -69,7 +73,9 @@ impl Link {
         let entry = tls::secured(entry, &config.tls).map_err(|reason| (address.clone(), reason))?;
         #[cfg(feature = "redis-cluster")]
         if config.cluster {
-            let handle = redis::cluster::ClusterClient::new([entry.clone()]).map_err(unusable)?;
+            let is_own = config.tls == TlsConfig::default();
+            let handle = is_own.then(|| redis::cluster::ClusterClient::new([entry.clone()]));
+            let handle = handle.transpose().map_err(unusable)?;
             let cluster = Box::new(cluster::Cluster::new(entry).map_err(unusable)?);
             return Ok((address, Self::Cluster { cluster, handle }));
         }
@@ -127,7 +133,11 @@ impl Connect for RedisSink {
         match &self.link {
             Link::Server { handle, .. } => ready.offer(sink, handle.clone()),
             #[cfg(feature = "redis-cluster")]
-            Link::Cluster { handle, .. } => ready.offer(sink, handle.clone()),
+            Link::Cluster { handle: Some(handle), .. } => ready.offer(sink, handle.clone()),
+            #[cfg(feature = "redis-cluster")]
+            Link::Cluster { handle: None, .. } => {
+                info!(%sink, "on_ready is offered no client of this cluster, for that knows no `tls`");
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use drakkar_core::{HttpPart, HttpPayload};
@@ -25,7 +25,7 @@ use drakkar_integration::{
 };
 use drakkar_sinks::{Refused, Settled, Sinks};
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::Instant};
 
 const SECRET: &str = "hunter2-0815";
 

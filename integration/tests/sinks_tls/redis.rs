@@ -1,6 +1,10 @@
 //! Commands.
 
-use drakkar::{RedisPayload, redis, redis::aio::ConnectionManager};
+use drakkar::{
+    RedisPayload,
+    redis::{self, aio::ConnectionManager, cluster::ClusterClient},
+};
+use drakkar_integration::home::Home;
 
 use super::*;
 
@@ -40,4 +44,31 @@ async fn a_file_that_is_not_there_or_holds_no_certificate_is_named_with_its_key(
         let sink = json!({"url": "rediss://:hunter2@localhost:1", "tls": {"ca_location": file}});
         refused("redis", &sink, "hunter2", &[reason]).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_go_encrypted_to_each_node_of_a_cluster_and_no_client_is_offered_that_could_not() {
+    let certificates = Certificates::new();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("redis/server");
+    let home = Home::of(&script);
+    let ports: Vec<String> = (0..3).map(|_| OwnServer::down("redis").port.to_string()).collect();
+    let mut run = Command::new(&script);
+    run.arg("cluster").arg(home.path()).arg(certificates.path()).args(&ports);
+    let made = run.output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+
+    let tls = certificates.tls("ca.pem");
+    let node = |port: &str, cluster: bool| json!({"url": format!("rediss://:{PASSWORD}@localhost:{port}"), "cluster": cluster, "tls": tls});
+    let cluster = connected("redis", &node(&ports[0], true)).await;
+    let set = |n: u32| RedisPayload::set(format!("key:{n}"), "x");
+    delivered(&cluster.sinks, (0..100).map(set).collect()).await;
+    assert!(cluster.ready.sink::<ClusterClient>("main").is_none());
+    let mut keys = Vec::new();
+    for port in &ports {
+        let alone = connected("redis", &node(port, false)).await;
+        let mut handle = alone.ready.sink::<ConnectionManager>("main").expect("one").clone();
+        keys.push(redis::cmd("DBSIZE").query_async::<u32>(&mut handle).await.unwrap());
+    }
+    assert_eq!(keys.iter().sum::<u32>(), 100);
+    assert!(keys.iter().all(|&keys| 0 < keys), "each has some: {keys:?}");
 }

@@ -1,8 +1,11 @@
 //! Who may use whom: the picture in `docs/architecture.md`, as a list.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Command,
+};
 
-use crate::workspace::metadata;
+use crate::workspace::{metadata, read, root};
 
 /// Crates by directory name, and which of ours each may use. What is written here is drawn there.
 const EDGES: [(&str, &[&str]); 15] = [
@@ -102,5 +105,19 @@ fn what_is_hard_to_replace_is_used_in_one_place() {
                 "{name} must not use {library}: see {places:?}"
             );
         }
+    }
+}
+
+#[test]
+fn the_check_for_drivers_fails_where_it_cannot_ask_and_where_it_finds_one() {
+    let script = read("integration/test");
+    let (_, rest) = script.split_once("\ndrivers() {").unwrap();
+    let (body, _) = rest.split_once("\n}\n").unwrap();
+    for (package, passes) in
+        [("drakkar-core", true), ("drakkar-integration", false), ("no-such-package", false)]
+    {
+        let check = format!("set -uo pipefail; drivers() {{{body}\n}}; drivers {package}");
+        let ended = Command::new("bash").args(["-c", &check]).current_dir(root()).output().unwrap();
+        assert_eq!(ended.status.success(), passes, "{package}: {ended:?}");
     }
 }

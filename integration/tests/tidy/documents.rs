@@ -110,6 +110,20 @@ fn the_readme_shows_the_example_that_is_compiled() {
     assert_eq!(shown, read("crates/drakkar/examples/search.rs"));
 }
 
+#[test]
+fn every_example_in_rust_is_compiled() {
+    let sources: String =
+        files("crates", "rs").iter().map(|path| read(path.to_str().unwrap())).collect();
+    // The one of the readme is compared above, and a decision shows what was thought of.
+    let elsewhere = |document: &String| document == "README.md" || document.contains("decisions/");
+    for document in documents().into_iter().filter(|document| !elsewhere(document)) {
+        if read(&document).contains("\n```rust") {
+            let is_included = sources.contains(&format!("include_str!(\"../../../{document}\")"));
+            assert!(is_included, "{document} has an example that no crate compiles");
+        }
+    }
+}
+
 /// The modules of a crate with what the listing says about each, as rows of a table.
 fn listing(root_file: &str) -> Vec<String> {
     let text = read(root_file);

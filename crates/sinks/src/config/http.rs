@@ -25,7 +25,7 @@ pub struct HttpSinkConfig {
     /// Header that carries the idempotency key; empty: none does. Default: `Idempotency-Key`.
     #[serde(deserialize_with = "lenient::text")]
     pub idempotency_header: String,
-    /// What is put before the keys that the worker makes of coordinates. Default: nothing.
+    /// What is put before each key, a handler's own as well. Default: nothing.
     #[serde(deserialize_with = "lenient::text")]
     pub idempotency_prefix: String,
     /// How long a request may take, with its answer. Default: `30s`.

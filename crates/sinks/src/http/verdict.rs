@@ -66,14 +66,14 @@ pub(super) fn of_answer(
     class: Class,
     status: StatusCode,
     headers: &HeaderMap,
-    excerpt: Excerpt<'_>,
+    excerpt: &Excerpt<'_>,
     secrets: &Secrets,
 ) -> Delivery {
     if class == Class::Confirmed {
         return Delivery::Confirmed;
     }
     let mut message = format!("the endpoint answered {status}");
-    let words = secrets.masked(&excerpt);
+    let words = secrets.masked(excerpt);
     if !words.is_empty() {
         message = format!("{message}: {words}");
     }

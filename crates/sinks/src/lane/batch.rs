@@ -7,13 +7,12 @@ use drakkar_core::{
     contain::{Contained, panic_text},
 };
 use futures_util::future::join_all;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::error;
 
 use super::{
     Common, Entry, OnOpen, Permanent, Ticket,
-    breaker::{Breaker, Pass, Writes},
-    next,
+    breaker::{Pass, Writes},
     pause::{self, Asked},
     places::Place,
     trouble::Standing,
@@ -338,31 +337,6 @@ impl<S: Sink> Batch<S> {
 }
 
 impl Common {
-    /// Waits as `asked`, or else until the circuit lets a write pass; `None` when something else may have to
-    /// be waited for. Nobody is the probe of a circuit while the far side wants to be left alone.
-    async fn turn(
-        &self,
-        breaker: Option<Arc<Breaker>>,
-        writes: Writes,
-        asked: Option<Asked>,
-    ) -> Option<Pass> {
-        let mut more = self.pause.watch();
-        let mut circuit = breaker.as_ref().map(|breaker| breaker.watch());
-        let Some(breaker) = breaker.filter(|_| asked.is_none()) else {
-            let until = asked.map_or_else(Instant::now, |asked| asked.until);
-            tokio::select! {
-                () = sleep_until(until) => {}
-                Some(_) = next(&mut circuit) => {}
-            }
-            return None;
-        };
-        tokio::select! {
-            biased; // Before somebody is let pass.
-            Ok(()) = more.changed() => None,
-            pass = Breaker::pass(&breaker, writes) => Some(pass).filter(|_| self.pause.now().is_none()),
-        }
-    }
-
     /// It is not held any more: `error` is why.
     pub(super) fn refuse<P>(&self, payload: P, ticket: Ticket<P>, error: SinkError) {
         self.refused(&error, false);

@@ -3,10 +3,19 @@
 //! It says so in an answer, for all that is meant for it. The longest wait counts, but none is longer than an
 //! hour: what somebody says by mistake must not stop a sink for ever. What is under way goes on.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use drakkar_core::SinkError;
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    Common,
+    breaker::{Breaker, Pass, Writes},
+    next,
+};
 
 /// Longest wait that is kept.
 const LONGEST: Duration = Duration::from_hours(1);
@@ -78,4 +87,31 @@ impl Asked {
 /// Whether nothing was sent: that says nothing of the far side.
 pub(super) fn is_unsent(error: &SinkError) -> bool {
     error.class == UNSENT
+}
+
+impl Common {
+    /// Waits as `asked`, or else until the circuit lets a write pass; `None` when something else may have to
+    /// be waited for. Nobody is the probe of a circuit while the far side wants to be left alone.
+    pub(super) async fn turn(
+        &self,
+        breaker: Option<Arc<Breaker>>,
+        writes: Writes,
+        asked: Option<Asked>,
+    ) -> Option<Pass> {
+        let mut more = self.pause.watch();
+        let mut circuit = breaker.as_ref().map(|breaker| breaker.watch());
+        let Some(breaker) = breaker.filter(|_| asked.is_none()) else {
+            let until = asked.map_or_else(Instant::now, |asked| asked.until);
+            tokio::select! {
+                () = sleep_until(until) => {}
+                Some(_) = next(&mut circuit) => {}
+            }
+            return None;
+        };
+        tokio::select! {
+            biased; // Before somebody is let pass.
+            Ok(()) = more.changed() => None,
+            pass = Breaker::pass(&breaker, writes) => Some(pass).filter(|_| self.pause.now().is_none()),
+        }
+    }
 }
