@@ -31,7 +31,7 @@ async fn nothing_is_written_before_the_wait_is_over_that_the_far_side_asked_of_a
     let desk = Desk::open(PARALLEL, once_busy());
     let begun = Instant::now();
     let sent: Vec<_> = (0..50).map(|payload| desk.send(payload)).collect();
-    sleep(MINUTE - Duration::from_millis(1)).await;
+    sleep(Duration::from_millis(59_999)).await;
     let early = desk.sink.batches().len();
     assert!(early <= 4, "{early} writes; at most four were under way");
     let open = sent.iter().filter(|sent| !sent.is_finished()).count();
@@ -218,7 +218,7 @@ async fn what_was_not_sent_for_the_wait_is_no_failure_of_the_sink() {
         )),
         _ => None,
     });
-    let takes = |payload| Duration::from_secs(if payload < 4 { 1 } else { 0 });
+    let takes = |payload| Duration::from_secs(u64::from(payload < 4));
     let lane = Weary(takes, sink).lane(Patience { threshold, ..patience() }, Arc::new(()));
     let sent = (0..9).map(|payload| send(&lane, payload)).collect();
     assert_eq!(settled(sent).await, vec![Settled::Confirmed; 9]);
