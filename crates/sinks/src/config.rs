@@ -63,7 +63,7 @@ pub struct SinksConfig {
     #[serde(with = "lenient::duration")]
     pub delivery_timeout_seconds: Duration,
     /// How long a payload is tried, from when its sink is given it, before it counts as refused for
-    /// good. Default: none: for as long as it lasts.
+    /// good; not zero. Default: none: for as long as it lasts.
     #[serde(with = "lenient::optional_duration")]
     pub give_up_after: Option<Duration>,
     /// When a sink that fails again and again is left alone for a while.
@@ -129,6 +129,11 @@ impl SinksConfig {
         }
         if self.delivery_timeout_seconds.is_zero() {
             wrong.push("sinks.delivery_timeout_seconds: must not be zero".to_owned());
+        }
+        if self.give_up_after.is_some_and(|limit| limit.is_zero()) {
+            wrong.push(
+                "sinks.give_up_after: must not be zero; leave it out to try for ever".to_owned(),
+            );
         }
         macro_rules! validate {
             ($($kind:ident),*) => {$(
@@ -218,6 +223,7 @@ mod tests {
         }
         refused(r#"{"retry_backoff_initial": 0}"#, "sinks.retry_backoff_initial:");
         refused(r#"{"retry_backoff_max": "1ms"}"#, "sinks.retry_backoff_max:");
+        refused(r#"{"give_up_after": 0}"#, "sinks.give_up_after: must not be zero");
     }
 
     #[cfg(not(any(feature = "postgres", feature = "mongo", feature = "redis", feature = "http")))]

@@ -22,8 +22,10 @@ pub struct DeadLetterSink {
     on_too_large: OnTooLarge,
 }
 
-/// What the producer calls it.
-const TOO_LARGE: &str = "MessageSizeTooLarge";
+/// What the producer calls it, by the limit of the topic and by the size of its segments.
+const TOO_LARGE: [&str; 2] = [LIMIT, SEGMENT];
+const LIMIT: &str = "MessageSizeTooLarge";
+const SEGMENT: &str = "MessageBatchTooLarge";
 
 /// An empty value.
 static NOTHING: Bytes = Bytes::new();
@@ -103,7 +105,8 @@ impl DeadLetterSink {
 fn told(error: &SinkError, letter: &DeadLetter) -> SinkError {
     let (message, at) = (&error.message, letter.message.coordinates());
     let advice = match &*error.class {
-        TOO_LARGE => "; raise max.message.bytes of the topic",
+        LIMIT => "; raise max.message.bytes of the topic",
+        SEGMENT => "; raise segment.bytes of the topic",
         _ => "",
     };
     SinkError { message: format!("message {at}: {message}{advice}"), ..error.clone() }
@@ -120,7 +123,7 @@ impl Sink for DeadLetterSink {
             let light = |letter: &DeadLetter, error: &SinkError| {
                 let has_value = letter.message.value.is_some();
                 let light = || letter.without_payloads().unwrap_or_else(|| letter.clone());
-                (error.class == TOO_LARGE && has_value).then(light)
+                (TOO_LARGE.contains(&&*error.class) && has_value).then(light)
             };
             self.again(batch, &mut outcomes, Extent::WithoutValue, light).await;
         }

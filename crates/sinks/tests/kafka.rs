@@ -215,34 +215,33 @@ async fn while_the_brokers_are_down_payloads_are_held_and_confirmed_when_they_ar
 #[tokio::test]
 async fn a_record_the_brokers_find_too_large_is_refused_alone() {
     use RDKafkaRespErr::{
-        RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE as TOO_LARGE, RD_KAFKA_RESP_ERR_NO_ERROR as FINE,
+        RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE as RECORD, RD_KAFKA_RESP_ERR_NO_ERROR as FINE,
+        RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE as RECORDS,
     };
     let broker = Broker::start();
-    broker.topic("sizes");
-    let mut config = sink("sizes");
-    // All three in one batch, which leaves when it is full and is refused as a whole; then each by
-    // itself, the first again.
-    config.linger = Duration::from_secs(1);
-    config.delivery_timeout = SOON;
-    config.client_config.insert("batch.num.messages".to_owned(), "3".to_owned());
-    let sinks = broker.sinks_with(&config).await;
-    broker.with(|cluster| {
-        cluster.request_errors(RDKafkaApiKey::Produce, &[TOO_LARGE, TOO_LARGE, FINE, FINE]);
-    });
-    let board = Arc::default();
-    let sent = ["a", "b", "c"].map(|value| send(&sinks, KafkaPayload::raw(value), &board));
-    let settled: Vec<Settled> =
-        join_all(sent).await.into_iter().map(|settled| settled.unwrap()).collect();
-    let refused: Vec<&str> = settled
-        .iter()
-        .filter_map(|settled| match settled {
-            Settled::Refused(refused) => Some(refused.error.class.as_str()),
-            Settled::Confirmed => None,
-        })
-        .collect();
-    assert_eq!(refused, ["MessageSizeTooLarge"]);
-    assert_eq!(broker.read("sizes", 2).len(), 2);
-    sinks.close(SOON).await;
+    for (topic, too_large, expected) in
+        [("sizes", RECORD, "MessageSizeTooLarge"), ("segments", RECORDS, "MessageBatchTooLarge")]
+    {
+        broker.topic(topic);
+        let mut config = sink(topic);
+        // All three in one batch, which leaves when it is full and is refused as a whole; then each by
+        // itself, the first again.
+        config.linger = Duration::from_secs(1);
+        config.delivery_timeout = SOON;
+        config.client_config.insert("batch.num.messages".to_owned(), "3".to_owned());
+        let sinks = broker.sinks_with(&config).await;
+        broker.with(move |cluster| {
+            cluster.request_errors(RDKafkaApiKey::Produce, &[too_large, too_large, FINE, FINE]);
+        });
+        let board = Arc::default();
+        let sent = ["a", "b", "c"].map(|value| send(&sinks, KafkaPayload::raw(value), &board));
+        let mut classes: Vec<String> =
+            join_all(sent).await.into_iter().map(|settled| class(settled.unwrap())).collect();
+        classes.sort();
+        assert_eq!(classes, [expected, "confirmed", "confirmed"]);
+        assert_eq!(broker.read(topic, 2).len(), 2);
+        sinks.close(SOON).await;
+    }
 }
 
 #[tokio::test]
@@ -319,28 +318,32 @@ async fn a_dead_letter_that_is_too_large_with_its_payload_is_written_without() {
 
 #[tokio::test]
 async fn a_dead_letter_that_is_too_large_is_written_without_its_value_where_that_is_asked_for() {
-    let too_large = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
+    use RDKafkaRespErr::{
+        RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE as RECORD,
+        RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE as RECORDS,
+    };
     let broker = Broker::start();
     broker.topic("out");
     broker.topic("orders_dlq");
     let dlq = DlqConfig { on_too_large: OnTooLarge::SkipValue, ..DlqConfig::default() };
     let sinks = broker.connect(&sink("out"), &dlq).await;
-    broker.with(move |cluster| cluster.request_errors(RDKafkaApiKey::Produce, &[too_large; 2]));
     let hold = Arc::new(HoldBoard::default()).task();
     let mut letter = letter("orders");
     let message = Arc::make_mut(&mut letter.message);
     message.value = Some(Bytes::from_static(b"a long value"));
-    timeout(SOON, sinks.dead_letter(letter.clone(), &hold)).await.unwrap();
-    sinks.dead_letter(letter.clone(), &hold).await; // This one is not too large.
-    let written = broker.read("orders_dlq", 2);
     let headers = letter.headers("group", "worker-1");
-    let (omitted, before) = written[0].headers.split_last().unwrap();
-    assert_eq!((before, omitted), (&headers[..], &Header::new("drakkar-value-omitted", "12")));
-    assert_eq!(
-        (&written[0].key, written[0].value.as_deref()),
-        (&letter.message.key, Some(&b""[..]))
-    );
-    assert_eq!((&written[1].headers, &written[1].value), (&headers, &letter.message.value));
+    for too_large in [RECORD, RECORDS] {
+        broker.with(move |cluster| cluster.request_errors(RDKafkaApiKey::Produce, &[too_large; 2]));
+        timeout(SOON, sinks.dead_letter(letter.clone(), &hold)).await.unwrap();
+    }
+    sinks.dead_letter(letter.clone(), &hold).await; // This one is not too large.
+    let written = broker.read("orders_dlq", 3);
+    for light in &written[..2] {
+        let (omitted, before) = light.headers.split_last().unwrap();
+        assert_eq!((before, omitted), (&headers[..], &Header::new("drakkar-value-omitted", "12")));
+        assert_eq!((&light.key, light.value.as_deref()), (&letter.message.key, Some(&b""[..])));
+    }
+    assert_eq!((&written[2].headers, &written[2].value), (&headers, &letter.message.value));
     sinks.close(SOON).await;
 }
 

@@ -46,10 +46,14 @@ pub(crate) struct Place {
 
 /// A time span as people write it; a number alone is seconds, as in the configuration.
 fn duration(text: &str) -> Result<Duration, String> {
-    match text.parse() {
-        Ok(seconds) => Ok(Duration::from_secs(seconds)),
-        Err(_) => humantime::parse_duration(text)
-            .map_err(|error| format!("{error}; write 30s, 2m, or a number of seconds")),
+    let advised = |wrong: &dyn std::fmt::Display| {
+        Err(format!("{wrong}; write 30s, 2m, or a number of seconds"))
+    };
+    let read = text.parse().map(Duration::from_secs).or_else(|_| humantime::parse_duration(text));
+    match read {
+        Ok(Duration::ZERO) => advised(&"nobody answers in no time"),
+        Ok(duration) => Ok(duration),
+        Err(error) => advised(&error),
     }
 }
 
@@ -209,7 +213,7 @@ mod tests {
     fn a_time_span_without_a_unit_is_seconds() {
         assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
         assert_eq!(duration("1m 30s"), Ok(Duration::from_secs(90)));
-        for wrong in ["", "soon", "30 parsecs", "-1"] {
+        for wrong in ["", "soon", "30 parsecs", "-1", "0", "0s"] {
             let error = duration(wrong).unwrap_err();
             assert!(error.contains("write 30s"), "{wrong:?}: {error}");
         }

@@ -91,6 +91,7 @@ pub(super) fn is_permanent(code: Code) -> bool {
     matches!(
         code,
         Code::MessageSizeTooLarge
+            | Code::MessageBatchTooLarge
             | Code::InvalidMessageSize
             | Code::InvalidRecord
             | Code::InvalidTimestamp

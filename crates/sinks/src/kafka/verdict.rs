@@ -14,6 +14,7 @@ pub(super) fn is_shared(code: Code) -> bool {
     matches!(
         code,
         Code::MessageSizeTooLarge
+            | Code::MessageBatchTooLarge
             | Code::InvalidMessageSize
             | Code::InvalidTimestamp
             | Code::InvalidRecord
@@ -45,6 +46,8 @@ pub(super) fn delivery(answer: Result<(), Code>, record: &Record<'_>) -> Deliver
     let error = SinkError::new(format!("{code:?}"), format!("topic {topic}: {code}{advice}"));
     match code {
         Code::MessageSizeTooLarge
+        // Alone it was a batch of one.
+        | Code::MessageBatchTooLarge
         | Code::InvalidMessageSize
         | Code::InvalidTimestamp
         | Code::InvalidRecord

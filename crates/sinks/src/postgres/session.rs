@@ -41,7 +41,7 @@ impl<'s> Session<'s> {
     async fn write(&mut self, work: &Work<'_>, items: &[Item<'_>]) -> Result<(), Said> {
         if self.connection.is_none() {
             let acquired = self.sink.pool.acquire().await;
-            self.connection = Some(acquired.map_err(|error| said(&error))?);
+            self.connection = Some(acquired.map_err(not_asked)?);
         }
         self.is_clean = false;
         match work {
@@ -66,8 +66,7 @@ impl<'s> Session<'s> {
         let sink = self.sink;
         let connection = self.connection()?;
         let known = sink.types.of_table(connection, &shape.table, &shape.columns).await;
-        // A failure to look something up is nobody's fault.
-        let known = known.map_err(|error| Said::Later(error_of(said(&error))))?;
+        let known = known.map_err(not_asked)?;
         let Some(columns) = known.of(&shape.columns) else {
             return Ok(false);
         };
@@ -111,8 +110,6 @@ impl<'s> Session<'s> {
     /// Executes a named statement for each item, all or nothing.
     async fn calls(&mut self, name: &str, named: &Named, items: &[Item<'_>]) -> Result<(), Said> {
         let (sink, until) = (self.sink, self.until);
-        // No value of any payload is in what is asked here: none can be at fault.
-        let not_asked = |error: sqlx::Error| Said::Later(error_of(said(&error)));
         let connection = self.connection()?;
         let known = sink.types.call(connection, name, named).await.map_err(not_asked)?;
         let said = match transact(connection, &known.sql, items, until).await {
@@ -167,7 +164,7 @@ async fn transact(
         let done = call(item).execute(&mut **connection).await;
         return done.map(|_| ()).map_err(|error| said(&error));
     }
-    let mut transaction = connection.begin().await.map_err(|error| said(&error))?;
+    let mut transaction = connection.begin().await.map_err(not_asked)?;
     for item in items {
         let failed = if until <= Instant::now() {
             Some(Said::TooSlow(no_time()))
@@ -178,7 +175,7 @@ async fn transact(
             // What is not committed is not written, whether or not the server hears of it.
             return match transaction.rollback().await {
                 Ok(()) => Err(failed),
-                Err(error) => Err(Said::Later(error_of(said(&error)))),
+                Err(error) => Err(not_asked(error)),
             };
         }
     }
@@ -207,6 +204,13 @@ fn merged(item: &Item<'_>) -> String {
     format!("{set},{filter}")
 }
 
+/// What failed has no value of any payload in it, so none is at fault, whatever code it is refused with: a
+/// login may be forbidden by a trigger.
+#[allow(clippy::needless_pass_by_value, reason = "for `map_err`")]
+fn not_asked(error: sqlx::Error) -> Said {
+    Said::Later(error_of(said(&error)))
+}
+
 fn error_of(said: Said) -> SinkError {
     match said {
         Said::AtFault(error) | Said::TooSlow(error) | Said::Later(error) => error,
@@ -217,3 +221,7 @@ fn error_of(said: Said) -> SinkError {
 fn no_time() -> SinkError {
     SinkError::new("no_time", "the write took too long; the rest is written next time")
 }
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;
