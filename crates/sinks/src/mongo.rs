@@ -9,7 +9,7 @@ use std::time::Duration;
 use drakkar_core::{Delivery, MongoPayload, Ready, Sink, SinkError, SinkName};
 use mongodb::{
     Client, Database,
-    bson::{Document, RawDocumentBuf, doc},
+    bson::{Bson, Document, RawDocumentBuf, doc},
     error::{Error, ErrorKind},
     options::{Acknowledgment, ClientOptions, ConnectionString, HostInfo, WriteConcern},
 };
@@ -30,6 +30,10 @@ mod write; // a payload -> a write
 mod run; // writes -> commands
 mod deliver; // commands -> one outcome per payload
 mod verdict; // what the server's codes mean
+#[cfg(test)]
+mod stand_in; // a server of a few lines
+#[cfg(test)]
+mod concern_tests;
 
 /// Documents → the collections of a MongoDB database.
 pub struct MongoSink {
@@ -46,6 +50,9 @@ const SELECTION: Duration = Duration::from_secs(5);
 /// How long a server may take to replicate a write before it says that it has not, unless the
 /// connection string says it.
 const REPLICATION: Duration = Duration::from_secs(10);
+
+/// So many members no replica set has; a server calls such a write concern unreadable.
+const MEMBERS: u32 = 51;
 
 impl Connect for MongoSink {
     type Config = MongoSinkConfig;
@@ -132,7 +139,28 @@ async fn attempt(
     let database = client.database(&config.database);
     let known = doc! {"listCollections": 1, "nameOnly": true, "authorizedCollections": true};
     database.run_command(known).await.map_err(at_start)?;
+    if let Some(others) = others(&concern)
+        && is_alone(&database).await
+    {
+        let text = format!("w={others} in uri: the server belongs to no replica set; leave it out");
+        return Err(Attempt::Permanent(text));
+    }
     Ok((database, concern))
+}
+
+/// The `w` of a write concern that no server meets by itself.
+fn others(concern: &Document) -> Option<String> {
+    match concern.get("w")? {
+        Bson::Int64(members) if 1 < *members => Some(members.to_string()),
+        Bson::String(tag) if tag != "majority" => Some(tag.clone()),
+        _ => None,
+    }
+}
+
+/// Whether the server is known to belong to no replica set, and not to stand before some.
+async fn is_alone(database: &Database) -> bool {
+    let hello = database.run_command(doc! {"hello": 1}).await;
+    hello.is_ok_and(|hello| !["setName", "msg"].iter().any(|of| hello.contains_key(of)))
 }
 
 /// When a write counts: what the connection string says, else when a majority has it.
@@ -141,6 +169,10 @@ fn concern(asked: Option<&WriteConcern>) -> Result<Document, Attempt> {
         Some(Acknowledgment::Nodes(0)) => {
             let text = "w=0 in uri: the server would confirm nothing; leave it out";
             return Err(Attempt::Permanent(text.to_owned()));
+        }
+        Some(Acknowledgment::Nodes(members @ MEMBERS..)) => {
+            let text = format!("w={members} in uri: a replica set has fewer members");
+            return Err(Attempt::Permanent(text));
         }
         Some(Acknowledgment::Nodes(members)) => doc! {"w": i64::from(*members)},
         Some(Acknowledgment::Custom(tags)) => doc! {"w": tags},
