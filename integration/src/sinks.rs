@@ -1,7 +1,14 @@
 //! The sinks of a configuration, without a worker around them: what they do with payloads, and what
 //! they say when they cannot be connected.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        mpsc::{self, Sender},
+    },
+    thread,
+    time::Duration,
+};
 
 use drakkar_core::{Payload, hold::HoldBoard, kafka_client::Cluster, observe::SinkObserver};
 use drakkar_sinks::{
@@ -9,6 +16,7 @@ use drakkar_sinks::{
 };
 use futures_util::future::join_all;
 use serde_json::Value;
+use tokio::sync::oneshot;
 
 use crate::{Kafka, SOON};
 
@@ -68,4 +76,19 @@ pub async fn deliver_by_tasks(
     };
     let tasks: Vec<_> = payloads.into_iter().map(|payload| begin(payload.into())).collect();
     join_all(tasks).await.into_iter().map(|ended| ended.expect("a delivery panicked")).collect()
+}
+
+/// Does what `hook` does on a runtime of one thread, and then blocks that thread: whatever is left of it there
+/// stands still until the answer is dropped.
+pub async fn blocked_after(hook: impl Future<Output = ()> + Send + 'static) -> Sender<()> {
+    let (blocks, is_blocked) = oneshot::channel();
+    let (release, released) = mpsc::channel();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(hook);
+        blocks.send(()).unwrap();
+        released.recv().unwrap_err(); // Nothing is ever sent.
+    });
+    is_blocked.await.expect("the hook panicked");
+    release
 }

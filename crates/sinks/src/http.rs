@@ -40,6 +40,9 @@ const LOOKED_AT: usize = 4 << 10;
 /// Requests → an HTTP endpoint.
 pub struct HttpSink {
     client: Client,
+    /// The handler's own. A connection is driven by the threads of whoever opened it: those of the handler may
+    /// be blocked.
+    handle: Client,
     writer: Writer,
     statuses: Statuses,
     limit: Option<Limit>,
@@ -87,7 +90,8 @@ impl Connect for HttpSink {
         let invalid = |reason| ConnectError::Invalid(vec![format!("{at}{reason}")]);
         let address = Address::parse(config.url.expose(), config.allow_metadata_addresses)
             .map_err(|reason| invalid(format!(".url: {reason}")))?;
-        let client = client::build(config).map_err(invalid)?;
+        let [client, handle] = [client::build(config), client::build(config)];
+        let (client, handle) = (client.map_err(invalid)?, handle.map_err(invalid)?);
         let writer = Writer::new(config, address.clone()).map_err(invalid)?;
         let door = config.check_on_start.then(|| Door::of(&address, config));
         if let Some(door) = &door {
@@ -96,6 +100,7 @@ impl Connect for HttpSink {
         let most = config.batch.shape(Shape::HTTP).batches;
         Ok(Self {
             client,
+            handle,
             writer,
             statuses: Statuses::of(config),
             limit: config.adaptive_concurrency.then(|| Limit::new(most)),
@@ -111,7 +116,7 @@ impl Connect for HttpSink {
     }
 
     fn offer(&self, sink: SinkName, ready: &mut Ready) {
-        ready.offer(sink, self.client.clone());
+        ready.offer(sink, self.handle.clone());
     }
 }
 

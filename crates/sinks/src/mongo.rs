@@ -38,6 +38,8 @@ mod concern_tests;
 /// Documents → the collections of a MongoDB database.
 pub struct MongoSink {
     database: Database,
+    /// The handler's own: operations of hooks that stand still keep their connections.
+    handle: Database,
     statements: Statements,
     how: How,
     most: Most,
@@ -70,9 +72,11 @@ impl Connect for MongoSink {
             hint: "check uri (hosts, user, password, authSource, tls), and that the server runs",
             key: at.clone(),
         };
-        let (database, concern) = patiently(within, error, || attempt(config, within)).await?;
+        let Answered { database, handle, concern } =
+            patiently(within, error, || attempt(config, within)).await?;
         Ok(Self {
             database,
+            handle,
             statements,
             how: How::new(config.ordered, concern),
             most: Most::default(),
@@ -84,7 +88,7 @@ impl Connect for MongoSink {
     }
 
     fn offer(&self, sink: SinkName, ready: &mut Ready) {
-        ready.offer(sink, self.database.clone());
+        ready.offer(sink, self.handle.clone());
     }
 }
 
@@ -101,7 +105,7 @@ impl Sink for MongoSink {
         asked.map(drop).map_err(|error| SinkError::new("unanswered", error.kind.to_string()))
     }
 
-    /// A handler may hold handles of its own: they are not waited for.
+    /// The handler's connections stay: hooks may use them to the end.
     async fn close(&self) {
         self.database.client().clone().shutdown().immediate(true).await;
     }
@@ -124,19 +128,23 @@ fn hosts(config: &MongoSinkConfig) -> String {
     }
 }
 
+/// A server that lets us in.
+struct Answered {
+    database: Database,
+    handle: Database,
+    concern: Document,
+}
+
 /// Asks once whether we are let in: a server answers `ping` to anybody, so it is asked for what only
 /// those may see whom it knows.
-async fn attempt(
-    config: &MongoSinkConfig,
-    within: Duration,
-) -> Result<(Database, Document), Attempt> {
+async fn attempt(config: &MongoSinkConfig, within: Duration) -> Result<Answered, Attempt> {
     let mut options = ClientOptions::parse(config.uri.expose()).await.map_err(at_start)?;
     options.app_name.get_or_insert_with(|| "drakkar".to_owned());
     options.server_selection_timeout.get_or_insert(SELECTION.min(within / 2));
     options.connect_timeout.get_or_insert(SELECTION);
     let concern = concern(options.write_concern.as_ref())?;
-    let client = Client::with_options(options).map_err(at_start)?;
-    let database = client.database(&config.database);
+    let open = || Client::with_options(options.clone()).map_err(at_start);
+    let database = open()?.database(&config.database);
     let known = doc! {"listCollections": 1, "nameOnly": true, "authorizedCollections": true};
     database.run_command(known).await.map_err(at_start)?;
     if let Some(others) = others(&concern)
@@ -145,7 +153,8 @@ async fn attempt(
         let text = format!("w={others} in uri: the server belongs to no replica set; leave it out");
         return Err(Attempt::Permanent(text));
     }
-    Ok((database, concern))
+    let handle = open()?.database(&config.database);
+    Ok(Answered { database, handle, concern })
 }
 
 /// The `w` of a write concern that no server meets by itself.

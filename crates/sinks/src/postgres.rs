@@ -46,6 +46,9 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 /// A PostgreSQL database as a destination.
 pub struct PostgresSink {
     pool: PgPool,
+    /// The handler's own. A connection is driven by the threads of whoever opened it: those of the handler may
+    /// be blocked.
+    handle: PgPool,
     statements: BTreeMap<String, Named>,
     statement_timeout: Duration,
     types: Types,
@@ -84,6 +87,7 @@ impl Connect for PostgresSink {
         };
         patiently(within, error, attempt).await?;
         Ok(Self {
+            handle: pool(&PostgresSinkConfig { pool_min: 0, ..config.clone() }, options.clone()),
             pool: pool(config, options),
             statements,
             statement_timeout: config.statement_timeout,
@@ -93,7 +97,7 @@ impl Connect for PostgresSink {
     }
 
     fn offer(&self, sink: SinkName, ready: &mut Ready) {
-        ready.offer(sink, self.pool.clone());
+        ready.offer(sink, self.handle.clone());
     }
 }
 
@@ -179,10 +183,10 @@ impl Sink for PostgresSink {
         Ok(())
     }
 
-    /// A handler may hold connections of its own: they are not waited for long.
+    /// The handler's connections stay: hooks may use them to the end.
     async fn close(&self) {
         if timeout(CLOSE_WITHIN, self.pool.close()).await.is_err() {
-            debug!("connections that somebody else uses are left open");
+            debug!("connections of writes that were given up are left open");
         }
     }
 }

@@ -20,7 +20,7 @@ use drakkar_core::{HttpPart, HttpPayload};
 use drakkar_integration::{
     SOON,
     http::{Answer, Endpoint, Request},
-    sinks::{connect, connect_within, deliver_all, deliver_by_tasks},
+    sinks::{blocked_after, connect, connect_within, deliver_all, deliver_by_tasks},
     until,
 };
 use drakkar_sinks::{Refused, Settled, Sinks};

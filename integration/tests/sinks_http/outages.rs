@@ -169,3 +169,22 @@ async fn adaptive_concurrency_settles_at_what_an_overloaded_endpoint_bears() {
     let refused = endpoint.seen().len() - before - 600;
     assert!(refused < 200 && refused < without, "{refused} refused, {without} without it");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_sent_while_a_hook_that_used_the_client_blocks_its_thread() {
+    let endpoint = Endpoint::start().await;
+    // Whoever is kept waiting waits for longer than the test.
+    let config = section(&endpoint, "/", json!({"timeout_seconds": "1h", "idle_timeout": "1h"}));
+    let connected = connect(config).await.unwrap();
+    let client = connected.ready.sink::<reqwest::Client>("hook").unwrap().clone();
+    let url = endpoint.url("/");
+    let release = blocked_after(async move {
+        let asked = client.post(url).body(r#"{"n": 0}"#).send().await.unwrap();
+        asked.bytes().await.unwrap();
+    })
+    .await;
+    let sent = deliver_all(&connected.sinks, (1..20).map(numbered));
+    all_confirmed(&tokio::time::timeout(SOON, sent).await.unwrap());
+    assert_eq!(numbers(&endpoint.seen()), once_each(20));
+    drop(release);
+}

@@ -1,7 +1,17 @@
 //! A server that is away, slow or killed costs time and no document, and makes none twice.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
 use drakkar_core::MongoPayload;
-use drakkar_integration::{OwnServer, until};
+use drakkar_integration::{
+    OwnServer,
+    sinks::{blocked_after, connect},
+    until,
+};
+use mongodb::{Database, bson::doc};
 use serde_json::json;
 
 use crate::{LONG, Place, aside, numbered, refused};
@@ -78,4 +88,31 @@ async fn an_insert_whose_answer_was_lost_is_confirmed_when_it_is_sent_again() {
     .await;
     assert_eq!(delivered.await.unwrap(), []);
     heard.only_held();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_are_written_while_a_hook_that_used_connections_blocks_its_thread() {
+    let place = Place::shared();
+    let connected = connect(place.config(json!({}))).await.unwrap();
+    let database = connected.ready.sink::<Database>("m").unwrap().clone();
+    let release = blocked_after(async move {
+        // More than there are connections, so that every one is in use when the thread stands still.
+        let answered = Arc::new(AtomicU32::new(0));
+        for _ in 0..20 {
+            let (database, answered) = (database.clone(), Arc::clone(&answered));
+            tokio::spawn(async move {
+                while database.run_command(doc! {"ping": 1}).await.is_ok() {
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        while answered.load(Ordering::Relaxed) < 1_000 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let written = refused(&connected.sinks, (0..20).map(numbered));
+    assert_eq!(tokio::time::timeout(LONG, written).await.unwrap(), []);
+    assert_eq!(place.numbers("c").await, (0..20).collect::<Vec<_>>());
+    drop(release);
 }

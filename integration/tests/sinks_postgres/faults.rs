@@ -6,6 +6,7 @@ use drakkar_core::PostgresPayload;
 use drakkar_integration::{OwnServer, proc, sinks, wait};
 use drakkar_sinks::{Settled, Sinks};
 use serde_json::json;
+use sqlx::PgPool;
 use tokio::{task::JoinHandle, time::Instant};
 
 use crate::{Db, on_thread, rows::held_back};
@@ -23,7 +24,7 @@ fn delivered(sinks: &Sinks, payloads: Vec<PostgresPayload>) -> JoinHandle<Vec<Se
 }
 
 async fn all_confirmed(deliveries: JoinHandle<Vec<Settled>>) {
-    let settled = deliveries.await.unwrap();
+    let settled = tokio::time::timeout(wait::SOON, deliveries).await.unwrap().unwrap();
     assert!(settled.iter().all(|settled| *settled == Settled::Confirmed), "{settled:?}");
 }
 
@@ -169,4 +170,29 @@ async fn a_server_that_takes_no_writes_is_noticed_before_a_row_is_and_so_is_its_
         on_thread(move || wait::until("the sink to notice", wait::SOON, look)).await;
     }
     drop(server);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_are_written_while_a_hook_that_used_connections_blocks_its_thread() {
+    let db = Db::new().await;
+    db.run("CREATE TABLE {s}.t (id int)").await;
+    // Whoever is kept waiting waits for longer than the test.
+    let mut config = db.config(&json!({"pool_max": 2, "statement_timeout": "10m"}));
+    config["delivery_timeout_seconds"] = json!("1h");
+    let connected = sinks::connect(config).await.unwrap();
+    let pool = connected.ready.sink::<PgPool>("db").unwrap().clone();
+    let release = sinks::blocked_after(async move {
+        let used = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
+        drop(used);
+        while pool.num_idle() < 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let rows: Vec<_> = (0..100)
+        .map(|id| PostgresPayload::insert(db.table("t"), &json!({"id": id})).unwrap())
+        .collect();
+    all_confirmed(delivered(&connected.sinks, rows)).await;
+    assert_eq!(db.one::<i64>("SELECT count(*) FROM {s}.t").await, 100);
+    drop(release);
 }

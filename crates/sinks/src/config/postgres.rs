@@ -16,7 +16,7 @@ pub struct PostgresSinkConfig {
     pub dsn: Secret,
     /// Connections that are kept open. Default: `2`.
     pub pool_min: u32,
-    /// Connections at most; a handler that uses the pool shares them. Default: `10`.
+    /// Connections at most; a handler that uses the pool has as many of its own. Default: `10`.
     pub pool_max: NonZeroU32,
     /// SQL that payloads ask for by name, with `:parameters`. Default: none.
     #[serde(deserialize_with = "lenient::map")]

@@ -37,8 +37,10 @@ fn shut_out(code: &'static str) -> PostgresSink {
     });
     let dsn = format!("postgres://u:p@127.0.0.1:{port}/d?sslmode=disable");
     let config = PostgresSinkConfig { pool_min: 0, ..PostgresSinkConfig::default() };
+    let options = options(&Secret::from(&*dsn)).unwrap();
     PostgresSink {
-        pool: pool(&config, options(&Secret::from(&*dsn)).unwrap()),
+        pool: pool(&config, options.clone()),
+        handle: pool(&config, options),
         statements: BTreeMap::new(),
         statement_timeout: config.statement_timeout,
         types: Types::default(),
