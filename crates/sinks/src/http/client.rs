@@ -1,9 +1,10 @@
 //! The client of one sink: connections, redirects, proxy and certificates as configured; and whether
 //! the endpoint is there at all.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use drakkar_core::{Secret, SinkError};
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use reqwest::{Client, ClientBuilder, Proxy, Url, redirect::Policy};
 use tokio::{net::TcpStream, time::timeout};
 
@@ -138,23 +139,40 @@ impl Door {
 
     /// Makes a connection, and sends nothing.
     async fn knock(&self) -> Result<(), Attempt> {
-        let addresses = self.resolver.addresses(&self.host, self.port).await.map_err(|error| {
+        let found = timeout(self.within, self.resolver.addresses(&self.host, self.port)).await;
+        let no_answer = |_| Attempt::Transient("its name is not resolved in time".to_owned());
+        let addresses = found.map_err(no_answer)?.map_err(|error| {
             let text = error.to_string();
             if error.is::<Refused>() { Attempt::Permanent(text) } else { Attempt::Transient(text) }
         })?;
-        let connected = TcpStream::connect(&addresses[..]).await;
-        connected.map(drop).map_err(|error| Attempt::Transient(error.to_string()))
+        any_of(&addresses, self.within).await.map_err(Attempt::Transient)
     }
 
     /// Whether it accepts connections.
     pub(super) async fn is_open(&self) -> Result<(), SinkError> {
-        let reason = match timeout(self.within, self.knock()).await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(Attempt::Transient(reason) | Attempt::Permanent(reason))) => reason,
-            Err(_) => "no connection in time".to_owned(),
-        };
-        Err(SinkError::new("connect", reason))
+        match self.knock().await {
+            Ok(()) => Ok(()),
+            Err(Attempt::Transient(reason) | Attempt::Permanent(reason)) => {
+                Err(SinkError::new("connect", reason))
+            }
+        }
     }
+}
+
+/// Makes a connection to one of `addresses`, all of which are tried at once: requests find the one that answers,
+/// whichever it is.
+async fn any_of(addresses: &[SocketAddr], within: Duration) -> Result<(), String> {
+    let mut attempts: FuturesUnordered<_> =
+        addresses.iter().map(|address| timeout(within, TcpStream::connect(address))).collect();
+    let mut reason = None;
+    while let Some(attempt) = attempts.next().await {
+        match attempt {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => reason = Some(error.to_string()),
+            Err(_) => {}
+        }
+    }
+    Err(reason.unwrap_or_else(|| "no connection in time".to_owned()))
 }
 
 /// Waits until the endpoint, or the proxy before it, accepts connections.
@@ -178,7 +196,38 @@ pub(super) async fn reach(
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::{TcpListener, TcpSocket};
+
     use super::*;
+
+    /// A listener that answers nobody any more: so many wait to be accepted.
+    async fn silent() -> (TcpListener, Vec<TcpStream>) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let (address, mut waiting) = (listener.local_addr().unwrap(), Vec::new());
+        while let Ok(connected) =
+            timeout(Duration::from_millis(500), TcpStream::connect(address)).await
+        {
+            waiting.push(connected.unwrap());
+        }
+        (listener, waiting)
+    }
+
+    #[tokio::test]
+    async fn one_address_that_does_not_answer_hides_none_that_does() {
+        let (silent, _waiting) = silent().await;
+        let answers = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let [silent, answers] = [&silent, &answers].map(|of| of.local_addr().unwrap());
+        let long = Duration::from_secs(10);
+        assert_eq!(any_of(&[silent, answers], long).await, Ok(()));
+        let short = Duration::from_millis(100);
+        let none = any_of(&[silent], short).await;
+        assert_eq!(none, Err("no connection in time".to_owned()));
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let refused = any_of(&[port, silent], short).await.unwrap_err();
+        assert!(refused.contains("refused"), "what is known is said: {refused}");
+    }
 
     #[test]
     fn a_redirect_stays_on_its_host_and_does_not_leave_encryption() {
