@@ -10,7 +10,7 @@ use std::{
     io, iter,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Once},
     thread,
     time::{Duration, SystemTime},
 };
@@ -26,6 +26,8 @@ use super::rotation::{self, Age, COMPRESSED};
 
 /// How long another process may hold the lock on a file.
 const LOCK_WITHIN: Duration = Duration::from_secs(5);
+/// No locks are available; the standard library has no kind for it.
+const ENOLCK: i32 = 37;
 /// How often in a row a file may be renamed while its lock is waited for.
 const RENAMED_MEANWHILE: usize = 100;
 
@@ -70,14 +72,14 @@ impl Directory {
     /// name meanwhile would be hidden later.
     pub(super) fn follow(&mut self) -> io::Result<bool> {
         let named = fs::metadata(&self.path)?;
-        let opened = self.dir.dir_metadata()?;
-        if (named.dev(), named.ino()) == (opened.dev(), opened.ino()) {
+        let opened = self.dir.dir_metadata().map(|opened| (opened.dev(), opened.ino()));
+        if is_still((named.dev(), named.ino()), opened) {
             return Ok(false);
         }
         self.dir = Arc::new(Dir::open_ambient_dir(&self.path, ambient_authority())?);
         warn!(
             base_path = %self.path.display(),
-            "another directory has this name now; what comes is written there"
+            "another directory has this name now, or what was opened is gone; what comes is written there"
         );
         Ok(true)
     }
@@ -167,6 +169,12 @@ impl Directory {
     }
 }
 
+/// Whether the directory that was opened has the name still. One that cannot be asked any more has not: network
+/// file systems forget what was opened when they are mounted anew, or their server starts again.
+fn is_still(named: (u64, u64), opened: io::Result<(u64, u64)>) -> bool {
+    opened.is_ok_and(|opened| opened == named)
+}
+
 /// The levels of `path` that do not exist.
 fn missing(path: &Path) -> Vec<&Path> {
     path.ancestors().take_while(|level| !named(level).exists()).collect()
@@ -211,8 +219,16 @@ pub(super) fn lock(file: &File) -> io::Result<()> {
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(()),
-            // Some network file systems have no locks; then nothing can be done about neighbours.
-            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
+            // Then nothing can be done about neighbours.
+            Err(TryLockError::Error(error)) if has_no_locks(&error) => {
+                static SAID: Once = Once::new();
+                SAID.call_once(|| {
+                    warn!(
+                        %error,
+                        "files cannot be locked here; workers that append to the same file may mix their \
+                         lines: put {{worker_id}} into `path`"
+                    );
+                });
                 return Ok(());
             }
             Err(TryLockError::Error(error)) => return Err(error),
@@ -224,9 +240,37 @@ pub(super) fn lock(file: &File) -> io::Result<()> {
     }
 }
 
+/// Whether files cannot be locked there at all: the file system knows no locks, or nobody keeps them for it
+/// (NFS without a lock manager).
+fn has_no_locks(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Unsupported || error.raw_os_error() == Some(ENOLCK)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_that_cannot_be_asked_any_more_is_opened_anew() {
+        const ESTALE: i32 = 116;
+        const ENOTCONN: i32 = 107;
+        assert!(is_still((1, 2), Ok((1, 2))));
+        assert!(!is_still((1, 2), Ok((1, 3))));
+        for dead in [ESTALE, ENOTCONN] {
+            assert!(!is_still((1, 2), Err(io::Error::from_raw_os_error(dead))));
+        }
+    }
+
+    #[test]
+    fn a_file_system_without_locks_is_written_to_and_one_whose_locks_fail_is_not() {
+        const ENOSYS: i32 = 38;
+        const EOPNOTSUPP: i32 = 95;
+        const EBADF: i32 = 9;
+        const EIO: i32 = 5;
+        let has_none = |code| has_no_locks(&io::Error::from_raw_os_error(code));
+        assert_eq!([ENOLCK, ENOSYS, EOPNOTSUPP].map(has_none), [true; 3]);
+        assert_eq!([EBADF, EIO].map(has_none), [false; 2]);
+    }
 
     #[test]
     fn a_file_system_that_cannot_sync_directories_is_written_to_and_one_that_fails_is_not() {

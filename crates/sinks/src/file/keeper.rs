@@ -7,13 +7,14 @@
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
+    fs::File,
     io,
     path::PathBuf,
     sync::{Arc, mpsc},
     thread,
 };
 
-use cap_std::fs::Dir;
+use cap_std::fs::{Dir, OpenOptions};
 use flate2::{Compression, write::GzEncoder};
 use tracing::warn;
 
@@ -78,10 +79,16 @@ fn remove(dir: &Dir, name: &OsStr) -> io::Result<()> {
     }
 }
 
+/// Opens a file to be locked and read. For writing as well: NFS locks a file for one who may write to it only.
+fn open(dir: &Dir, name: &OsStr) -> io::Result<File> {
+    let file = dir.open_with(name, OpenOptions::new().read(true).write(true))?;
+    Ok(file.into_std())
+}
+
 fn compress(dir: &Dir, name: &OsStr) -> io::Result<()> {
-    let file = match dir.open(name) {
+    let file = match open(dir, name) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        opened => opened?.into_std(),
+        opened => opened?,
     };
     match directory::lock(&file) {
         // Another worker that shares the directory is at it.
@@ -100,7 +107,7 @@ fn compress(dir: &Dir, name: &OsStr) -> io::Result<()> {
     remove(dir, name)
 }
 
-fn copy(dir: &Dir, mut from: std::fs::File, to: &OsStr) -> io::Result<()> {
+fn copy(dir: &Dir, mut from: File, to: &OsStr) -> io::Result<()> {
     let mut encoder = GzEncoder::new(dir.create(to)?.into_std(), Compression::default());
     io::copy(&mut from, &mut encoder)?;
     encoder.finish()?.sync_all()
@@ -110,4 +117,23 @@ fn behind(name: &OsStr, more: &str) -> OsString {
     let mut longer = name.to_owned();
     longer.push(more);
     longer
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use cap_std::ambient_authority;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_compressed_is_opened_so_that_network_file_systems_lock_it() {
+        let temp = tempfile::TempDir::new().unwrap();
+        let dir = Dir::open_ambient_dir(temp.path(), ambient_authority()).unwrap();
+        dir.write("old", "line\n").unwrap();
+        let mut file = open(&dir, OsStr::new("old")).unwrap();
+        file.write_all(b"LINE").unwrap();
+        assert_eq!(dir.read_to_string("old").unwrap(), "LINE\n");
+    }
 }
