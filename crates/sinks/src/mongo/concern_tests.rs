@@ -20,28 +20,27 @@ async fn connected(hello: &Document, parameters: &str, text: &str) -> Result<Mon
     connected.map_err(|error| error.to_string())
 }
 
+/// What a server that has `key` in its hello, or is alone, is connected with.
+async fn of_set(key: Option<(&str, &str)>, w: &str) -> Result<(), String> {
+    let mut hello = stand_in::standalone();
+    if let Some((key, value)) = key {
+        hello.insert(key, value);
+        hello.insert("hosts", ["127.0.0.1:1"].as_slice());
+    }
+    connected(&hello, &format!("{w}&directConnection=true"), "").await.map(drop)
+}
+
 #[tokio::test]
-async fn more_members_than_a_server_alone_can_have_are_refused_at_the_start_with_the_option() {
-    for w in ["w=2", "w=dc"] {
-        let alone = connected(&stand_in::standalone(), w, "").await;
-        let error = alone.err().unwrap();
-        assert!(
-            error.contains("sinks.mongo.m") && error.contains(&format!("{w} in uri")),
-            "{error}"
-        );
-        for (key, value) in [("setName", "rs0"), ("msg", "isdbgrid")] {
-            let mut hello = stand_in::standalone();
-            hello.insert(key, value);
-            hello.insert("hosts", ["127.0.0.1:1"].as_slice());
-            let parameters = format!("{w}&directConnection=true");
-            connected(&hello, &parameters, "").await.map(drop).unwrap();
-        }
+async fn more_members_than_a_server_has_are_refused_at_the_start_with_the_option() {
+    let (set, router) = (Some(("setName", "rs0")), Some(("msg", "isdbgrid")));
+    for (server, w) in [(None, "w=2"), (None, "w=dc"), (set, "w=51"), (router, "w=51")] {
+        let error = of_set(server, w).await.unwrap_err();
+        assert!(error.contains("sinks.mongo.m: "), "{error}");
+        assert!(error.contains(&format!("{w} in uri")), "{error}");
     }
-    for w in ["w=1", "w=majority"] {
-        connected(&stand_in::standalone(), w, "").await.map(drop).unwrap();
+    for (server, w) in [(None, "w=1"), (None, "w=majority"), (set, "w=2"), (router, "w=dc")] {
+        of_set(server, w).await.unwrap();
     }
-    let error = connected(&stand_in::standalone(), "w=51", "").await.err().unwrap();
-    assert!(error.contains("w=51 in uri"), "{error}");
 }
 
 #[tokio::test]
