@@ -136,6 +136,12 @@ impl World {
         *place = value.into();
     }
 
+    /// The configuration of workers that are started later.
+    #[must_use]
+    pub fn config(&self) -> &Value {
+        &self.config
+    }
+
     /// Workers read these topics instead of the one that the books are about.
     #[must_use]
     pub fn reading(mut self, topics: &[&str]) -> Self {

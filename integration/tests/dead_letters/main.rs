@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // In a test a panic is the report.
 
+mod apart; // letters on a cluster of their own
+
 use std::{
     collections::BTreeMap,
     io::{Read, Write},
