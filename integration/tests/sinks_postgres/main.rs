@@ -16,7 +16,6 @@ mod rows; // what is done with rows, and which of them are refused
 mod statements; // SQL of the configuration
 mod faults; // the server goes away, or is slow
 mod start; // what a worker is told before it starts
-mod worker; // a real worker process
 
 /// A schema of a test's own, seen by somebody beside the sink.
 pub(crate) struct Db {

@@ -5,5 +5,6 @@
 
 mod sites; // servers with a user of their own
 mod secrets; // what is said, and never shown
+mod away; // a server that dies and comes back
 mod rights; // one place of a server that may not be written to
 mod replay; // `drakkar dlq replay --to-sink`

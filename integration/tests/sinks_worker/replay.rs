@@ -8,7 +8,7 @@ use drakkar_integration::{Act, Order, World, worker::built};
 use crate::sites::{Http, Mongo, PASSWORD, Postgres, Redis, Store, UNLUCKY};
 
 /// Exit code and everything that the command said.
-fn replay(config: &Path, more: &[&str]) -> (Option<i32>, String) {
+pub(crate) fn replay(config: &Path, more: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(built("drakkar"));
     command.args(["dlq", "replay", "--to-sink", "--timeout", "2m", "--config"]).arg(config);
     let output = command.args(more).env_clear().output().unwrap();

@@ -5,12 +5,13 @@ mod kafka; // a broker that asks for a password
 mod mongo; // a database behind a gate
 mod gate; // refuses what a server would refuse to a user without rights
 mod postgres; // a database
+mod files; // a directory
 mod redis; // a store of keys
 
 use drakkar_core::Payload;
 use serde_json::Value;
 
-pub(crate) use self::{http::Http, kafka::Broker, mongo::Mongo, postgres::Postgres, redis::Redis};
+pub(crate) use self::{files::Files, http::Http, kafka::Broker, mongo::Mongo, postgres::Postgres, redis::Redis};
 
 /// Who writes.
 pub(crate) const USER: &str = "eve";
@@ -37,6 +38,18 @@ pub(crate) trait Site {
 
     /// The user has this password from now on, and must say it again.
     fn set_password(&self, password: &str);
+}
+
+/// A server that goes away, and shows what it has.
+pub(crate) trait Mortal: Site {
+    /// It is killed, or what does for it.
+    fn die(&self);
+
+    /// It is there again, with all it had.
+    fn rise(&self);
+
+    /// The numbers that were written, in order; one that was written twice is there twice.
+    fn kept(&self) -> Vec<u32>;
 }
 
 /// A server that refuses some numbers, and shows the others.

@@ -10,13 +10,13 @@ use drakkar_integration::http::{Answer, Endpoint, Request};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use super::{PASSWORD, Site, Store, UNLUCKY, USER};
+use super::{Mortal, PASSWORD, Site, Store, UNLUCKY, USER};
 
 pub(crate) struct Http {
     endpoint: Endpoint,
     proxied: bool,
     memory: Arc<Mutex<Memory>>,
-    _runtime: Runtime,
+    runtime: Runtime,
 }
 
 /// What the endpoint goes by, and what it took.
@@ -57,7 +57,7 @@ impl Http {
         let memory = Arc::new(Mutex::new(Memory { token, refused, taken: Vec::new() }));
         let asked = Arc::clone(&memory);
         endpoint.answer(move |request| asked.lock().unwrap().answer(request));
-        Self { endpoint, proxied, memory, _runtime: runtime }
+        Self { endpoint, proxied, memory, runtime }
     }
 
     fn at(&self, port: u16, token: &str) -> Value {
@@ -106,6 +106,20 @@ impl Site for Http {
 
     fn set_password(&self, password: &str) {
         password.clone_into(&mut self.memory.lock().unwrap().token);
+    }
+}
+
+impl Mortal for Http {
+    fn die(&self) {
+        self.runtime.block_on(self.endpoint.stop());
+    }
+
+    fn rise(&self) {
+        self.runtime.block_on(self.endpoint.restart());
+    }
+
+    fn kept(&self) -> Vec<u32> {
+        self.written()
     }
 }
 

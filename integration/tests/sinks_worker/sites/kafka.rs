@@ -4,7 +4,7 @@ use drakkar_core::{KafkaPayload, Payload};
 use drakkar_integration::OwnBroker;
 use serde_json::{Value, json};
 
-use super::{PASSWORD, Site, UNLUCKY, USER};
+use super::{Mortal, PASSWORD, Site, UNLUCKY, USER};
 
 const TOPIC: &str = "site";
 
@@ -58,5 +58,23 @@ impl Site for Broker {
         self.broker.ask_on(Some(self.port), USER, password);
         self.broker.kill();
         self.broker.restart();
+    }
+}
+
+impl Mortal for Broker {
+    fn die(&self) {
+        self.broker.kill();
+    }
+
+    fn rise(&self) {
+        self.broker.restart();
+    }
+
+    fn kept(&self) -> Vec<u32> {
+        let values = self.broker.kafka().read(TOPIC).into_iter().map(|record| record.value.unwrap());
+        let mut numbers: Vec<u32> =
+            values.map(|value| String::from_utf8(value).unwrap().parse().unwrap()).collect();
+        numbers.sort_unstable();
+        numbers
     }
 }

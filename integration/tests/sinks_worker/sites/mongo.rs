@@ -10,7 +10,7 @@ use mongodb::{
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use super::{PASSWORD, Rights, Site, Store, UNLUCKY, USER, gate::Gate};
+use super::{Mortal, PASSWORD, Rights, Site, Store, UNLUCKY, USER, gate::Gate};
 
 const DATABASE: &str = "site";
 
@@ -91,6 +91,20 @@ impl Site for Mongo {
         self.command(doc! {"updateUser": USER, "pwd": password, "mechanisms": ["SCRAM-SHA-256"]});
         self.server.kill(); // Who is let in stays in.
         self.server.restart();
+    }
+}
+
+impl Mortal for Mongo {
+    fn die(&self) {
+        self.server.kill();
+    }
+
+    fn rise(&self) {
+        self.server.restart();
+    }
+
+    fn kept(&self) -> Vec<u32> {
+        self.written()
     }
 }
 

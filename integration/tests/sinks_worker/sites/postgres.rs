@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::runtime::Runtime;
 
-use super::{PASSWORD, Rights, Site, Store, UNLUCKY, USER};
+use super::{Mortal, PASSWORD, Rights, Site, Store, UNLUCKY, USER};
 
 pub(crate) struct Postgres {
     server: OwnServer,
@@ -80,6 +80,20 @@ impl Site for Postgres {
             "ALTER ROLE {USER} PASSWORD '{password}';
              SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{USER}'"
         ));
+    }
+}
+
+impl Mortal for Postgres {
+    fn die(&self) {
+        self.server.kill();
+    }
+
+    fn rise(&self) {
+        self.server.restart();
+    }
+
+    fn kept(&self) -> Vec<u32> {
+        self.written()
     }
 }
 

@@ -5,17 +5,21 @@ use drakkar_integration::{OwnServer, SOON, until};
 use redis::FromRedisValue;
 use serde_json::{Value, json};
 
-use super::{PASSWORD, Rights, Site, Store, UNLUCKY, USER};
+use super::{Mortal, PASSWORD, Rights, Site, Store, UNLUCKY, USER};
 
 pub(crate) struct Redis(OwnServer);
 
 impl Redis {
     pub(crate) fn start() -> Self {
         let site = Self(OwnServer::start("redis"));
-        site.tell(&["ACL", "SETUSER", USER, "on", "+@all", "~open:*"]);
-        site.set_password(PASSWORD);
+        site.let_in();
         site.obstruct(UNLUCKY);
         site
+    }
+
+    fn let_in(&self) {
+        self.tell(&["ACL", "SETUSER", USER, "on", "+@all", "~open:*"]);
+        self.set_password(PASSWORD);
     }
 
     fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
@@ -69,6 +73,21 @@ impl Site for Redis {
     fn set_password(&self, password: &str) {
         self.tell(&["ACL", "SETUSER", USER, "resetpass", &format!(">{password}")]);
         self.tell(&["CLIENT", "KILL", "USER", USER]);
+    }
+}
+
+impl Mortal for Redis {
+    fn die(&self) {
+        self.0.kill();
+    }
+
+    fn rise(&self) {
+        self.0.restart();
+        self.let_in();
+    }
+
+    fn kept(&self) -> Vec<u32> {
+        self.written()
     }
 }
 
