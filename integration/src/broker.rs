@@ -60,21 +60,35 @@ impl OwnBroker {
     /// Has it, when it is started next, ask clients on another port for a password, beside those on its
     /// own. Which port that is.
     pub fn ask_on(&self, port: Option<u16>, user: &str, password: &str) -> u16 {
-        let (own, controller) = (self.port, self.port + 1);
         let port = port.unwrap_or_else(two_free_ports);
+        let credentials = format!(
+            "listener.name.more.sasl.enabled.mechanisms=PLAIN\n\
+             listener.name.more.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule \
+             required user_{user}=\"{password}\";\n"
+        );
+        self.listen_on(port, port, "SASL_PLAINTEXT", &credentials);
+        port
+    }
+
+    /// Has it, when it is started next, listen on another port as well, of which it says to clients that it
+    /// is `port`: they go through whoever listens there. Which port that is.
+    pub fn listen_for(&self, port: u16) -> u16 {
+        let behind = two_free_ports();
+        self.listen_on(behind, port, "PLAINTEXT", "");
+        behind
+    }
+
+    fn listen_on(&self, port: u16, said: u16, protocol: &str, more: &str) {
+        let (own, controller) = (self.port, self.port + 1);
         // The last of several lines wins.
         let lines = format!(
-            "\nlisteners=PLAINTEXT://127.0.0.1:{own},CONTROLLER://127.0.0.1:{controller},SASL://127.0.0.1:{port}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{own},SASL://127.0.0.1:{port}\n\
-             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_PLAINTEXT\n\
-             listener.name.sasl.sasl.enabled.mechanisms=PLAIN\n\
-             listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule \
-             required user_{user}=\"{password}\";\n"
+            "\nlisteners=PLAINTEXT://127.0.0.1:{own},CONTROLLER://127.0.0.1:{controller},MORE://127.0.0.1:{port}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{own},MORE://127.0.0.1:{said}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,MORE:{protocol}\n{more}"
         );
         let properties = self.home.path().join("broker/server.properties");
         let mut file = OpenOptions::new().append(true).open(properties).unwrap();
         file.write_all(lines.as_bytes()).unwrap();
-        port
     }
 
     /// Where it speaks TLS; and where it also wants a client's certificate and a user, `drakkar` with the

@@ -174,7 +174,12 @@ fn by_hand(apart: &Apart, config: &PathBuf, worker: &WorkerProcess) {
     world.give([Given::new(HOPELESS, Order::new(HOPELESS, Act::Fail).to_value())]);
     world.drained();
     says(config, &["park", "--key", HOPELESS], 0, " 1 parked");
-    assert_eq!(apart.there().read(parked).len(), 1);
+    let [aside] = &apart.there().read(parked)[..] else { panic!("one is parked") };
+    let letter = apart.letters().into_iter().find(|one| one.id() == HOPELESS).unwrap();
+    let at = format!("{}:{}:{}", world.dead, letter.partition, letter.offset);
+    assert_eq!(aside.header("drakkar-parked-from"), Some(at));
+    assert_eq!((&aside.key, &aside.value), (&letter.key, &letter.value));
+    assert_eq!(aside.headers[..letter.headers.len()], letter.headers);
 
     let letters = apart.letters().len() - 1;
     world.license();

@@ -25,6 +25,20 @@ async fn documents_have_the_types_that_their_json_stands_for_and_keep_the_order_
     let payload = MongoPayload::insert("c", &json).unwrap();
     assert_eq!(refused(&sinks, [payload]).await, []);
     assert_eq!(place.all("c").await, [all]);
+    let rest = doc! {
+        "_id": 1,
+        "timestamp": Bson::Timestamp(bson::Timestamp { time: 1_700_000_000, increment: 7 }),
+        "pattern": bson::Regex { pattern: "^a.*z$".try_into().unwrap(), options: "i".try_into().unwrap() },
+        "id": bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: (0..16).collect() },
+    };
+    let json = json!({
+        "_id": 1,
+        "timestamp": {"$timestamp": {"t": 1_700_000_000, "i": 7}},
+        "pattern": {"$regularExpression": {"pattern": "^a.*z$", "options": "i"}},
+        "id": {"$uuid": "00010203-0405-0607-0809-0a0b0c0d0e0f"},
+    });
+    assert_eq!(refused(&sinks, [MongoPayload::insert("rest", &json).unwrap()]).await, []);
+    assert_eq!(place.all("rest").await, [rest]);
     let ordered = MongoPayload::insert("ordered", &doc! {"_id": 1, "z": 1, "a": 2}).unwrap();
     assert_eq!(refused(&sinks, [ordered]).await, []);
     let stored = place.all("ordered").await;

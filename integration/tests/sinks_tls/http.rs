@@ -4,7 +4,7 @@ use drakkar::HttpPayload;
 use drakkar_integration::http::Endpoint;
 use openssl::ssl::{Ssl, SslAcceptor, SslFiletype, SslMethod, SslVerifyMode};
 use tokio::{
-    io::copy_bidirectional,
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, copy_bidirectional},
     net::{TcpListener, TcpStream},
 };
 use tokio_openssl::SslStream;
@@ -90,4 +90,64 @@ async fn requests_go_encrypted_to_an_endpoint_that_is_trusted_and_to_no_other() 
     let request = |n: u32| HttpPayload::new(&json!({ "n": n })).unwrap();
     delivered(&connected.sinks, (0..100).map(request).collect()).await;
     assert_eq!(endpoint.seen().len(), 100);
+}
+
+/// A proxy for `CONNECT` that lets in who knows the password, leads to `port`, and remembers what it was told.
+async fn proxy(port: u16) -> (u16, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listens = listener.local_addr().unwrap().port();
+    let told: Arc<Mutex<Vec<String>>> = Arc::default();
+    let heard = Arc::clone(&told);
+    tokio::spawn(async move {
+        while let Ok((near, _)) = listener.accept().await {
+            let heard = Arc::clone(&heard);
+            tokio::spawn(async move {
+                let mut near = BufReader::new(near);
+                let mut head = String::new();
+                while !head.ends_with("\r\n\r\n") && near.read_line(&mut head).await.unwrap() != 0 {}
+                if head.is_empty() {
+                    return; // Somebody looks whether the port is open.
+                }
+                // "eve:hunter2"
+                let is_known = head.to_lowercase().contains("proxy-authorization: basic zxzlomh1bnrlcji=\r\n");
+                heard.lock().unwrap().push(head);
+                if !is_known {
+                    let refusal = b"HTTP/1.1 407 -\r\ncontent-length: 0\r\n\r\n";
+                    return drop(near.write_all(refusal).await);
+                }
+                let mut far = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                near.write_all(b"HTTP/1.1 200 -\r\n\r\n").await.unwrap();
+                drop(copy_bidirectional(&mut near, &mut far).await);
+            });
+        }
+    });
+    (listens, told)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_through_a_proxy_are_encrypted_as_far_as_the_endpoint_and_only_the_proxy_hears_its_password()
+ {
+    let certificates = Certificates::new();
+    let endpoint = Endpoint::start().await;
+    let port = encrypted(&certificates, endpoint.port).await;
+    let (listens, told) = proxy(port).await;
+    let url = format!("https://localhost:{port}/in/hidden");
+    let sink = |password: &str, tls: &Value| json!({
+        "url": url, "tls": tls, "proxy": format!("http://eve:{password}@127.0.0.1:{listens}"),
+    });
+    let trusting = certificates.tls("ca.pem");
+
+    held(&sink("hunter2-wrong", &trusting)).await;
+    held(&sink("hunter2", &certificates.tls("stranger.pem"))).await;
+    assert_eq!(endpoint.seen(), []);
+
+    let connected = connected("http", &sink("hunter2", &trusting)).await;
+    let request = |n: u32| HttpPayload::new(&json!({ "n": n })).unwrap();
+    delivered(&connected.sinks, (0..100).map(request).collect()).await;
+    let seen = endpoint.seen();
+    assert_eq!(seen.len(), 100);
+    assert!(seen.iter().all(|request| request.header("proxy-authorization").is_none()));
+    let told = told.lock().unwrap();
+    let line = format!("CONNECT localhost:{port} HTTP/1.1\r\n");
+    assert!(told.iter().all(|head| head.starts_with(&line) && !head.contains("hidden")), "{told:?}");
 }

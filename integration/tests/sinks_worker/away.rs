@@ -108,10 +108,14 @@ fn a_server_that_goes_away_while_nothing_is_for_it_makes_the_worker_unready_unti
     readyz(&worker, 200, "");
     for site in sites {
         site.die();
-        readyz(&worker, 503, &format!("sink {}/site has accepted nothing for", site.kind()));
-        site.rise();
-        readyz(&worker, 200, "");
     }
+    for site in sites {
+        readyz(&worker, 503, &format!("\"sink\":\"{}/site\"", site.kind()));
+    }
+    for site in sites {
+        site.rise();
+    }
+    readyz(&worker, 200, "");
 }
 
 #[test]

@@ -7,4 +7,5 @@ mod sites; // servers with a user of their own
 mod secrets; // what is said, and never shown
 mod away; // a server that dies and comes back
 mod rights; // one place of a server that may not be written to
+mod keys; // what an endpoint knows a request by
 mod replay; // `drakkar dlq replay --to-sink`

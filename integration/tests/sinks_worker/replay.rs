@@ -1,11 +1,15 @@
 //! What a sink refused is delivered to it by `drakkar dlq replay --to-sink` once the cause is gone: that
 //! alone, and once.
 
-use std::{path::Path, process::Command};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
 
-use drakkar_integration::{Act, Order, World, worker::built};
+use drakkar_integration::{Act, Order, SOON, World, proc, until, worker::built};
 
-use crate::sites::{Http, Mongo, PASSWORD, Postgres, Redis, Store, UNLUCKY};
+use crate::sites::{Http, Mongo, Mortal, PASSWORD, Postgres, Redis, Site, Store, UNLUCKY};
 
 /// Exit code and everything that the command said.
 pub(crate) fn replay(config: &Path, more: &[&str]) -> (Option<i32>, String) {
@@ -62,6 +66,78 @@ fn check(site: &dyn Store) {
     assert_eq!(site.written(), (0..10).collect::<Vec<_>>());
     says(&config, &chosen, 0, &[" 0 delivered"]);
     assert_eq!(world.kafka.read(&world.source).len(), 10, "no task runs again");
+}
+
+/// Numbers whose letters a replay is interrupted among.
+const MANY: u32 = 100;
+
+/// Starts a replay of 20 letters a second, and returns when the site has `count` numbers.
+fn replay_until(config: &Path, site: &dyn Store, count: usize) -> Child {
+    let mut command = Command::new(built("drakkar"));
+    let words = ["dlq", "replay", "--to-sink", "--rate", "20", "--timeout", "3s", "--config"];
+    command.args(words).arg(config).env_clear();
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    until("numbers to be delivered", SOON, || match site.written().len() {
+        some if count <= some => Ok(()),
+        few => Err(few),
+    });
+    child
+}
+
+#[track_caller]
+fn ends(child: Child, code: Option<i32>) -> String {
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert_eq!(output.status.code(), code, "{said}");
+    said
+}
+
+#[test]
+fn a_replay_to_a_sink_goes_on_where_a_signal_a_kill_or_the_loss_of_the_sink_ended_it() {
+    let site = Http::start();
+    (0..MANY).for_each(|number| site.obstruct(number));
+    let mut world = World::new(1).with("dlq.max_consecutive", 0).with("dlq.max_ratio", 0);
+    world.set("sinks.http.site", site.section(PASSWORD));
+    world.set("sinks.circuit_breaker.failure_threshold", 0);
+    let mut worker = world.start();
+    world.give((0..MANY).map(|number| {
+        let order = Order::new(format!("n-{number}"), Act::Precomputed);
+        order.beside(site.payload(number)).given()
+    }));
+    world.drained();
+    worker.stop();
+    assert!(site.written().is_empty());
+    (0..MANY).for_each(|number| site.mend(number));
+    let config = world.config_file("replay");
+
+    let child = replay_until(&config, &site, 10);
+    proc::signal(child.id(), "INT");
+    let said = ends(child, Some(130));
+    assert!(said.contains("This was not all"), "{said}");
+    let before = site.written().len();
+    assert!(said.contains(&format!(" {before} delivered")), "{said}");
+
+    let mut child = replay_until(&config, &site, before + 10);
+    child.kill().unwrap();
+    ends(child, None);
+    let written = site.written();
+    let distinct = BTreeSet::from_iter(&written).len();
+    assert_eq!(written.len(), distinct, "what a signal ended is not repeated: {written:?}");
+
+    let child = replay_until(&config, &site, site.written().len() + 10);
+    site.die();
+    let said = ends(child, Some(1));
+    assert!(said.contains("http/site") && said.contains("stopped at"), "{said}");
+    site.rise();
+
+    says(&config, &[], 0, &[" delivered"]);
+    let written = site.written();
+    let distinct: Vec<u32> = BTreeSet::from_iter(written.clone()).into_iter().collect();
+    assert_eq!(distinct, (0..MANY).collect::<Vec<_>>(), "all of them");
+    // Two batches of a second each were under way when they were ended, of at most 20.
+    let repeated = written.len() - distinct.len();
+    assert!(repeated <= 40, "{repeated} were delivered again");
+    says(&config, &[], 0, &[" 0 delivered"]);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD as BASE64};
 use drakkar_integration::{Act, Order, SOON, World, until, worker::built};
+use serde_json::Value;
 
 use crate::sites::{Broker, Http, Mongo, PASSWORD, Postgres, Redis, Site, UNLUCKY};
 
@@ -139,6 +140,44 @@ fn user_path_query_and_headers_of_an_http_sink_are_shown_nowhere() {
 #[test]
 fn the_password_of_a_proxy_is_shown_nowhere() {
     check(&Http::proxied());
+}
+
+#[test]
+fn the_password_of_the_dead_letters_is_shown_nowhere() {
+    let site = Broker::start();
+    let mut world = World::new(1).variable("RUST_LOG", "trace");
+    world.set("executor.max_retries", 0);
+    let set = |world: &mut World, section: Value| {
+        for key in ["brokers", "security"] {
+            world.set(&format!("dlq.{key}"), section[key].clone());
+        }
+        world.set("dlq.topic", section["topic"].clone());
+    };
+    world.set("kafka.start_timeout", "3s");
+    for section in [site.away(), site.section("hunter2/wrong")] {
+        set(&mut world, section);
+        let ended = world.start().wait(SOON);
+        assert_eq!(ended.code, Some(3), "{}", ended.log);
+        assert!(ended.log.contains("dlq"), "{}", ended.log);
+        hides_it("the log of a start", &ended.log);
+        commands_hide_it(&world);
+    }
+    world.set("kafka.start_timeout", "2m");
+    set(&mut world, site.section(PASSWORD));
+    commands_hide_it(&world);
+    let mut worker = world.start();
+    world.order([("bad", Act::Fail)]);
+    world.drained();
+    for path in ["/metrics", "/healthz", "/readyz"] {
+        hides_it(path, &worker.get(path).unwrap().1);
+    }
+    worker.stop();
+    hides_it("the log", &worker.log());
+    let [letter] = &site.records()[..] else { panic!("{:?}", site.records()) };
+    hides_it("a letter", &format!("{letter:?}"));
+    for (name, value) in &letter.headers {
+        hides_it(name, &String::from_utf8_lossy(value.as_deref().unwrap_or_default()));
+    }
 }
 
 #[test]

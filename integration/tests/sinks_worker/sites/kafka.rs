@@ -1,7 +1,7 @@
 //! Apache Kafka: a topic on a broker that wants a name and a password.
 
 use drakkar_core::{KafkaPayload, Payload};
-use drakkar_integration::OwnBroker;
+use drakkar_integration::{OwnBroker, Record};
 use serde_json::{Value, json};
 
 use super::{Mortal, PASSWORD, Site, UNLUCKY, USER};
@@ -21,6 +21,11 @@ impl Broker {
         broker.kill();
         broker.restart();
         Self { broker, port }
+    }
+
+    /// All it has.
+    pub(crate) fn records(&self) -> Vec<Record> {
+        self.broker.kafka().read(TOPIC)
     }
 }
 
@@ -71,7 +76,7 @@ impl Mortal for Broker {
     }
 
     fn kept(&self) -> Vec<u32> {
-        let values = self.broker.kafka().read(TOPIC).into_iter().map(|record| record.value.unwrap());
+        let values = self.records().into_iter().map(|record| record.value.unwrap());
         let mut numbers: Vec<u32> =
             values.map(|value| String::from_utf8(value).unwrap().parse().unwrap()).collect();
         numbers.sort_unstable();

@@ -61,7 +61,8 @@ impl Mongo {
 
 fn at(port: u16, password: &str) -> Value {
     let password = password.replace('/', "%2F");
-    let uri = format!("mongodb://{USER}:{password}@127.0.0.1:{port}/?authSource=admin");
+    let options = "authSource=admin&serverSelectionTimeoutMS=3000"; // Not half a minute.
+    let uri = format!("mongodb://{USER}:{password}@127.0.0.1:{port}/?{options}");
     json!({"uri": uri, "database": DATABASE})
 }
 

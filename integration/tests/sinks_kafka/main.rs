@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)] // A helper of a test fails the test.
 
+mod cut; // connections that end while answers are on their way
+
 use std::{
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -124,7 +126,7 @@ fn a_payload_may_name_another_topic() {
 
 #[test]
 fn compressed_records_read_back_as_they_were() {
-    for compression in ["gzip", "snappy", "lz4"] {
+    for compression in ["gzip", "snappy", "lz4", "zstd"] {
         let keys = json!({ "compression": compression });
         let desk = Desk::open_with(compression, 1, &keys);
         let values: Vec<String> = (0..500).map(|n| format!("{n}-{}", "x".repeat(n))).collect();
