@@ -30,6 +30,8 @@ pub enum Act {
     AwaitLicence,
     /// The same without a process.
     Precomputed,
+    /// The same, in one task with all others of the window that are to be.
+    Together,
     /// Exit with 3.
     Fail,
     /// Exit with 7 on the first attempt, `cat` on the second.

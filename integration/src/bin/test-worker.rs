@@ -109,9 +109,17 @@ impl Handler for Scripted {
     type Input = Option<Json<Order>>;
 
     async fn arrange(&self, window: &[Message<Self::Input>], _: &Pending) -> HookResult<Vec<Task>> {
+        let is_together = |message: &&Message<Self::Input>| {
+            message.input.as_ref().is_some_and(|Json(order)| order.act == Act::Together)
+        };
+        let (together, alone): (Vec<_>, Vec<_>) = window.iter().partition(is_together);
         let mut tasks = Vec::new();
-        for message in window {
+        for message in alone {
             tasks.extend(arrange_one(message)?);
+        }
+        if let [first, ..] = together[..] {
+            let offsets: Vec<Offset> = together.iter().map(|message| message.offset).collect();
+            tasks.extend(arrange_one(first)?.map(|task| task.with_source_offsets(offsets)));
         }
         Ok(tasks)
     }
@@ -159,7 +167,7 @@ fn arrange_one(message: &Message<Option<Json<Order>>>) -> HookResult<Option<Task
         Act::AwaitLicence => {
             sh("until [ -e \"$TEST_DIR/licence\" ]; do sleep 0.05; done; exec cat").stdin(value)
         }
-        Act::Precomputed => {
+        Act::Precomputed | Act::Together => {
             task.precomputed(Precomputed { stdout: value, ..Precomputed::default() })
         }
         Act::Fail => sh("echo 'out of luck' >&2; exit 3"),

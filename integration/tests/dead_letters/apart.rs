@@ -11,7 +11,7 @@ use std::{
 };
 
 use drakkar_integration::{
-    Act, Given, Kafka, Order, OwnBroker, Record, SOON, World, WorkerProcess, until, worker::built,
+    Act, Given, Kafka, Order, OwnBroker, Record, SOON, WorkerProcess, World, until, worker::built,
 };
 use serde_json::json;
 
@@ -95,7 +95,9 @@ fn held(world: &World, worker: &WorkerProcess) -> Vec<Record> {
     until("commits to stop at messages that failed", SOON, || {
         let commits = world.commits();
         let first = |partition: i32| {
-            messages.iter().find(|one| (one.partition, one.offset) == (partition, commits[&partition]))
+            messages
+                .iter()
+                .find(|one| (one.partition, one.offset) == (partition, commits[&partition]))
         };
         match (first(0), first(1)) {
             (Some(one), Some(other)) if fails(&one.id()) && fails(&other.id()) => Ok(()),

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // In a test a panic is the report.
 
 mod apart; // letters on a cluster of their own
+mod headers; // what a letter says of payloads, and of a value, that it does not have
 
 use std::{
     collections::BTreeMap,

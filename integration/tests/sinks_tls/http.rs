@@ -104,12 +104,14 @@ async fn proxy(port: u16) -> (u16, Arc<Mutex<Vec<String>>>) {
             tokio::spawn(async move {
                 let mut near = BufReader::new(near);
                 let mut head = String::new();
-                while !head.ends_with("\r\n\r\n") && near.read_line(&mut head).await.unwrap() != 0 {}
+                while !head.ends_with("\r\n\r\n") && near.read_line(&mut head).await.unwrap() != 0 {
+                }
                 if head.is_empty() {
                     return; // Somebody looks whether the port is open.
                 }
                 // "eve:hunter2"
-                let is_known = head.to_lowercase().contains("proxy-authorization: basic zxzlomh1bnrlcji=\r\n");
+                let is_known =
+                    head.to_lowercase().contains("proxy-authorization: basic zxzlomh1bnrlcji=\r\n");
                 heard.lock().unwrap().push(head);
                 if !is_known {
                     let refusal = b"HTTP/1.1 407 -\r\ncontent-length: 0\r\n\r\n";
@@ -132,9 +134,11 @@ async fn requests_through_a_proxy_are_encrypted_as_far_as_the_endpoint_and_only_
     let port = encrypted(&certificates, endpoint.port).await;
     let (listens, told) = proxy(port).await;
     let url = format!("https://localhost:{port}/in/hidden");
-    let sink = |password: &str, tls: &Value| json!({
-        "url": url, "tls": tls, "proxy": format!("http://eve:{password}@127.0.0.1:{listens}"),
-    });
+    let sink = |password: &str, tls: &Value| {
+        json!({
+            "url": url, "tls": tls, "proxy": format!("http://eve:{password}@127.0.0.1:{listens}"),
+        })
+    };
     let trusting = certificates.tls("ca.pem");
 
     held(&sink("hunter2-wrong", &trusting)).await;
@@ -149,5 +153,8 @@ async fn requests_through_a_proxy_are_encrypted_as_far_as_the_endpoint_and_only_
     assert!(seen.iter().all(|request| request.header("proxy-authorization").is_none()));
     let told = told.lock().unwrap();
     let line = format!("CONNECT localhost:{port} HTTP/1.1\r\n");
-    assert!(told.iter().all(|head| head.starts_with(&line) && !head.contains("hidden")), "{told:?}");
+    assert!(
+        told.iter().all(|head| head.starts_with(&line) && !head.contains("hidden")),
+        "{told:?}"
+    );
 }

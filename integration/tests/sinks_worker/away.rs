@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use drakkar_integration::{Act, Order, SOON, World, WorkerProcess, until};
+use drakkar_integration::{Act, Order, SOON, WorkerProcess, World, until};
 
 use crate::sites::{Broker, Files, Http, Mongo, Mortal, PASSWORD, Postgres, Redis};
 
@@ -121,9 +121,8 @@ fn a_server_that_goes_away_while_nothing_is_for_it_makes_the_worker_unready_unti
 #[test]
 fn where_an_open_breaker_dead_letters_the_letters_have_the_payloads_and_they_arrive_later_once() {
     let site = Postgres::start();
-    let world = world(&site)
-        .with("sinks.circuit_breaker.on_open", "dead_letter")
-        .with("dlq.max_ratio", 0);
+    let world =
+        world(&site).with("sinks.circuit_breaker.on_open", "dead_letter").with("dlq.max_ratio", 0);
     let mut worker = world.start();
     give(&world, &site, 100..110);
     world.drained();

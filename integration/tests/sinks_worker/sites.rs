@@ -11,7 +11,9 @@ mod redis; // a store of keys
 use drakkar_core::Payload;
 use serde_json::Value;
 
-pub(crate) use self::{files::Files, http::Http, kafka::Broker, mongo::Mongo, postgres::Postgres, redis::Redis};
+pub(crate) use self::{
+    files::Files, http::Http, kafka::Broker, mongo::Mongo, postgres::Postgres, redis::Redis,
+};
 
 /// Who writes.
 pub(crate) const USER: &str = "eve";

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // In a test a panic is the report.
 
+mod bar;
 mod progress;
 mod to_sink;
 mod world;

@@ -196,8 +196,13 @@ impl World {
 
     /// Starts `drakkar dlq` about the letters of this world.
     pub(crate) fn begin(&self, arguments: &[&str]) -> Running {
+        Running::begin(&self.words(arguments))
+    }
+
+    /// What is said to run `drakkar dlq` about the letters of this world.
+    pub(crate) fn words<'a>(&'a self, arguments: &[&'a str]) -> Vec<&'a str> {
         let place = ["--brokers", &self.address, "--topic", &self.letters];
-        Running::begin(&[&["dlq"], arguments, &place].concat())
+        [&["dlq"], arguments, &place].concat()
     }
 
     /// Waits until `topic` holds so many records.
