@@ -4,11 +4,7 @@
 //! Each cluster also has the topics that only the other one is to write to: what goes to the wrong cluster
 //! would be taken there.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{collections::BTreeSet, path::Path, process::Command};
 
 use drakkar_integration::{
     Act, Given, Kafka, Order, OwnBroker, Record, SOON, WorkerProcess, World, until, worker::built,
@@ -171,7 +167,7 @@ fn while_the_cluster_of_the_letters_is_away_what_failed_is_held_and_it_goes_back
 }
 
 /// Parks a letter that is of no use, and replays the others, without saying more than the worker was told.
-fn by_hand(apart: &Apart, config: &PathBuf, worker: &WorkerProcess) {
+fn by_hand(apart: &Apart, config: &Path, worker: &WorkerProcess) {
     let Apart { world, parked, .. } = apart;
     world.give([Given::new(HOPELESS, Order::new(HOPELESS, Act::Fail).to_value())]);
     world.drained();
