@@ -103,16 +103,18 @@ async fn proxy(port: u16) -> (u16, Arc<Mutex<Vec<String>>>) {
             let heard = Arc::clone(&heard);
             tokio::spawn(async move {
                 let mut near = BufReader::new(near);
-                let mut head = String::new();
-                while !head.ends_with("\r\n\r\n") && near.read_line(&mut head).await.unwrap() != 0 {
-                }
-                if head.is_empty() {
+                let mut request = String::new();
+                while !request.ends_with("\r\n\r\n")
+                    && near.read_line(&mut request).await.unwrap() != 0
+                {}
+                if request.is_empty() {
                     return; // Somebody looks whether the port is open.
                 }
                 // "eve:hunter2"
-                let is_known =
-                    head.to_lowercase().contains("proxy-authorization: basic zxzlomh1bnrlcji=\r\n");
-                heard.lock().unwrap().push(head);
+                let is_known = request
+                    .to_lowercase()
+                    .contains("proxy-authorization: basic zxzlomh1bnrlcji=\r\n");
+                heard.lock().unwrap().push(request);
                 if !is_known {
                     let refusal = b"HTTP/1.1 407 -\r\ncontent-length: 0\r\n\r\n";
                     return drop(near.write_all(refusal).await);
