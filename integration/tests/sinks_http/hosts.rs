@@ -43,10 +43,13 @@ async fn no_error_of_a_broken_connection_names_the_url() {
     let closed = deliver_all(&sinks, [numbered(0)]).await;
     endpoint.answer(|_| Answer::Hang);
     config["http"]["hook"]["timeout_seconds"] = json!("500ms");
-    let hasty = connect(config).await.unwrap().sinks;
+    let hasty = connect(config.clone()).await.unwrap().sinks;
     let hung = deliver_all(&hasty, [numbered(0)]).await;
     endpoint.stop().await;
-    let refused_to_connect = deliver_all(&sinks, [numbered(0)]).await;
+    // One that has no connection which it does not know to be broken yet.
+    config["http"]["hook"]["check_on_start"] = json!(false);
+    let late = connect(config).await.unwrap().sinks;
+    let refused_to_connect = deliver_all(&late, [numbered(0)]).await;
     for (settled, class) in
         [(closed, "connection"), (hung, "timeout"), (refused_to_connect, "connect")]
     {

@@ -200,16 +200,15 @@ mod tests {
 
     use super::*;
 
-    /// A listener that answers nobody any more: so many wait to be accepted.
+    /// A listener that answers nobody any more: as many wait to be accepted as may.
     async fn silent() -> (TcpListener, Vec<TcpStream>) {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let listener = socket.listen(1).unwrap();
+        let backlog = 1;
+        let listener = socket.listen(backlog).unwrap();
         let (address, mut waiting) = (listener.local_addr().unwrap(), Vec::new());
-        while let Ok(connected) =
-            timeout(Duration::from_millis(500), TcpStream::connect(address)).await
-        {
-            waiting.push(connected.unwrap());
+        for _ in 0..=backlog {
+            waiting.push(TcpStream::connect(address).await.unwrap());
         }
         (listener, waiting)
     }
