@@ -124,7 +124,7 @@ pub(crate) async fn appeal<H: Handler>(
     let mut writes: u32 = 0;
     let mut attempt = 1;
     loop {
-        let Refused { payload: back, sink, error, attempts } = *refused;
+        let Refused { payload: back, sink, error, attempts, .. } = *refused;
         writes = writes.saturating_add(attempts);
         let failed = DeliveryFailure {
             sink,

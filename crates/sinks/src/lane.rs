@@ -372,7 +372,7 @@ impl<S: Sink> Belt<S> {
         for entry in std::mem::take(&mut self.waiting) {
             if entry.ticket.is_expired(Some(limit)) {
                 self.waiting_bytes -= entry.ticket.size;
-                self.common.refuse(entry.payload, entry.ticket, error.clone());
+                self.common.give_up(entry.payload, entry.ticket, error.clone());
             } else {
                 self.waiting.push_back(entry);
             }

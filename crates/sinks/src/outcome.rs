@@ -8,7 +8,7 @@ use drakkar_core::{Payload, SinkError, SinkName};
 pub enum Settled<P = Payload> {
     /// The far side has it.
     Confirmed,
-    /// It will never be accepted.
+    /// It was not accepted, and is not tried again.
     Refused(Box<Refused<P>>),
 }
 
@@ -23,6 +23,9 @@ pub struct Refused<P = Payload> {
     pub error: SinkError,
     /// How many attempts were made.
     pub attempts: u32,
+    /// Whether it was only given up: the sink has not said that it will never take it, but the time for
+    /// it is over, or the circuit is open.
+    pub is_given_up: bool,
 }
 
 impl<P> Settled<P> {
@@ -30,13 +33,9 @@ impl<P> Settled<P> {
         match self {
             Self::Confirmed => Settled::Confirmed,
             Self::Refused(refused) => {
-                let Refused { payload: back, sink, error, attempts } = *refused;
-                Settled::Refused(Box::new(Refused {
-                    payload: payload(back),
-                    sink,
-                    error,
-                    attempts,
-                }))
+                let Refused { payload: back, sink, error, attempts, is_given_up } = *refused;
+                let payload = payload(back);
+                Settled::Refused(Box::new(Refused { payload, sink, error, attempts, is_given_up }))
             }
         }
     }

@@ -145,7 +145,8 @@ macro_rules! kinds {
                 };
                 let sink = SinkName::new(kind, payload.sink().unwrap_or_default());
                 let error = SinkError::new(SinkError::UNKNOWN_SINK, error.to_string());
-                Settled::Refused(Box::new(Refused { payload, sink, error, attempts: 0 }))
+                let (attempts, is_given_up) = (0, false);
+                Settled::Refused(Box::new(Refused { payload, sink, error, attempts, is_given_up }))
             }
 
             /// Hands `payload` over if its sink has room at once; the [`Receipt`] under `number` goes to

@@ -57,7 +57,7 @@ async fn a_payload_without_a_sink_is_refused_and_says_which_exist() {
     let Settled::Refused(refused) = settled else {
         panic!("a sink that does not exist confirmed");
     };
-    let Refused { payload, sink, error, attempts } = *refused;
+    let Refused { payload, sink, error, attempts, .. } = *refused;
     assert_eq!((sink.to_string().as_str(), attempts), ("kafka/x", 0));
     assert_eq!(payload, kafka("x"), "it comes back");
     assert_eq!(error.class, "unknown_sink");

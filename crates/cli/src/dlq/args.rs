@@ -171,7 +171,7 @@ pub(crate) struct Replay {
     /// are those of --config. Stops at the first that is refused again.
     #[arg(long, requires = "config", conflicts_with_all = ["to", "max_replays"])]
     pub to_sink: bool,
-    /// With --to-sink: name what is refused again or cannot be read, and go on.
+    /// With --to-sink: name what is refused again or cannot be read, and go on. A sink that is down stops it.
     #[arg(long, requires = "to_sink")]
     pub keep_going: bool,
     /// A message that was replayed so often is parked. 0 parks everything.

@@ -50,7 +50,7 @@ pub(super) enum Fate<P> {
 }
 
 /// What became of a letter that went.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Answer {
     Confirmed,
     /// Not taken for what it is; why.
@@ -327,7 +327,9 @@ impl<'a, D: Destination> Pass<'a, D> {
                     }
                     stopped_at(&coordinates)
                 }
-                Answer::Unsettled(why) => anyhow!("{coordinates}: {why}"),
+                Answer::Unsettled(why) => {
+                    anyhow!("stopped at {coordinates}: {why}; the next run begins with it")
+                }
             };
             // What is behind it is read again; what is before it is not.
             let (partition, offset) = at;

@@ -104,9 +104,7 @@ impl Destination for Sinks {
 
     fn settle(&mut self, batch: Vec<Vec<Payload>>) -> anyhow::Result<Vec<Answer>> {
         self.at_once = (self.at_once * 2).min(BATCH);
-        let refusals = self.desk.as_ref().map(|desk| desk.deliver(batch)).unwrap_or_default();
-        let answer = |refusal: Option<String>| refusal.map_or(Answer::Confirmed, Answer::Refused);
-        Ok(refusals.into_iter().map(answer).collect())
+        Ok(self.desk.as_ref().map(|desk| desk.deliver(batch)).unwrap_or_default())
     }
 
     fn close(self) {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use drakkar::{FilePayload, KafkaPayload, Payload};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr as Refusal};
 use tempfile::TempDir;
 
 use crate::world::{Ended, Letter, Record, World, drakkar, letter};
@@ -160,6 +161,30 @@ fn whoever_keeps_going_is_told_what_was_refused_and_the_rest_is_delivered() {
     assert!(ended.stdout.contains("3 delivered") && ended.stdout.contains("2 refused again"));
     assert_eq!(site.results(), ["0", "2", "4"]);
     assert_eq!(site.world.read(&site.world.letters).len(), 5, "they lie where they lay");
+}
+
+#[test]
+fn a_sink_that_is_down_stops_whoever_keeps_going_too_and_the_next_run_delivers_everything() {
+    let site = Site::new();
+    site.world.letters([record(0), record(1), record(2)]);
+    let denied = Refusal::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+    site.world.refuse(RDKafkaApiKey::Produce, &[denied; 1_000]);
+    let group = format!("drakkar-replay.{}.to-sink", site.world.letters);
+    for more in [&["--keep-going", "--timeout", "2s"][..], &["--timeout", "2s"]] {
+        let ended = site.replay(more);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        let letter = format!("stopped at {}:0:0: ", site.world.letters);
+        let said = letter + "kafka/results did not take it within 2s: ";
+        assert!(ended.stderr.contains(&said), "{}", ended.stderr);
+        assert!(ended.stderr.contains("the next run begins with it"), "{}", ended.stderr);
+        assert!(!ended.stderr.contains("--keep-going"), "it is of no use: {}", ended.stderr);
+        assert!(!ended.stdout.contains("refused again"), "{}", ended.stdout);
+        assert_eq!(site.world.committed(&group), [Some(0), Some(0)]);
+    }
+    site.world.refuse_no_more(RDKafkaApiKey::Produce);
+    let ended = site.replay(&["--keep-going"]).succeeds();
+    assert!(ended.stdout.contains("3 delivered"), "{}", ended.stdout);
+    assert_eq!(site.results(), ["0", "1", "2"]);
 }
 
 #[test]

@@ -184,6 +184,11 @@ impl World {
         self.broker.with(move |cluster| cluster.request_errors(request, &answers));
     }
 
+    /// Takes back what it was told to answer.
+    pub(crate) fn refuse_no_more(&self, request: RDKafkaApiKey) {
+        self.broker.with(move |cluster| cluster.clear_request_errors(request));
+    }
+
     /// Runs `drakkar dlq` about the letters of this world.
     pub(crate) fn dlq(&self, arguments: &[&str]) -> Ended {
         self.dlq_of(&self.letters, arguments)

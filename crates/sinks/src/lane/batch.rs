@@ -165,7 +165,7 @@ impl<S: Sink> Batch<S> {
         let payloads = std::mem::take(&mut self.payloads);
         for (payload, ticket) in payloads.into_iter().zip(std::mem::take(&mut self.tickets)) {
             if is_refused(&ticket) {
-                self.common.refuse(payload, ticket, error.clone());
+                self.common.give_up(payload, ticket, error.clone());
             } else {
                 self.payloads.push(payload);
                 self.tickets.push(ticket);
@@ -264,7 +264,7 @@ impl<S: Sink> Batch<S> {
             };
             self.common.pause.heard(&error);
             if ticket.is_expired(self.common.settings.patience.give_up_after) {
-                self.common.refuse(payload, ticket, error);
+                self.common.give_up(payload, ticket, error);
                 continue;
             }
             self.common.refused(&error, true);
@@ -337,11 +337,20 @@ impl<S: Sink> Batch<S> {
 }
 
 impl Common {
-    /// It is not held any more: `error` is why.
-    pub(super) fn refuse<P>(&self, payload: P, ticket: Ticket<P>, error: SinkError) {
+    /// The sink will never take it: `error` is why.
+    fn refuse<P>(&self, payload: P, ticket: Ticket<P>, error: SinkError) {
+        self.send_back(payload, ticket, error, false);
+    }
+
+    /// It is not held any more, although the sink may take it one day: `error` is why it has not.
+    pub(super) fn give_up<P>(&self, payload: P, ticket: Ticket<P>, error: SinkError) {
+        self.send_back(payload, ticket, error, true);
+    }
+
+    fn send_back<P>(&self, payload: P, ticket: Ticket<P>, error: SinkError, is_given_up: bool) {
         self.refused(&error, false);
         let (sink, attempts) = (self.settings.name.clone(), ticket.attempts);
-        let refused = Refused { payload, sink, error, attempts };
+        let refused = Refused { payload, sink, error, attempts, is_given_up };
         ticket.answer(Settled::Refused(Box::new(refused)));
     }
 

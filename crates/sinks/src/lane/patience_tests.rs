@@ -143,7 +143,9 @@ async fn what_is_tried_for_too_long_is_refused_with_the_last_error() {
     let limited = Patience { give_up_after: Some(Duration::from_mins(1)), ..patience() };
     let desk = Desk::patient(SMALL, limited, down_until(usize::MAX));
     let begun = Instant::now();
-    assert_eq!(class(&desk.send_all([0]).await[0]), "down");
+    let settled = desk.send_all([0]).await;
+    assert_eq!(class(&settled[0]), "down");
+    assert!(matches!(&settled[0], Settled::Refused(refused) if refused.is_given_up));
     assert!(Duration::from_mins(1) <= begun.elapsed());
 }
 

@@ -256,6 +256,7 @@ async fn a_permanent_error_in_the_middle_refuses_that_payload_alone() {
         ("filesystem/test", "bad", 1)
     );
     assert_eq!(refused.payload, 1, "it comes back");
+    assert!(!refused.is_given_up, "the sink has said so");
     assert_eq!(desk.sink.batches().len(), 1);
 }
 

@@ -1,18 +1,18 @@
 //! The sinks of a configuration, connected, and how payloads are given to them.
 //!
-//! A sink that does not accept a payload is tried again for as long as the command may wait, and then
-//! counts as one that refused.
+//! A sink that does not accept a payload is tried again for as long as the command may wait. Then nobody
+//! knows whether it will; only what it says it never takes is refused.
 
 use std::{sync::Arc, time::Duration};
 
 use anyhow::anyhow;
 use drakkar::Config;
 use drakkar_core::{Payload, hold::HoldBoard};
-use drakkar_sinks::{ConnectError, CustomSinks, Identity, Settled, Sinks};
+use drakkar_sinks::{ConnectError, CustomSinks, Identity, Refused, Settled, Sinks};
 use futures_util::future::join_all;
 use tokio::runtime::Runtime;
 
-use crate::dlq::{Usage, connect::READER};
+use crate::dlq::{Usage, connect::READER, pass::Answer};
 
 /// Connected sinks, and what they run on.
 pub(super) struct Desk {
@@ -48,17 +48,23 @@ impl Desk {
         }
     }
 
-    /// Delivers the payloads of letters; for each letter why it was refused, if one of its payloads was.
-    pub(super) fn deliver(&self, letters: Vec<Vec<Payload>>) -> Vec<Option<String>> {
+    /// Delivers the payloads of letters; an answer for each letter.
+    pub(super) fn deliver(&self, letters: Vec<Vec<Payload>>) -> Vec<Answer> {
         let hold = Arc::new(HoldBoard::default()).task();
+        let within = humantime::format_duration(self.timeout);
         let one = async |payload| match self.sinks.deliver(payload, &hold).await {
-            Settled::Confirmed => None,
-            Settled::Refused(refused) => Some(format!("{}: {}", refused.sink, refused.error)),
+            Settled::Confirmed => Answer::Confirmed,
+            Settled::Refused(refused) => {
+                let Refused { sink, error, is_given_up, .. } = *refused;
+                if is_given_up {
+                    Answer::Unsettled(format!("{sink} did not take it within {within}: {error}"))
+                } else {
+                    Answer::Refused(format!("{sink}: {error}"))
+                }
+            }
         };
-        let letter = async |payloads: Vec<Payload>| {
-            let refused = join_all(payloads.into_iter().map(one)).await;
-            refused.into_iter().flatten().next()
-        };
+        let letter =
+            async |payloads: Vec<Payload>| together(join_all(payloads.into_iter().map(one)).await);
         self.runtime.block_on(join_all(letters.into_iter().map(letter)))
     }
 
@@ -66,6 +72,15 @@ impl Desk {
     pub(super) fn close(self) {
         self.runtime.block_on(self.sinks.close(self.timeout));
     }
+}
+
+/// The answer to a letter, of those to its payloads: while it is unknown whether one of them will be
+/// taken, the letter is not done with.
+fn together(answers: Vec<Answer>) -> Answer {
+    let is_unsettled = |answer: &&Answer| matches!(answer, Answer::Unsettled(_));
+    let is_refused = |answer: &&Answer| matches!(answer, Answer::Refused(_));
+    let found = answers.iter().find(is_unsettled).or_else(|| answers.iter().find(is_refused));
+    found.cloned().unwrap_or(Answer::Confirmed)
 }
 
 /// What is wrong with the configuration was asked for wrongly; the rest failed.
@@ -83,6 +98,19 @@ mod tests {
     use drakkar_sinks::RedisSinkConfig;
 
     use super::*;
+
+    #[test]
+    fn a_letter_is_done_with_when_each_of_its_payloads_was_confirmed_or_refused() {
+        let refused = Answer::Refused("no".to_owned());
+        let unsettled = Answer::Unsettled("down".to_owned());
+        for (payloads, expected) in [
+            (vec![Answer::Confirmed, Answer::Confirmed], Answer::Confirmed),
+            (vec![Answer::Confirmed, refused.clone()], refused.clone()),
+            (vec![refused, Answer::Confirmed, unsettled.clone()], unsettled),
+        ] {
+            assert_eq!(together(payloads), expected);
+        }
+    }
 
     #[test]
     fn a_kind_that_is_not_compiled_in_is_asked_for_wrongly_and_names_the_feature_that_brings_it() {
