@@ -72,6 +72,10 @@ impl Letter {
         i32::try_from(self.number("original-partition")?).ok()
     }
 
+    pub(super) fn original_offset(&self) -> Option<i64> {
+        self.number("original-offset")
+    }
+
     pub(super) fn original_timestamp(&self) -> Option<i64> {
         self.number("original-timestamp")
     }
@@ -79,7 +83,7 @@ impl Letter {
     /// `topic:partition:offset` of the message.
     pub(super) fn original(&self) -> Option<String> {
         let topic = self.original_topic()?;
-        Some(format!("{topic}:{}:{}", self.original_partition()?, self.number("original-offset")?))
+        Some(format!("{topic}:{}:{}", self.original_partition()?, self.original_offset()?))
     }
 
     /// How often the message was replayed before it was given up again.

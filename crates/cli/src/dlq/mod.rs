@@ -14,6 +14,7 @@ mod stats; // how many of what
 mod fate; // whether a letter goes back, is parked, or cannot be
 mod send; // records -> brokers -> confirmed
 mod parked; // which letters are in the parking topic
+mod once; // which messages were sent
 mod stop; // SIGINT, SIGTERM
 mod progress; // how far a replay came
 mod pace; // at most so many per second

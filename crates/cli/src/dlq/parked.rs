@@ -60,7 +60,7 @@ fn source(copy: &SourceMessage, topic: &str) -> Option<Trace> {
 }
 
 /// A hash of the key, the value and these headers.
-fn content(record: &SourceMessage, headers: &[Header]) -> u64 {
+pub(super) fn content(record: &SourceMessage, headers: &[Header]) -> u64 {
     let mut hasher = DefaultHasher::new();
     (&record.key, &record.value).hash(&mut hasher);
     for Header { name, value } in headers {

@@ -39,7 +39,7 @@ pub(super) enum Fate<P> {
     TooYoung,
     /// It is in the parking topic already.
     ParkedBefore,
-    /// The letter of another message carries what would go.
+    /// Another letter carries what would go.
     Elsewhere,
     /// There is nothing that could go; why.
     Without(String),
@@ -67,8 +67,8 @@ pub(super) trait Destination {
     /// A batch is confirmed at the latest after this.
     const BATCH_TIME: Duration;
 
-    /// What becomes of `letter`.
-    fn fate(&self, letter: &Letter) -> Fate<Self::Parcel>;
+    /// What becomes of `letter`, which was read behind those that were asked about before.
+    fn fate(&mut self, letter: &Letter) -> Fate<Self::Parcel>;
 
     /// Which way `parcel` goes.
     fn way(parcel: &Self::Parcel) -> Way;
@@ -205,6 +205,14 @@ impl<'a, D: Destination> Pass<'a, D> {
         (ended, self.tally)
     }
 
+    /// Lets the destination see what earlier runs sent.
+    pub(super) fn recall(&mut self, reader: &mut Reader) -> anyhow::Result<()> {
+        while let Some(letter) = reader.next(|| self.orders.stop.is_set())? {
+            self.fate(&letter);
+        }
+        Ok(())
+    }
+
     fn read(&mut self, reader: &mut Reader) -> anyhow::Result<()> {
         let mut bar = Bar::new(reader.left());
         let mut taken = 0;
@@ -257,7 +265,7 @@ impl<'a, D: Destination> Pass<'a, D> {
         Ok(())
     }
 
-    fn fate(&self, letter: &Letter) -> Fate<D::Parcel> {
+    fn fate(&mut self, letter: &Letter) -> Fate<D::Parcel> {
         match self.orders.choice.meant(letter) {
             Meant::No => Fate::Unmatched,
             Meant::Yes | Meant::Later if self.orders.parked.holds(letter) => Fate::ParkedBefore,

@@ -31,6 +31,20 @@ const LONGEST: usize = 2_000;
 /// Where the next letter of each partition is, and the metadata that says so.
 pub(super) type Positions = BTreeMap<i32, (i64, String)>;
 
+/// Letters before the progress that are looked at again, in all partitions together.
+const LOOK_BACK: usize = 10_000;
+
+/// What a run begins with.
+#[derive(Debug)]
+pub(super) struct Begin {
+    /// What is to be read.
+    pub ranges: Vec<Range>,
+    /// What an earlier run has seen to last: letters of the same messages may be in `ranges`.
+    pub before: Vec<Range>,
+    /// To be kept before anything is read.
+    pub kept: Positions,
+}
+
 /// Progress of one replay of one topic.
 #[derive(Debug)]
 pub(super) struct Progress {
@@ -47,21 +61,32 @@ impl Progress {
         Ok(Self { topic: topic.to_owned(), metadata: format!("{MARK}{about}") })
     }
 
-    /// What is to be read, from where the last replay stopped or from the first letter on, and what is to
-    /// be kept before.
-    pub(super) fn begin(
-        &self,
-        reader: &Reader,
-        args: &Replay,
-    ) -> anyhow::Result<(Vec<Range>, Positions)> {
+    /// A run begins where the last replay stopped, or at the first letter.
+    pub(super) fn begin(&self, reader: &Reader, args: &Replay) -> anyhow::Result<Begin> {
         let mut chosen = reader.ranges_of_topic(&args.choice.partition)?;
         let all = reader.ranges_of_topic(&[])?;
         let known = self.known(&reader.client, &all)?;
         if !args.restart {
             self.resume(&known, &mut chosen)?;
         }
+        let has_any = chosen.iter().any(|range| 0 < range.len());
+        let looks_back = has_any && !args.restart && !args.to_sink;
+        let before = if looks_back { self.before(&known, &all) } else { Vec::new() };
         let kept = self.kept(&known, &all, &chosen);
-        Ok((chosen, kept))
+        Ok(Begin { ranges: chosen, before, kept })
+    }
+
+    /// The last letters that a replay like this one has seen to. What was passed over with Kafka's own
+    /// tools is none of them.
+    fn before(&self, known: &Positions, all: &[Range]) -> Vec<Range> {
+        let each = i64::try_from(LOOK_BACK.div_ceil(all.len().max(1))).unwrap_or(i64::MAX);
+        let before = |range: &Range| {
+            let (next, metadata) = known.get(&range.partition)?;
+            let end = (*next).min(range.end);
+            let next = range.next.max(end.saturating_sub(each)).min(end);
+            (*metadata == self.metadata).then_some(Range { next, end, ..*range })
+        };
+        all.iter().filter_map(before).collect()
     }
 
     /// Commits the positions of all partitions, also of those that hold nothing new or are not chosen:

@@ -14,7 +14,7 @@ use super::{
     fate::Rules,
     parked::Parked,
     pass::{Destination, Orders, Pass, Tally},
-    progress::{Positions, Progress},
+    progress::{Begin, Progress},
     read::Reader,
     stop::Stop,
     to_sink,
@@ -41,7 +41,7 @@ pub(super) fn replay(args: &Replay) -> anyhow::Result<Ended> {
 pub(super) struct Begun {
     stop: Stop,
     progress: Progress,
-    kept: Positions,
+    begin: Begin,
     reader: Reader,
     parked: Parked,
     park_to: String,
@@ -54,11 +54,10 @@ impl Begun {
         let stop = Stop::listen()?;
         let progress = Progress::new(&kafka.topic, &about(args))?;
         let group = format!("drakkar-replay.{name}");
-        let mut reader = Reader::new(kafka.consumer(&group)?, &kafka.topic);
-        let (ranges, kept) = progress.begin(&reader, args)?;
+        let reader = Reader::new(kafka.consumer(&group)?, &kafka.topic);
+        let begin = progress.begin(&reader, args)?;
         let parked = Parked::read(kafka, &park_to, || stop.is_set())?;
-        reader.read(ranges);
-        Ok(Self { stop, progress, kept, reader, parked, park_to })
+        Ok(Self { stop, progress, begin, reader, parked, park_to })
     }
 
     /// Sends the letters to `to`, and says what became of them.
@@ -70,13 +69,18 @@ impl Begun {
         to: D,
         summary: impl Fn(Tally) -> Vec<String>,
     ) -> anyhow::Result<Ended> {
-        let Self { stop, progress, kept, mut reader, parked, .. } = self;
+        let Self { stop, progress, begin, mut reader, parked, .. } = self;
+        let Begin { ranges, before, kept } = begin;
         let (pace, choice) = (&args.pace, &args.choice);
         if !pace.dry_run {
             progress.keep(&reader.client, &kept)?;
         }
         let orders = Orders { pace, choice, parked, stop: &stop, stops_at_first, verb };
-        let (ended, tally) = Pass::new(orders, Some(progress), to).go(&mut reader);
+        let mut pass = Pass::new(orders, Some(progress), to);
+        reader.read(before);
+        pass.recall(&mut reader)?;
+        reader.read(ranges);
+        let (ended, tally) = pass.go(&mut reader);
         let mut lines = summary(tally);
         lines.extend(rest(args, &reader, &ended));
         tell(&lines);
@@ -115,7 +119,8 @@ pub(super) const TOO_YOUNG: &str =
 
 /// What became of the letters.
 pub(super) fn summary(pace: &Pace, tally: Tally, park_to: &str) -> Vec<String> {
-    let Tally { replayed, parked, unmatched, too_young, parked_before, refused, .. } = tally;
+    let Tally { replayed, parked, unmatched, too_young, parked_before, elsewhere, refused, .. } =
+        tally;
     let would = pace.would();
     rows(
         (replayed, format!("{would}replayed")),
@@ -124,6 +129,7 @@ pub(super) fn summary(pace: &Pace, tally: Tally, park_to: &str) -> Vec<String> {
             (unmatched, "left out by the filters".to_owned()),
             (too_young, TOO_YOUNG.to_owned()),
             (parked_before, "left out because they were parked before".to_owned()),
+            (elsewhere, "left out because their message is that of another letter".to_owned()),
             (refused, "not sent, as said above".to_owned()),
         ],
     )

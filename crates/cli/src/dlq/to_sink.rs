@@ -75,7 +75,7 @@ impl Destination for Sinks {
 
     const BATCH_TIME: Duration = Duration::from_millis(200);
 
-    fn fate(&self, letter: &Letter) -> Fate<Vec<Payload>> {
+    fn fate(&mut self, letter: &Letter) -> Fate<Vec<Payload>> {
         fate(letter)
     }
 

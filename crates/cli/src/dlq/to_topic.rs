@@ -12,6 +12,7 @@ use super::{
     connect::{Client, Kafka, READER},
     fate::{Outgoing, Parcel},
     letter::Letter,
+    once::Once,
     pass::{Answer, BATCH, Destination, Fate, Way},
     send::{self, Sender},
 };
@@ -47,6 +48,7 @@ pub(super) struct Topics<F> {
     source: Target,
     parking: Target,
     decide: F,
+    once: Once,
 }
 
 impl<F: Fn(&Letter) -> Fate<Parcel>> Topics<F> {
@@ -59,6 +61,7 @@ impl<F: Fn(&Letter) -> Fate<Parcel>> Topics<F> {
             source: target(source, kafka.source_consumer()?),
             parking: target(parking, kafka.consumer(READER)?),
             decide,
+            once: Once::default(),
         })
     }
 
@@ -85,8 +88,11 @@ impl<F: Fn(&Letter) -> Fate<Parcel>> Destination for Topics<F> {
 
     const BATCH_TIME: Duration = Duration::from_secs(1);
 
-    fn fate(&self, letter: &Letter) -> Fate<Parcel> {
-        (self.decide)(letter)
+    fn fate(&mut self, letter: &Letter) -> Fate<Parcel> {
+        match (self.decide)(letter) {
+            Fate::Goes(Parcel::Replay(_)) if !self.once.admits(letter) => Fate::Elsewhere,
+            fate => fate,
+        }
     }
 
     fn way(parcel: &Parcel) -> Way {

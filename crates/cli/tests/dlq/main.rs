@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // In a test a panic is the report.
 
 mod bar;
+mod fan_out;
 mod progress;
 mod to_sink;
 mod world;

@@ -7,8 +7,8 @@ use std::{
 
 use drakkar_mock::{Broker, SOON};
 use rdkafka::{
-    Message, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer},
+    Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, CommitMode, Consumer},
     message::{Header, Headers, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, Producer},
     types::{RDKafkaApiKey, RDKafkaRespErr},
@@ -249,6 +249,16 @@ impl World {
             self.broker.read(topic, partition, self.broker.count(topic, partition))
         });
         all.map(|message| detached(&message)).collect()
+    }
+
+    /// Commits these offsets of the dead-letter topic for `group`, as Kafka's own tools do.
+    pub(crate) fn commit(&self, group: &str, next: &[i64]) {
+        let consumer: BaseConsumer = self.broker.client().set("group.id", group).create().unwrap();
+        let mut list = TopicPartitionList::new();
+        for (partition, next) in (0..).zip(next) {
+            list.add_partition_offset(&self.letters, partition, Offset::Offset(*next)).unwrap();
+        }
+        consumer.commit(&list, CommitMode::Sync).unwrap();
     }
 
     /// What `group` has committed of each partition of the dead-letter topic.
