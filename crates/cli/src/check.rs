@@ -14,6 +14,8 @@ use drakkar::{Config, ConfigError, Line, Loaded};
 use drakkar_core::contain::sources;
 use humantime::format_duration;
 
+use crate::say::say;
+
 /// Exit code for a configuration that is wrong; the one a worker has for it.
 const WRONG: u8 = 2;
 
@@ -27,13 +29,13 @@ pub(crate) fn run(path: &Path) -> ExitCode {
                 // Whoever reads has seen enough.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
                 Err(error) => {
-                    eprintln!("drakkar: cannot write the report: {error}");
+                    say(&format!("drakkar: cannot write the report: {error}"));
                     ExitCode::FAILURE
                 }
             }
         }
         Err(error) => {
-            eprintln!("{}", complaint(&error));
+            say(&complaint(&error));
             ExitCode::from(WRONG)
         }
     }

@@ -3,6 +3,7 @@
 //! `demo` shows a worker at work on a machine that has nothing but Rust; `check` shows what a
 //! configuration file means; `dlq` looks at dead letters and sends them back. Workers themselves are binaries of their users: they link the library.
 
+mod say; // words for people, who may be gone
 mod check; // what a configuration means
 mod dlq; // dead letters: looked at, sent back, parked
 mod demo; // a worker, a broker and an account of every message
@@ -43,7 +44,7 @@ enum Command {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Demo(args) => demo::run(&args).unwrap_or_else(|error| {
-            eprintln!("drakkar: {error:#}");
+            say::say(&format!("drakkar: {error:#}"));
             ExitCode::FAILURE
         }),
         Command::Check { config } => check::run(&config),

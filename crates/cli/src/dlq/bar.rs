@@ -4,6 +4,8 @@ use std::{io::IsTerminal, time::Duration};
 
 use tokio::time::Instant;
 
+use crate::say::draw;
+
 /// Shortest time between two pictures.
 const STILL: Duration = Duration::from_millis(100);
 
@@ -28,13 +30,13 @@ impl Bar {
         let total = self.total;
         let done = total.saturating_sub(left);
         let filled = usize::try_from(20 * done / total.max(1)).unwrap_or(20);
-        eprint!("\r\x1b[K[{:<20}] {done}/{total} | {}", "#".repeat(filled), text());
+        draw(&format!("[{:<20}] {done}/{total} | {}", "#".repeat(filled), text()));
     }
 }
 
 /// Removes the line.
 pub(super) fn clear() {
     if std::io::stderr().is_terminal() {
-        eprint!("\r\x1b[K");
+        draw("");
     }
 }

@@ -30,6 +30,8 @@ use std::{io, process::ExitCode};
 pub(crate) use args::DlqCommand;
 use drakkar::ConfigError;
 
+use crate::say::say;
+
 /// Exit code for what was asked for wrongly; clap has the same.
 const USAGE: u8 = 2;
 
@@ -67,7 +69,7 @@ pub(crate) fn run(command: &DlqCommand) -> ExitCode {
         Ok(Ended::Interrupted) => ExitCode::from(INTERRUPTED),
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("drakkar: {error:#}");
+            say(&format!("drakkar: {error:#}"));
             let is_usage = error.is::<Usage>() || error.is::<ConfigError>();
             if is_usage { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
         }

@@ -21,6 +21,7 @@ use super::{
     read::Reader,
     stop::Stop,
 };
+use crate::say::say;
 
 /// Letters of a batch, at most.
 pub(super) const BATCH: usize = 500;
@@ -354,7 +355,7 @@ impl<'a, D: Destination> Pass<'a, D> {
     /// Says why a letter does not go.
     fn name(&self, coordinates: &str, why: &str) {
         clear();
-        eprintln!("{coordinates} is not {}: {why}", self.orders.verb);
+        say(&format!("{coordinates} is not {}: {why}", self.orders.verb));
     }
 }
 

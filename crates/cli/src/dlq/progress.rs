@@ -21,6 +21,7 @@ use super::{
     connect::Client,
     read::{Range, Reader},
 };
+use crate::say::say;
 
 /// How our metadata begins.
 const MARK: &str = "drakkar-replay";
@@ -128,11 +129,11 @@ impl Progress {
             return Ok(());
         }
         if known.is_empty() {
-            eprintln!(
+            say(&format!(
                 "{topic}: there is no progress under this name, so this begins at the first letter. Brokers \
                  forget progress some time after the last run (offsets.retention.minutes, by default 7 \
                  days): if there was any, letters are sent again."
-            );
+            ));
             return Ok(());
         }
         let named = |before: &str, between: &str| {
@@ -160,7 +161,7 @@ impl Progress {
         }
         if next < range.next {
             let gone = range.next - next;
-            eprintln!("{topic}:{partition}: {gone} offsets that were not replayed are deleted");
+            say(&format!("{topic}:{partition}: {gone} offsets that were not replayed are deleted"));
         }
         range.next = range.next.max(next);
         Ok(())

@@ -20,6 +20,7 @@ use super::{
     to_sink,
     to_topic::Topics,
 };
+use crate::say::say;
 
 pub(super) fn replay(args: &Replay) -> anyhow::Result<Ended> {
     if args.to_sink {
@@ -149,6 +150,6 @@ pub(super) fn rows<const N: usize>(
 pub(super) fn tell(lines: &[String]) {
     let text = lines.join("\n") + "\n";
     if let Err(error) = io::stdout().write_all(text.as_bytes()) {
-        eprintln!("drakkar: cannot print the summary: {error}\n{text}");
+        say(&format!("drakkar: cannot print the summary: {error}\n{text}"));
     }
 }

@@ -16,6 +16,7 @@ use super::{
     letter::{Letter, PAYLOAD, escape, time_text},
     read::{Range, Reader},
 };
+use crate::say::say;
 
 pub(super) fn list(args: &List) -> anyhow::Result<Ended> {
     let kafka = Kafka::of(&args.place)?;
@@ -37,7 +38,7 @@ pub(super) fn list(args: &List) -> anyhow::Result<Ended> {
         }
     }
     out.flush()?;
-    eprintln!("{shown} of {seen} letters of {}", kafka.topic);
+    say(&format!("{shown} of {seen} letters of {}", kafka.topic));
     Ok(Ended::Done)
 }
 

@@ -6,6 +6,7 @@ mod bar;
 mod fan_out;
 mod progress;
 mod to_sink;
+mod unheard;
 mod world;
 
 use std::time::Duration;

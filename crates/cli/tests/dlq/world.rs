@@ -136,6 +136,11 @@ impl Running {
         Self(command.spawn().unwrap())
     }
 
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Waits for its end.
     pub(crate) fn ended(self) -> Ended {
         let Output { status, stdout, stderr } = self.0.wait_with_output().unwrap();
@@ -208,6 +213,17 @@ impl World {
     pub(crate) fn words<'a>(&'a self, arguments: &[&'a str]) -> Vec<&'a str> {
         let place = ["--brokers", &self.address, "--topic", &self.letters];
         [&["dlq"], arguments, &place].concat()
+    }
+
+    /// The same where everything it says goes to a pipe that nobody reads.
+    pub(crate) fn begin_unheard(&self, arguments: &[&str]) -> Running {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_drakkar"));
+        command.arg("dlq").args(arguments);
+        command.args(["--brokers", &self.address, "--topic", &self.letters]);
+        command.stdout(writer.try_clone().unwrap()).stderr(writer);
+        Running(command.spawn().unwrap())
     }
 
     /// Waits until `topic` holds so many records.
