@@ -98,7 +98,7 @@ impl World {
         self.playing("draining").closed(&self.state.id(partition)).await;
     }
 
-    /// Waits for the last word of a partition.
+    /// Waits for the last word of a partition, about its last assignment.
     ///
     /// # Panics
     ///
@@ -106,16 +106,17 @@ impl World {
     #[track_caller]
     pub fn handed_over(&mut self, partition: i32) -> impl Future<Output = HandedOver> + Send {
         let id = self.state.id(partition);
-        let wanted = id.clone();
-        let book = self.book_handle();
-        let over = self.until("a hand-over", move |book| {
-            book.handed_over.iter().any(|(found, _)| *found == wanted)
-        });
+        let epoch = self.playing("handed_over").epoch(&id);
+        let find = move |book: &Book| {
+            let all = book.handed_over.iter();
+            let mut of_it = all.filter(|(of, over)| *of == id && Some(over.epoch) == epoch);
+            of_it.next().map(|(_, over)| over.clone())
+        };
+        let (wanted, book) = (find.clone(), self.book_handle());
+        let over = self.until("a hand-over", move |book| wanted(book).is_some());
         async move {
             over.await;
-            let book = lock(&book);
-            let last = book.handed_over.iter().rev().find(|(found, _)| *found == id);
-            last.map_or(HandedOver { epoch: 0, position: None }, |(_, over)| over.clone())
+            find(&lock(&book)).unwrap_or(HandedOver { epoch: 0, position: None })
         }
     }
 

@@ -212,7 +212,8 @@ impl Runs {
         })
     }
 
-    /// Checks that no task ran again after it had succeeded, and none twice at a time.
+    /// Checks that no task ran again after it had succeeded, and none twice at a time. A message that is
+    /// read again, after a crash say, has new tasks: [`Runs::of`] has them all.
     ///
     /// # Panics
     ///

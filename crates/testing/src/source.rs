@@ -36,6 +36,8 @@ pub struct Book {
     /// Whether intake was stopped.
     pub quiesced: bool,
     last: HashMap<TopicPartition, Position>,
+    /// Assignments so far, also those of workers that have crashed: each has its own number.
+    epochs: u64,
 }
 
 impl Book {
@@ -65,6 +67,7 @@ impl Book {
 }
 
 struct Feed {
+    epoch: u64,
     inbox: mpsc::UnboundedSender<Arc<SourceMessage>>,
     load: Arc<Load>,
 }
@@ -77,7 +80,6 @@ pub(crate) struct TestSource {
     /// Partitions that are being taken away: released when they are handed over.
     revoked: Arc<Mutex<HashSet<TopicPartition>>>,
     feeds: HashMap<TopicPartition, Feed>,
-    epochs: u64,
 }
 
 impl TestSource {
@@ -105,7 +107,7 @@ impl TestSource {
             }
         };
         let control = SourceControl::new(commands, Arc::new(wake));
-        let source = Self { events, book, changed, revoked, feeds: HashMap::new(), epochs: 0 };
+        let source = Self { events, book, changed, revoked, feeds: HashMap::new() };
         (source, receiver, control)
     }
 
@@ -115,13 +117,18 @@ impl TestSource {
         limits: Limits,
         committed: Option<Position>,
     ) {
-        self.epochs += 1;
+        let epoch = {
+            let mut book = lock(&self.book);
+            book.epochs += 1;
+            book.epochs
+        };
         let (sender, inbox) = mpsc::unbounded_channel();
         let load = Arc::new(Load::new(limits));
-        self.feeds.insert(partition.clone(), Feed { inbox: sender, load: Arc::clone(&load) });
+        let feed = Feed { epoch, inbox: sender, load: Arc::clone(&load) };
+        self.feeds.insert(partition.clone(), feed);
         self.tell(SourceEvent::Assigned(vec![Assignment {
             partition: partition.clone(),
-            epoch: self.epochs,
+            epoch,
             inbox,
             load,
             committed,
@@ -144,6 +151,11 @@ impl TestSource {
 
     pub(crate) fn load(&self, partition: &TopicPartition) -> Option<&Load> {
         self.feeds.get(partition).map(|feed| &*feed.load)
+    }
+
+    /// Which assignment of it was the last.
+    pub(crate) fn epoch(&self, partition: &TopicPartition) -> Option<u64> {
+        self.feeds.get(partition).map(|feed| feed.epoch)
     }
 
     pub(crate) fn revoke(&self, partition: TopicPartition, grace: Duration) {

@@ -44,6 +44,46 @@ async fn a_rebalance_loses_nothing() {
     assert_eq!((0..4).map(|partition| world.committed_offset(partition)).sum::<i64>(), 80);
 }
 
+/// Each rebalance is a hand-over in order: what runs is finished and committed before the partition goes.
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_goes_and_comes_back_again_and_again_is_handed_over_each_time() {
+    let slow = |_: &_| Scripted::prints("1").takes(Duration::from_secs(1));
+    let mut world = World::of(PerWord).in_memory().partitions(2).processes(slow).start();
+    for round in 1..=3 {
+        world.produce(0, order(["a"]));
+        world.produce(1, order(["b"]));
+        world.runs.started(2 * round).await;
+        world.rebalance().await;
+        assert_eq!(world.committed_offset(1), i64::try_from(round).unwrap());
+    }
+    world.settled().await;
+    assert_eq!(world.runs.len(), 6, "nothing ran twice");
+    assert_eq!(rebalances(&world, "lost"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_is_handed_over_by_the_worker_that_has_it_and_not_by_the_one_before_a_crash() {
+    let slow = |_: &_| Scripted::prints("1").takes(Duration::from_secs(1));
+    let mut world = World::of(PerWord).in_memory().processes(slow).start();
+    world.produce(0, order(["a"]));
+    world.runs.started(1).await;
+    world.revoke(0, Duration::from_secs(5)).await;
+    world.give_back(0);
+    let mut world = world.crash().await.restart(PerWord);
+    world.produce(0, order(["b"]));
+    world.runs.started(2).await;
+    let over = world.revoke(0, Duration::from_secs(5)).await;
+    assert_eq!(over.position.unwrap().next.0, 2);
+}
+
+/// How often partitions were told this.
+fn rebalances(world: &World, what: &str) -> u64 {
+    let text = world.metrics.render().unwrap();
+    let name = format!("drakkar_rebalance_events_total{{type=\"{what}\"}} ");
+    let count = text.lines().find_map(|line| line.strip_prefix(&name));
+    count.map_or(0, |count| count.parse().unwrap())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_crash_what_was_not_committed_runs_again_and_nothing_else() {
     let mut world = World::of(PerWord)
