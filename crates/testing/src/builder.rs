@@ -8,12 +8,13 @@ use drakkar_core::{
 };
 use drakkar_executor::{ExecutorConfig, Scripted};
 use drakkar_pipeline::{AfterError, CommitPace, Periodic, Settings};
-use drakkar_sinks::{BatchConfig, CircuitBreakerConfig, DlqConfig, SinksConfig};
+use drakkar_sinks::{BatchConfig, CircuitBreakerConfig, DlqConfig, SinksBuilder, SinksConfig};
 
 use crate::{
     Call, Runs, Script, World, aggregates,
     kinds::Kinds,
     origin::{self, SWITCH},
+    own::Own,
     patience::is_paused,
     place::Place,
     setup::Setup,
@@ -195,11 +196,13 @@ impl<H: Handler> WorldBuilder<H> {
         self
     }
 
-    /// Adds a sink of the user's own, as `Worker::sink` does; a [`Script`] of its payload is one.
+    /// Adds a sink of the user's own, as `Worker::sink` does; a [`Script`] of its payload is one. A worker
+    /// that is started after a crash has the same sink.
     #[must_use]
-    pub fn sink<S: Sink<Payload: Clone> + Clone>(mut self, name: &str, sink: S) -> Self {
-        let name = name.to_owned();
-        self.setup.others.push(Arc::new(move |sinks| sinks.custom(&name, sink.clone())));
+    pub fn sink<S: Sink<Payload: Clone>>(mut self, name: &str, sink: S) -> Self {
+        let (name, sink) = (name.to_owned(), Arc::new(sink));
+        let add = move |sinks: SinksBuilder| sinks.custom(&name, Own(Arc::clone(&sink)));
+        self.setup.others.push(Arc::new(add));
         self
     }
 

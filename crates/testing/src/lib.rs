@@ -13,6 +13,7 @@ mod patience; // how long to wait, and what to say then
 mod recorded; // what a sink accepted
 mod script; // sinks that record, refuse, fail and dawdle on demand
 mod kinds; // one for each kind, or those that the test names
+mod own; // one of the user's own
 mod processes; // which programs ran, and what is played instead
 mod aggregates; // hooks that would never be called
 mod source; // the poll thread's side of the channels

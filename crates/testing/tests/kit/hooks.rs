@@ -7,8 +7,8 @@ use std::{
 };
 
 use drakkar::{
-    AfterError, Bytes, Collect, CustomPayload, Handler, HookResult, Message, Pending, Precomputed,
-    Ready, Task, TaskResult, TopicPartition, prometheus::Registry,
+    AfterError, Bytes, Collect, CustomPayload, Delivery, Handler, HookResult, Message, Pending,
+    Precomputed, Ready, Sink, Task, TaskResult, TopicPartition, prometheus::Registry,
 };
 use drakkar_testing::{Script, World};
 
@@ -74,6 +74,31 @@ async fn a_handler_hears_of_its_worker_and_of_its_partitions_in_the_order_of_a_w
     ];
     assert_eq!(diary.read(), expected);
     assert_eq!(audit.recorded().all(), ["done"]);
+}
+
+/// There is one, and it cannot be cloned.
+struct Connection(Arc<Mutex<Vec<String>>>);
+
+impl Sink for Connection {
+    type Payload = String;
+
+    async fn deliver(&self, batch: &[String]) -> Vec<Delivery> {
+        self.0.lock().unwrap().extend(batch.iter().cloned());
+        vec![Delivery::Confirmed; batch.len()]
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_cannot_be_cloned_is_that_of_the_worker_after_a_crash_as_well() {
+    let written = Arc::default();
+    let sink = Connection(Arc::clone(&written));
+    let mut world = World::of(Diary::default()).in_memory().sink("audit", sink).start();
+    world.produce(0, "a");
+    world.settled().await;
+    let mut world = world.crash().await.restart(Diary::default());
+    world.produce(0, "b");
+    world.settled().await;
+    assert_eq!(*written.lock().unwrap(), ["done", "done"]);
 }
 
 #[tokio::test(start_paused = true)]
