@@ -75,6 +75,8 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 mod guides {
     #[doc = include_str!("../../../docs/handler.md")]
     mod handler {}
+    #[doc = include_str!("../../../docs/executor.md")]
+    mod executor {}
     #[doc = include_str!("../../../docs/fan-out.md")]
     mod fan_out {}
     #[doc = include_str!("../../../docs/sinks/kafka.md")]

@@ -92,8 +92,3 @@ fn pipes() -> (BufReader<io::StdinLock<'static>>, BufWriter<io::StdoutLock<'stat
         BufWriter::with_capacity(BUFFER, io::stdout().lock()),
     )
 }
-
-/// The guide: its example is compiled as a documentation test.
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/executor.md")]
-mod guide {}

@@ -124,6 +124,20 @@ fn every_example_in_rust_is_compiled() {
     }
 }
 
+#[test]
+fn examples_use_only_what_users_depend_on() {
+    let users: BTreeSet<_> = ["drakkar", "drakkar_testing", "drakkar_program"].into();
+    for document in documents().into_iter().filter(|document| !document.contains("/decisions/")) {
+        let text = read(&document);
+        for example in between(&text, "```rust", "\n```") {
+            let named = example.split(|c: char| !c.is_alphanumeric() && c != '_');
+            for name in named.filter(|word| word.starts_with("drakkar")) {
+                assert!(users.contains(name), "{document} uses {name}, which users do not have");
+            }
+        }
+    }
+}
+
 /// The modules of a crate with what the listing says about each, as rows of a table.
 fn listing(root_file: &str) -> Vec<String> {
     let text = read(root_file);
