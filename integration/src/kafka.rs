@@ -11,7 +11,10 @@ use std::{
 
 use rdkafka::{
     ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication, TopicResult},
+    admin::{
+        AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier,
+        TopicReplication, TopicResult,
+    },
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, KafkaResult},
@@ -136,6 +139,30 @@ impl Kafka {
         );
         let observer = self.observer("none");
         until("the topic to be known", SOON, || observer.ends(name).map(drop));
+    }
+
+    /// Changes one setting of a topic, and returns when its leader has heard of it. All others are those of the
+    /// broker.
+    pub fn configure_topic(&self, name: &str, setting: &str, value: &str) {
+        let change = AlterConfig::new(ResourceSpecifier::Topic(name)).set(setting, value);
+        let admin: Admin = self.client().create().unwrap();
+        let options = AdminOptions::new().request_timeout(Some(SOON));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        until("the topic to be changed", SOON, || {
+            let answer = runtime.block_on(admin.alter_configs([&change], &options));
+            answer
+                .map_err(|error| error.to_string())?
+                .remove(0)
+                .map_err(|error| format!("{error:?}"))?;
+            let asked = [ResourceSpecifier::Topic(name)];
+            let answer = runtime.block_on(admin.describe_configs(&asked, &options));
+            let known = answer.map_err(|error| error.to_string())?.remove(0);
+            let known = known.map_err(|error| format!("{error:?}"))?;
+            match known.get(setting).and_then(|entry| entry.value.as_deref()) {
+                Some(now) if now == value => Ok(()),
+                now => Err(format!("it is {now:?}")),
+            }
+        });
     }
 
     /// Deletes a topic, and returns when nobody knows it any more.

@@ -167,9 +167,12 @@ pub(crate) struct Replay {
     /// Send to this topic instead of the ones the messages came from.
     #[arg(long, value_name = "TOPIC")]
     pub to: Option<String>,
+    /// Give messages the time at which they are sent, instead of their own.
+    #[arg(long)]
+    pub now: bool,
     /// Deliver the payloads that sinks refused to these sinks, without running a task again. The sinks
     /// are those of --config. Stops at the first that is refused again.
-    #[arg(long, requires = "config", conflicts_with_all = ["to", "max_replays"])]
+    #[arg(long, requires = "config", conflicts_with_all = ["to", "max_replays", "now"])]
     pub to_sink: bool,
     /// With --to-sink: name what is refused again or cannot be read, and go on. A sink that is down stops it.
     #[arg(long, requires = "to_sink")]

@@ -53,6 +53,8 @@ pub(super) struct Rules<'a> {
     pub max_replays: u32,
     /// What is replayed too often goes here.
     pub park_to: &'a str,
+    /// Messages get the time at which they are sent, instead of their own.
+    pub is_now: bool,
 }
 
 impl Rules<'_> {
@@ -70,6 +72,13 @@ impl Rules<'_> {
                  message where it was",
             );
         }
+        let timestamp = letter.original_timestamp().filter(|_| !self.is_now);
+        if let Some(millis @ ..=0) = timestamp {
+            // To the client 0 is "now"; brokers take none before it.
+            return refused(&format!(
+                "its timestamp is {millis}, which cannot be written again: --now sends it as one of now"
+            ));
+        }
         let original = letter.original_topic();
         let Some(topic) =
             self.to.map(str::to_owned).or_else(|| original.as_deref().map(str::to_owned))
@@ -80,7 +89,7 @@ impl Rules<'_> {
         Fate::Goes(Parcel::Replay(Outgoing {
             topic,
             partition,
-            timestamp: letter.original_timestamp(),
+            timestamp,
             key: letter.record.key.clone(),
             value: letter.record.value.clone(),
             headers: restored(letter),
@@ -125,7 +134,8 @@ pub(super) fn parked(letter: &Letter, topic: &str) -> Outgoing {
 mod tests {
     use super::{super::letter::tests::letter, *};
 
-    const RULES: Rules<'_> = Rules { to: None, max_replays: 3, park_to: "orders_dlq_parked" };
+    const RULES: Rules<'_> =
+        Rules { to: None, max_replays: 3, park_to: "orders_dlq_parked", is_now: false };
 
     fn replayed(fate: Fate<Parcel>) -> Outgoing {
         match fate {
@@ -147,6 +157,18 @@ mod tests {
         assert_eq!((&record.key, &record.value), (&letter.record.key, &letter.record.value));
         assert_eq!(record.headers[..3], letter.record.headers[..3]);
         assert_eq!(record.headers[3..], [Header::new(REPLAYS, "1")]);
+    }
+
+    #[test]
+    fn a_timestamp_that_cannot_be_written_again_is_not_taken_for_now_unless_that_is_wanted() {
+        for millis in ["0", "-5"] {
+            let mut letter = letter(&[]);
+            letter.record.headers[7] = Header::new("drakkar-original-timestamp", millis);
+            let fate = RULES.fate(&letter);
+            assert!(matches!(&fate, Fate::Refused(why) if why.contains(millis)), "{fate:?}");
+            let now = Rules { is_now: true, ..RULES };
+            assert_eq!(replayed(now.fate(&letter)).timestamp, None);
+        }
     }
 
     #[test]

@@ -33,7 +33,12 @@ pub(super) fn replay(args: &Replay) -> anyhow::Result<Ended> {
     let name = args.name.as_deref().unwrap_or(&kafka.topic);
     let begun = Begun::new(args, &kafka, name)?;
     let park_to = begun.park_to.clone();
-    let rules = Rules { to: args.to.as_deref(), max_replays: args.max_replays, park_to: &park_to };
+    let rules = Rules {
+        to: args.to.as_deref(),
+        max_replays: args.max_replays,
+        park_to: &park_to,
+        is_now: args.now,
+    };
     let topics = Topics::new(&kafka, |letter| rules.fate(letter))?;
     begun.run(args, false, "sent", topics, |tally| summary(&args.pace, tally, &park_to))
 }

@@ -16,7 +16,8 @@ use rdkafka::{
 
 use super::{
     connect::{refused, settings},
-    fate::Outgoing,
+    fate::{Outgoing, Parcel},
+    pass::Answer,
 };
 
 /// How long the client may take to notice that a record is out of time.
@@ -29,12 +30,18 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    pub(super) fn new(cluster: &Cluster, timeout: Duration) -> anyhow::Result<Self> {
+    /// Writes sets of records, or each by itself.
+    pub(super) fn new(
+        cluster: &Cluster,
+        timeout: Duration,
+        is_single: bool,
+    ) -> anyhow::Result<Self> {
         let mut settings = settings(cluster, timeout);
         settings
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("linger.ms", "5")
+            .set("batch.num.messages", if is_single { "1" } else { "10000" })
             // Where a message has no partition to go back to: that of Java's clients.
             .set("partitioner", "murmur2_random")
             .set("message.timeout.ms", timeout.as_millis().max(1_000).to_string())
@@ -80,23 +87,39 @@ impl Sender {
     }
 }
 
-/// Whether the answer may be about a neighbour: brokers refuse a whole batch for one bad record, or
-/// for the size of all of them together.
+/// Whether the answer may be about a neighbour: brokers refuse a whole set for one bad record, or for the
+/// size of all of them together.
 pub(super) fn is_shared(code: Code) -> bool {
-    is_permanent(code) || code == Code::InvalidDifferentRecord
-}
-
-/// Whether the record itself is at fault.
-pub(super) fn is_permanent(code: Code) -> bool {
     matches!(
         code,
         Code::MessageSizeTooLarge
             | Code::MessageBatchTooLarge
             | Code::InvalidMessageSize
-            | Code::InvalidRecord
             | Code::InvalidTimestamp
-            | Code::InvalidArgument
+            | Code::InvalidRecord
+            | Code::InvalidDifferentRecord
     )
+}
+
+/// What it means that its topic has not taken `parcel`. Which timestamps it takes is its own setting: that
+/// is no fault of one record, but of all that are as old.
+pub(super) fn answer(parcel: &Parcel, code: Code) -> Answer {
+    let topic = &parcel.record().topic;
+    let advice = match parcel {
+        Parcel::Replay(_) => "; --now gives it a new one",
+        Parcel::Park(_) => "",
+    };
+    match code {
+        Code::MessageSizeTooLarge
+        | Code::InvalidMessageSize
+        | Code::InvalidRecord
+        | Code::InvalidArgument => Answer::Refused(format!("{topic} does not take it: {code}")),
+        Code::InvalidTimestamp => Answer::Unsettled(format!(
+            "{topic} does not take its timestamp (message.timestamp.before.max.ms and \
+             message.timestamp.after.max.ms of the topic say which it takes{advice})"
+        )),
+        code => Answer::Unsettled(format!("{topic} did not confirm it: {code}")),
+    }
 }
 
 /// What was not written.

@@ -1,11 +1,12 @@
 //! Letters to topics: messages back to where they came from, letters to where they are parked.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 
 use anyhow::bail;
+use drakkar::sections::Cluster;
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::{
@@ -19,7 +20,10 @@ use super::{
 
 /// Where records go: a cluster, and what is known of its topics.
 struct Target {
+    cluster: Cluster,
     sender: Sender,
+    /// Each record is sent by itself.
+    is_single: bool,
     client: Client,
     topics: HashMap<String, usize>,
 }
@@ -41,6 +45,34 @@ impl Target {
             record.partition.filter(|&one| usize::try_from(one).is_ok_and(|one| one < count));
         Ok(())
     }
+
+    /// Waits for what it was sent of `batch`; what was not written, and why. After the first record that may
+    /// have been refused for a neighbour each goes by itself: what is sent again comes behind the sets that
+    /// followed, and once that has happened in a run, it would again.
+    fn settle(
+        &mut self,
+        batch: &[Parcel],
+        failed: &mut BTreeMap<usize, Code>,
+    ) -> anyhow::Result<()> {
+        let mut again = BTreeSet::new();
+        for (index, code) in self.sender.settle()? {
+            if !self.is_single && send::is_shared(code) {
+                again.insert(index);
+            } else {
+                failed.insert(index, code);
+            }
+        }
+        if again.is_empty() {
+            return Ok(());
+        }
+        self.is_single = true;
+        self.sender = Sender::new(&self.cluster, self.client.timeout, true)?;
+        for index in again {
+            self.sender.send(index, batch[index].record());
+        }
+        failed.extend(self.sender.settle()?);
+        Ok(())
+    }
 }
 
 /// The topics of a worker.
@@ -54,12 +86,14 @@ pub(super) struct Topics<F> {
 impl<F: Fn(&Letter) -> Fate<Parcel>> Topics<F> {
     /// Letters have the fate that `decide` says.
     pub(super) fn new(kafka: &Kafka, decide: F) -> anyhow::Result<Self> {
-        let target = |sender, client| Target { sender, client, topics: HashMap::new() };
-        let source = Sender::new(&kafka.source, kafka.timeout)?;
-        let parking = Sender::new(&kafka.letters, kafka.timeout)?;
+        let target = |cluster: &Cluster, client| {
+            let sender = Sender::new(cluster, kafka.timeout, false)?;
+            let (cluster, topics) = (cluster.clone(), HashMap::new());
+            anyhow::Ok(Target { cluster, sender, is_single: false, client, topics })
+        };
         Ok(Self {
-            source: target(source, kafka.source_consumer()?),
-            parking: target(parking, kafka.consumer(READER)?),
+            source: target(&kafka.source, kafka.source_consumer()?)?,
+            parking: target(&kafka.letters, kafka.consumer(READER)?)?,
             decide,
             once: Once::default(),
         })
@@ -70,16 +104,6 @@ impl<F: Fn(&Letter) -> Fate<Parcel>> Topics<F> {
             Parcel::Replay(_) => &self.source,
             Parcel::Park(_) => &self.parking,
         }
-    }
-
-    /// Sends a record by itself where the answer may have been about a neighbour.
-    fn alone(&self, code: Code, parcel: &Parcel) -> anyhow::Result<Option<Code>> {
-        if !send::is_shared(code) {
-            return Ok(Some(code));
-        }
-        let sender = &self.target(parcel).sender;
-        sender.send(0, parcel.record());
-        Ok(sender.settle()?.first().map(|(_, code)| *code))
     }
 }
 
@@ -130,21 +154,14 @@ impl<F: Fn(&Letter) -> Fate<Parcel>> Destination for Topics<F> {
 
     fn settle(&mut self, batch: Vec<Parcel>) -> anyhow::Result<Vec<Answer>> {
         let mut failed: BTreeMap<usize, Code> = BTreeMap::new();
-        for target in [&self.source, &self.parking] {
-            failed.extend(target.sender.settle()?);
+        for target in [&mut self.source, &mut self.parking] {
+            target.settle(&batch, &mut failed)?;
         }
-        let answer = |(index, parcel): (usize, &Parcel)| {
-            let left = failed.get(&index).map(|code| self.alone(*code, parcel)).transpose()?;
-            let topic = &parcel.record().topic;
-            Ok(match left.flatten() {
-                None => Answer::Confirmed,
-                Some(code) if send::is_permanent(code) => {
-                    Answer::Refused(format!("{topic} does not take it: {code}"))
-                }
-                Some(code) => Answer::Unsettled(format!("{topic} did not confirm it: {code}")),
-            })
+        let answer = |(index, parcel): (usize, &Parcel)| match failed.get(&index) {
+            None => Answer::Confirmed,
+            Some(code) => send::answer(parcel, *code),
         };
-        batch.iter().enumerate().map(answer).collect()
+        Ok(batch.iter().enumerate().map(answer).collect())
     }
 
     fn close(self) {} // Every record was answered for.
