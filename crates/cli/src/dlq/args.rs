@@ -68,7 +68,7 @@ pub(crate) struct Choice {
     /// Stage (`decode`, `execute`, `deliver`, ...).
     #[arg(long)]
     pub stage: Vec<String>,
-    /// Sink that refused.
+    /// Sink that refused (kafka/results). With --to-sink: only payloads for this sink are delivered.
     #[arg(long)]
     pub sink: Vec<String>,
     /// Given up at or after this: 2026-11-21T13:00:00Z, 2026-11-21, or 2h (ago).

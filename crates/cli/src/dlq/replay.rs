@@ -77,11 +77,14 @@ impl Begun {
     ) -> anyhow::Result<Ended> {
         let Self { stop, progress, begin, mut reader, parked, .. } = self;
         let Begin { ranges, before, kept } = begin;
-        let (pace, choice) = (&args.pace, &args.choice);
+        let (pace, mut choice) = (&args.pace, args.choice.clone());
+        if args.to_sink {
+            choice.sink.clear(); // It is payloads that are chosen by their sink: a letter may have several.
+        }
         if !pace.dry_run {
             progress.keep(&reader.client, &kept)?;
         }
-        let orders = Orders { pace, choice, parked, stop: &stop, stops_at_first, verb };
+        let orders = Orders { pace, choice: &choice, parked, stop: &stop, stops_at_first, verb };
         let mut pass = Pass::new(orders, Some(progress), to);
         reader.read(before);
         pass.recall(&mut reader)?;

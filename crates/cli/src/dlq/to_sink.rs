@@ -19,9 +19,15 @@ use desk::Desk;
 
 mod desk; // the sinks of a configuration
 
-/// What becomes of a letter that is meant.
-fn fate(letter: &Letter) -> Fate<Vec<Payload>> {
+/// What becomes of a letter that is meant, where payloads for the sinks `only` are, or all of them.
+fn fate(letter: &Letter, only: &[String]) -> Fate<Vec<Payload>> {
     if letter.ours("stage").as_deref() != Some("deliver") {
+        return Fate::Unmatched;
+    }
+    // Which of its sinks the rest is about, a letter does not say.
+    let is_carrier = letter.ours("payload-with").is_none() && !letter.payloads().is_empty();
+    let named = || letter.ours("sink").is_some_and(|sink| only.iter().any(|one| *one == *sink));
+    if !is_carrier && !only.is_empty() && !named() {
         return Fate::Unmatched;
     }
     if letter.ours("payload-with").is_some() {
@@ -34,9 +40,19 @@ fn fate(letter: &Letter) -> Fate<Vec<Payload>> {
         letter.payloads().into_iter().map(serde_json::from_slice).collect();
     match payloads {
         Ok(none) if none.is_empty() => Fate::Without("it carries no payload".to_owned()),
-        Ok(payloads) => Fate::Goes(payloads),
+        Ok(mut payloads) => {
+            payloads
+                .retain(|payload| only.is_empty() || only.iter().any(|one| is_for(payload, one)));
+            if payloads.is_empty() { Fate::Unmatched } else { Fate::Goes(payloads) }
+        }
         Err(error) => Fate::Unreadable(format!("its payload cannot be read: {error}")),
     }
+}
+
+/// Whether `payload` is for `sink`. One that names none is for the only one of its kind.
+fn is_for(payload: &Payload, sink: &str) -> bool {
+    let Some((kind, name)) = sink.split_once('/') else { return false };
+    kind == payload.kind().as_str() && payload.sink().is_none_or(|named| named == name)
 }
 
 pub(super) fn replay(args: &Replay) -> anyhow::Result<Ended> {
@@ -45,7 +61,8 @@ pub(super) fn replay(args: &Replay) -> anyhow::Result<Ended> {
     let name = args.name.clone().unwrap_or_else(|| format!("{}.to-sink", kafka.topic));
     let begun = Begun::new(args, &kafka, &name)?;
     let desk = if args.pace.dry_run { None } else { Some(Desk::open(config, kafka.timeout)?) };
-    begun.run(args, !args.keep_going, "delivered", Sinks { desk, at_once: 1 }, |tally| {
+    let sinks = Sinks { desk, only: &args.choice.sink, at_once: 1 };
+    begun.run(args, !args.keep_going, "delivered", sinks, |tally| {
         rows(
             (tally.delivered, format!("{}delivered", args.pace.would())),
             [
@@ -62,21 +79,23 @@ pub(super) fn replay(args: &Replay) -> anyhow::Result<Ended> {
 }
 
 /// The sinks of a worker.
-struct Sinks {
+struct Sinks<'a> {
     /// Not there in a dry run.
     desk: Option<Desk>,
+    /// The others get nothing; none: all get theirs.
+    only: &'a [String],
     /// Letters of the next batch: one to begin with, so that little is delivered behind one that is
     /// refused, and will be delivered again.
     at_once: usize,
 }
 
-impl Destination for Sinks {
+impl Destination for Sinks<'_> {
     type Parcel = Vec<Payload>;
 
     const BATCH_TIME: Duration = Duration::from_millis(200);
 
     fn fate(&mut self, letter: &Letter) -> Fate<Vec<Payload>> {
-        fate(letter)
+        fate(letter, self.only)
     }
 
     fn way(_: &Vec<Payload>) -> Way {
@@ -142,8 +161,8 @@ mod tests {
         };
         let payloads = [("drakkar-payload", &*json("a")), ("drakkar-payload", &*json("b"))];
         let expected = [KafkaPayload::raw("a").into(), KafkaPayload::raw("b").into()];
-        assert_eq!(fate(&given_up_at("deliver", &payloads)), Fate::Goes(expected.to_vec()));
-        assert_eq!(fate(&given_up_at("execute", &payloads)), Fate::Unmatched);
+        assert_eq!(fate(&given_up_at("deliver", &payloads), &[]), Fate::Goes(expected.to_vec()));
+        assert_eq!(fate(&given_up_at("execute", &payloads), &[]), Fate::Unmatched);
     }
 
     #[test]
@@ -152,14 +171,14 @@ mod tests {
             (vec![], "it carries no payload"),
             (vec![("drakkar-payload-omitted", "7")], "(7 bytes) were left out"),
         ] {
-            let fate = fate(&given_up_at("deliver", &more));
+            let fate = fate(&given_up_at("deliver", &more), &[]);
             assert!(matches!(&fate, Fate::Without(why) if why.contains(expected)), "{fate:?}");
         }
         for payload in ["{}", r#"{"sink of the future": {}}"#] {
-            let fate = fate(&given_up_at("deliver", &[("drakkar-payload", payload)]));
+            let fate = fate(&given_up_at("deliver", &[("drakkar-payload", payload)]), &[]);
             assert!(matches!(&fate, Fate::Unreadable(why) if why.contains("cannot be read")));
         }
         let with = given_up_at("deliver", &[("drakkar-payload-with", "orders:3:41")]);
-        assert_eq!(fate(&with), Fate::Elsewhere);
+        assert_eq!(fate(&with, &[]), Fate::Elsewhere);
     }
 }

@@ -233,6 +233,33 @@ fn letters_without_their_payload_are_named_and_those_of_one_payload_deliver_it_o
 }
 
 #[test]
+fn whoever_names_a_sink_delivers_what_is_for_that_sink_and_nothing_else() {
+    let site = Site::new();
+    let line = |number: usize| FilePayload::json(format!("{number}.txt"), &number).unwrap();
+    // Of two sinks that refused, a letter names the first.
+    let both = |number: usize| {
+        let record = json(KafkaPayload::raw(number.to_string()));
+        let line = json(line(number).sink("lines"));
+        let payloads = [("sink", "kafka/results"), ("payload", &*record), ("payload", &line)];
+        letter(number, &[]).refused(&payloads)
+    };
+    site.world.letters([both(0), refused(1, line(1)), record(2), both(3)]);
+    let lines = ["--sink", "filesystem/lines", "--name", "lines"];
+    let dry = site.replay(&[&lines[..], &["--dry-run"]].concat()).succeeds();
+    assert!(!dry.stdout.contains("kafka"), "{}", dry.stdout);
+    for expected in ["3 delivered", " 0 delivered"] {
+        let ended = site.replay(&lines).succeeds();
+        assert!(ended.stdout.contains(expected), "{}", ended.stdout);
+    }
+    assert_eq!([0, 1, 3].map(|of| site.line(&format!("{of}.txt")).is_some()), [true; 3]);
+    assert_eq!(site.results(), Vec::<String>::new());
+    let ended = site.replay(&["--sink", "kafka/results", "--name", "results"]).succeeds();
+    assert!(ended.stdout.contains("3 delivered"), "{}", ended.stdout);
+    assert_eq!(site.results(), ["0", "2", "3"]);
+    assert_eq!(site.line("0.txt").as_deref(), Some("0\n"), "once");
+}
+
+#[test]
 fn a_dry_run_says_which_sinks_and_delivers_nothing() {
     let site = Site::new();
     site.world.letters([record(0), impossible(1)]);
