@@ -159,6 +159,7 @@ impl Pace {
 }
 
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is an option by itself")]
 pub(crate) struct Replay {
     #[command(flatten)]
     pub place: Place,

@@ -64,7 +64,7 @@ impl Desk {
             }
         };
         let letter =
-            async |payloads: Vec<Payload>| together(join_all(payloads.into_iter().map(one)).await);
+            async |payloads: Vec<Payload>| together(&join_all(payloads.into_iter().map(one)).await);
         self.runtime.block_on(join_all(letters.into_iter().map(letter)))
     }
 
@@ -76,7 +76,7 @@ impl Desk {
 
 /// The answer to a letter, of those to its payloads: while it is unknown whether one of them will be
 /// taken, the letter is not done with.
-fn together(answers: Vec<Answer>) -> Answer {
+fn together(answers: &[Answer]) -> Answer {
     let is_unsettled = |answer: &&Answer| matches!(answer, Answer::Unsettled(_));
     let is_refused = |answer: &&Answer| matches!(answer, Answer::Refused(_));
     let found = answers.iter().find(is_unsettled).or_else(|| answers.iter().find(is_refused));
@@ -108,7 +108,7 @@ mod tests {
             (vec![Answer::Confirmed, refused.clone()], refused.clone()),
             (vec![refused, Answer::Confirmed, unsettled.clone()], unsettled),
         ] {
-            assert_eq!(together(payloads), expected);
+            assert_eq!(together(&payloads), expected);
         }
     }
 
