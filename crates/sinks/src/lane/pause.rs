@@ -74,6 +74,7 @@ impl Pause {
     }
 }
 
+#[cfg(any(test, feature = "http"))]
 impl Asked {
     /// What becomes of a payload that is not sent for it.
     pub(crate) fn unsent(&self) -> SinkError {
