@@ -145,7 +145,7 @@ async fn while_the_endpoint_wants_to_be_left_alone_no_request_is_sent() {
             match times.len() {
                 1 => Answer::Status(429, wait, String::new()),
                 // Under way while the first is answered.
-                2..9 => Answer::After(Duration::from_millis(500), Box::new(Answer::status(200))),
+                2..9 => Answer::After(Duration::from_millis(1_500), Box::new(Answer::status(200))),
                 _ => Answer::status(200),
             }
         });
